@@ -1,0 +1,131 @@
+//! The events that the kernel programs write to the ring buffer.
+//!
+//! Every event starts with a [`Header`]; an exec is followed by [`ExecTail`] and its bytes, a connect by
+//! [`ConnectTail`]. Integers are in host order.
+
+/// An exec.
+pub const KIND_EXEC: u32 = 1;
+/// A connect, or a datagram sent to an address.
+pub const KIND_CONNECT: u32 = 2;
+/// A socket of a family or protocol that a host rule cannot judge.
+pub const KIND_SOCKET: u32 = 3;
+/// A task of the agent left the agent's cgroup.
+pub const KIND_ESCAPE: u32 = 4;
+
+/// The action went on.
+pub const VERDICT_ALLOWED: u32 = 0;
+/// The action failed with an errno.
+pub const VERDICT_ERRNO: u32 = 1;
+/// The process was killed before the new image's first instruction.
+pub const VERDICT_KILLED: u32 = 2;
+
+/// Judged before the kernel commits to the exec or connect (LSM).
+pub const STAGE_LSM: u32 = 1;
+/// Judged on the kernel's own copy of the arguments (`sched_process_exec`).
+pub const STAGE_EXEC: u32 = 2;
+/// Judged by a cgroup socket program.
+pub const STAGE_CGROUP: u32 = 3;
+
+/// A rule matched: `rank` says which.
+pub const CAUSE_RULE: u32 = 1;
+/// No rule matched: the policy's default.
+pub const CAUSE_DEFAULT: u32 = 2;
+/// The command that the operator gave to `run`.
+pub const CAUSE_OPERATOR: u32 = 3;
+/// The executable has no name in the file system, or was named through a descriptor.
+pub const CAUSE_FILELESS: u32 = 4;
+/// Arguments, path or address could not be read.
+pub const CAUSE_UNREADABLE: u32 = 5;
+/// A task left the agent's cgroup.
+pub const CAUSE_ESCAPE: u32 = 6;
+/// A socket family or protocol that a host rule cannot judge.
+pub const CAUSE_FAMILY: u32 = 7;
+/// A program that may start because what it starts is judged (a transparent shell).
+pub const CAUSE_TRANSPARENT: u32 = 8;
+/// The kernel side could not judge (no scratch memory, no policy): denied.
+pub const CAUSE_INTERNAL: u32 = 9;
+
+/// Flag: the text of the exec is longer than what the event stores.
+pub const FLAG_TRUNCATED: u32 = 1;
+/// Flag: a script; the text is the script's, `exe` its interpreter.
+pub const FLAG_SCRIPT: u32 = 2;
+/// Flag: the executable lies in a trusted directory of the policy.
+pub const FLAG_TRUSTED: u32 = 4;
+
+/// Bytes of an exec's text that an event stores.
+pub const EXEC_TEXT_MAX: usize = 4096;
+/// Bytes of an executable's path that an event stores.
+pub const EXEC_PATH_MAX: usize = 1024;
+/// Bytes of an executable's own (dentry) name that an event stores.
+pub const EXEC_NAME_MAX: usize = 64;
+
+/// The start of every event.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Header {
+    /// One of the `KIND_` constants.
+    pub kind: u32,
+    /// The agent's slot.
+    pub slot: u32,
+    /// Number of the event in its slot, from 0, without gaps unless an event was lost.
+    pub seq: u64,
+    /// When the judgement ended, `CLOCK_BOOTTIME`, ns.
+    pub boottime_ns: u64,
+    /// The task's cgroup (v2) id.
+    pub cgroup: u64,
+    /// How long the judgement took, ns.
+    pub latency_ns: u32,
+    /// Thread group id: the process.
+    pub pid: u32,
+    /// The parent process.
+    pub ppid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// `ALLOW`, `ASK` or `DENY` of [`crate::rule`].
+    pub decision: u32,
+    /// One of the `VERDICT_` constants.
+    pub verdict: u32,
+    /// One of the `STAGE_` constants.
+    pub stage: u32,
+    /// One of the `CAUSE_` constants.
+    pub cause: u32,
+    /// Rank of the rule that decided; 0 if none did.
+    pub rank: u32,
+    /// `FLAG_` bits.
+    pub flags: u32,
+}
+
+/// What follows the header of an exec; then come `text_len` bytes of text, `path_len` of the path as given
+/// and `name_len` of the executable's own name.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct ExecTail {
+    /// Stored bytes of the text: the program, then for each argument a NUL and the argument.
+    pub text_len: u32,
+    /// Stored bytes of the path.
+    pub path_len: u32,
+    /// Stored bytes of the name.
+    pub name_len: u32,
+    /// Size of the whole argument area, `argv[0]` and final NUL included, in bytes.
+    pub argv_bytes: u32,
+}
+
+/// What follows the header of a connect or a refused socket.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct ConnectTail {
+    /// Address as judged; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Port, host order.
+    pub port: u32,
+    /// IP protocol.
+    pub protocol: u32,
+    /// Address family of the socket.
+    pub family: u32,
+    /// Type of the socket.
+    pub socket_type: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 72);
+const _: () = assert!(size_of::<ExecTail>() == 16);
+const _: () = assert!(size_of::<ConnectTail>() == 32);

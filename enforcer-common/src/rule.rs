@@ -1,0 +1,159 @@
+//! Keys and values of the maps that hold a policy in the kernel.
+
+use crate::table::GroupRef;
+
+/// Groups that one program name can lead to.
+pub const HEAD_GROUPS: usize = 4;
+/// Groups that every program is tried on.
+pub const SHARED_GROUPS: usize = 12;
+/// Longest program name found by its hash, in bytes; longer ones can only match shared groups.
+pub const HEAD_NAME_MAX: usize = 255;
+
+/// `allow` as a number.
+pub const ALLOW: u32 = 0;
+/// `ask` as a number.
+pub const ASK: u32 = 1;
+/// `deny` as a number.
+pub const DENY: u32 = 2;
+
+/// The rank of a transparent program (a shell that may start because what it starts is judged).
+pub const RANK_TRANSPARENT: u32 = 1;
+
+/// Accept number of the path group: the executable lies in a trusted directory.
+pub const PATH_TRUSTED: u32 = 1;
+/// Accept number of the path group: the executable is named through a file descriptor.
+pub const PATH_DESCRIPTOR: u32 = 2;
+
+/// Key of a program's entry: the keyed hash of its name ([`crate::table::hash_name`]) and the slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct HeadKey {
+    /// Keyed hash of the name.
+    pub hash: u64,
+    /// The agent's slot.
+    pub slot: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What a program's name leads to.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Head {
+    /// The groups, `count` of them. They run over the text *after* the name.
+    pub groups: [GroupRef; HEAD_GROUPS],
+    /// How many groups there are.
+    pub count: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The fixed part of a policy: one element a slot.
+///
+/// A rule's *rank* is its place in the order of strictness: 0 is no rule, [`RANK_TRANSPARENT`] a transparent
+/// program, then the allow rules, from `ask_from` the ask rules, from `deny_from` the deny rules; among equals
+/// the earlier rule has the higher rank. The highest rank of all matches decides.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct PolicyHeader {
+    /// Groups that run over the whole text of every exec.
+    pub shared: [GroupRef; SHARED_GROUPS],
+    /// The group over the path of the executable ([`PATH_TRUSTED`], [`PATH_DESCRIPTOR`]).
+    pub path: GroupRef,
+    /// How many shared groups there are.
+    pub shared_count: u32,
+    /// First rank that asks.
+    pub ask_from: u32,
+    /// First rank that denies.
+    pub deny_from: u32,
+    /// Decision where no rule matches an exec.
+    pub exec_default: u32,
+    /// Decision on an executable without a name in the file system.
+    pub fileless: u32,
+    /// Decision where no rule matches a connect.
+    pub connect_default: u32,
+    /// Index of the slot's first segment in the segment map.
+    pub first_segment: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Seed of the name hashes.
+    pub seed: u64,
+}
+
+/// Key data of the connect tries, after the prefix length: slot, protocol, port, address.
+///
+/// Integers are big-endian, because a trie compares from the first byte. Protocol 0 and port 0 stand for
+/// any; lookups try the most exact form first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ConnectKey {
+    /// Slot, big-endian.
+    pub slot: u32,
+    /// Protocol (6 TCP, 17 UDP, 0 any), big-endian.
+    pub protocol: u16,
+    /// Port, big-endian; 0 any.
+    pub port: u16,
+    /// Address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+}
+
+/// Bits of a [`ConnectKey`] before the address.
+pub const CONNECT_KEY_BITS: u32 = 64;
+
+/// What a connect entry says. Every entry carries the strictest rule that covers its whole range, so the
+/// longest prefix is the answer for its form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConnectValue {
+    /// Rank of the rule, in the order of the connect rules.
+    pub rank: u32,
+    /// [`ALLOW`], [`ASK`] or [`DENY`].
+    pub decision: u32,
+}
+
+/// Counters and state of one agent: one element a slot, written by the kernel.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct SlotState {
+    /// Sequence number that the next event gets.
+    pub seq: u64,
+    /// Events that found no room; their actions were denied.
+    pub lost: u64,
+    /// Execs allowed.
+    pub exec_allowed: u64,
+    /// Execs denied.
+    pub exec_denied: u64,
+    /// Connects allowed.
+    pub connect_allowed: u64,
+    /// Connects denied.
+    pub connect_denied: u64,
+    /// Pid of the launcher's child: its first exec is the operator's command. 0 once that has run.
+    pub operator_pid: u32,
+    /// Non-zero once the slot is in force.
+    pub live: u32,
+}
+
+const _: () = assert!(size_of::<GroupRef>() == 16);
+const _: () = assert!(size_of::<HeadKey>() == 16);
+const _: () = assert!(size_of::<Head>() == 72);
+const _: () = assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40);
+const _: () = assert!(size_of::<ConnectKey>() == 24);
+const _: () = assert!(size_of::<ConnectValue>() == 8);
+const _: () = assert!(size_of::<SlotState>() == 56);
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{ConnectKey, ConnectValue, Head, HeadKey, PolicyHeader, SlotState};
+    // SAFETY: each is `repr(C)`, made of integers only, and has no padding (sizes asserted above).
+    unsafe impl aya::Pod for HeadKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Head {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PolicyHeader {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ConnectKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ConnectValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for SlotState {}
+}

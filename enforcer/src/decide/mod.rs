@@ -1,0 +1,5 @@
+//! The decision: what the policy says of one action. Pure: no I/O, no clock.
+
+mod decision;
+
+pub use decision::{Decision, Risk};

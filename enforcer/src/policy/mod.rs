@@ -1,0 +1,5 @@
+//! A policy: from its two JSON forms to one model, and from the model to the kernel's tables. Pure.
+
+pub mod model;
+
+pub use model::Policy;

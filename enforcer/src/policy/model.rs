@@ -1,0 +1,184 @@
+//! The one model that both policy forms become. It is what the compiler and the engine read.
+
+use crate::decide::{Decision, Risk};
+
+/// Directories whose programs are known by their base name, unless a policy names others.
+pub const DEFAULT_TRUSTED_DIRS: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
+/// Shells that a hook-form policy lets start, because what they start is judged.
+pub const DEFAULT_SHELLS: [&str; 4] = ["sh", "bash", "dash", "zsh"];
+
+/// Which of the two forms a policy was written in; reasons are worded after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A pre-tool hook's `auto_approve_policy.json`.
+    Hook,
+    /// `"version": "2"` with `exec` and `connect`.
+    Native,
+}
+
+/// A policy, read and checked.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The form it was written in.
+    pub form: Form,
+    /// The `version` text of the file.
+    pub version: String,
+    /// What may be executed.
+    pub exec: ExecPolicy,
+    /// What may be connected to.
+    pub connect: ConnectPolicy,
+    /// Agents named by the policy.
+    pub agents: Agents,
+    /// File path rules of a hook-form policy (judged by the hook front end, not by the kernel).
+    pub file_paths: PathLists,
+}
+
+/// What may be executed.
+#[derive(Clone, Debug)]
+pub struct ExecPolicy {
+    /// Where no rule matches.
+    pub default: Decision,
+    /// Directories whose programs are known by their base name. Absolute, no trailing slash.
+    pub trusted_dirs: Vec<String>,
+    /// Programs (base names) that may start because what they start is judged.
+    pub transparent: Vec<String>,
+    /// Executables with no name in the file system (memfd, deleted) or named through a descriptor.
+    pub fileless: Decision,
+    /// The dynamic loader started with a program as its argument.
+    pub loader: Decision,
+    /// The rules, in the order of the file. In the hook form: the blacklist, then the whitelist.
+    pub rules: Vec<Rule>,
+}
+
+/// One exec rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Unique in the policy. In the hook form: the pattern itself.
+    pub id: String,
+    /// What it says when it matches.
+    pub decision: Decision,
+    /// How much damage the action can do.
+    pub risk: Risk,
+    /// What it matches.
+    pub matcher: Matcher,
+    /// Why the rule is there; becomes the reason of its decisions.
+    pub justification: Option<String>,
+    /// What to do instead.
+    pub suggestion: Option<String>,
+    /// Capabilities that the agent needs for the rule to allow.
+    pub requires: Vec<String>,
+    /// Command lines that the rule must match.
+    pub examples: Vec<Example>,
+    /// Command lines that the rule must not match.
+    pub counter_examples: Vec<Example>,
+}
+
+/// A command line in a policy's `match` or `not_match`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Example {
+    /// One string, split into words as a shell would (quotes, no expansions).
+    Line(String),
+    /// The words themselves.
+    Words(Vec<String>),
+}
+
+/// What an exec rule matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Matcher {
+    /// fnmatch patterns over the text: anchored at both ends, `*` crosses everything. Any may match.
+    Glob(Vec<String>),
+    /// Regular expressions searched in the text. Any may match.
+    Regex(Vec<String>),
+    /// A program with subcommand words and flags.
+    Argv(ArgvPattern),
+}
+
+/// A program, the subcommand words after it, and flags anywhere behind those.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArgvPattern {
+    /// Program names (or paths); any may match.
+    pub program: Vec<String>,
+    /// Subcommand words, in order; options may stand before and between them. Each entry is a list of
+    /// alternatives.
+    pub words: Vec<Vec<String>>,
+    /// At least one of these flags must be there (no condition when empty).
+    pub flags_any: Vec<String>,
+    /// All of these flags must be there.
+    pub flags_all: Vec<String>,
+}
+
+/// What may be connected to.
+#[derive(Clone, Debug)]
+pub struct ConnectPolicy {
+    /// Where no rule matches.
+    pub default: Decision,
+    /// The rules, in the order of the file.
+    pub rules: Vec<ConnectRule>,
+}
+
+/// One connect rule.
+#[derive(Clone, Debug)]
+pub struct ConnectRule {
+    /// Unique in the policy.
+    pub id: String,
+    /// What it says when it matches.
+    pub decision: Decision,
+    /// How much damage the action can do.
+    pub risk: Risk,
+    /// Networks; any may match.
+    pub hosts: Vec<Network>,
+    /// Ports; empty: all.
+    pub ports: Vec<u16>,
+    /// Protocols; empty: all.
+    pub protocols: Vec<Protocol>,
+    /// Why the rule is there; becomes the reason of its decisions.
+    pub justification: Option<String>,
+    /// What to do instead.
+    pub suggestion: Option<String>,
+    /// Capabilities that the agent needs for the rule to allow.
+    pub requires: Vec<String>,
+}
+
+/// A network, IPv4 mapped into IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network {
+    /// First address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Prefix length over the 128 bits (an IPv4 /8 is 104).
+    pub prefix: u8,
+}
+
+/// A transport protocol that a connect rule can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP, 6.
+    Tcp,
+    /// UDP, 17.
+    Udp,
+}
+
+/// Agents named by a policy.
+#[derive(Clone, Debug, Default)]
+pub struct Agents {
+    /// Agents trusted in `subagent_only` mode, case-insensitive.
+    pub trusted: Vec<String>,
+    /// Agents named as not trusted.
+    pub restricted: Vec<String>,
+}
+
+/// Path patterns of the hook form.
+#[derive(Clone, Debug, Default)]
+pub struct PathLists {
+    /// Allowed.
+    pub whitelist: Vec<String>,
+    /// Denied; wins.
+    pub blacklist: Vec<String>,
+}

@@ -7,5 +7,6 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod event;
+pub mod load;
 pub mod rule;
 pub mod table;

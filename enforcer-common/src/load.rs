@@ -1,0 +1,129 @@
+//! What user space tells the kernel programs at load: read-only constants that the verifier sees.
+
+/// Offsets of the kernel structures' fields, in bytes, from the running kernel's BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Offsets {
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.real_parent`
+    pub task_real_parent: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `task_struct.nsproxy`
+    pub task_nsproxy: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `mm_struct.arg_start`
+    pub mm_arg_start: u32,
+    /// `mm_struct.arg_end`
+    pub mm_arg_end: u32,
+    /// `linux_binprm.file`
+    pub bprm_file: u32,
+    /// `linux_binprm.filename`
+    pub bprm_filename: u32,
+    /// `linux_binprm.interp`
+    pub bprm_interp: u32,
+    /// `file.f_path.dentry`
+    pub file_dentry: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `dentry.d_name.name`
+    pub dentry_name: u32,
+    /// `inode.i_nlink`
+    pub inode_nlink: u32,
+    /// `nsproxy.mnt_ns`
+    pub nsproxy_mnt_ns: u32,
+    /// `mnt_namespace.ns.inum`
+    pub mnt_ns_inum: u32,
+    /// `css_set.dfl_cgrp`
+    pub css_set_dfl_cgrp: u32,
+    /// `cgroup.level`
+    pub cgroup_level: u32,
+    /// `cgroup.ancestors`
+    pub cgroup_ancestors: u32,
+    /// `cgroup.kn`
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`
+    pub kernfs_id: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock.sk_protocol`
+    pub sock_protocol: u32,
+    /// `sock.sk_type`
+    pub sock_type: u32,
+    /// `pt_regs.orig_ax`, the system call's number
+    pub regs_syscall: u32,
+    /// `pt_regs.si`, its second argument
+    pub regs_second: u32,
+    /// `pt_regs.dx`, its third argument
+    pub regs_third: u32,
+}
+
+/// What the instance is told at load, besides offsets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Depth of the agents' cgroups below the root of the v2 hierarchy.
+    pub agent_level: u32,
+    /// The slot of sockets whose user is in no agent; `u32::MAX` when there are several slots.
+    pub sole_slot: u32,
+    /// Inode number of the mount namespace in which trusted directories are trusted; 0: no check.
+    pub mount_namespace: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Offsets {
+    /// The placeholder that the loader replaces.
+    pub const ZERO: Self = Self {
+        task_tgid: 0,
+        task_real_parent: 0,
+        task_mm: 0,
+        task_nsproxy: 0,
+        task_cgroups: 0,
+        mm_arg_start: 0,
+        mm_arg_end: 0,
+        bprm_file: 0,
+        bprm_filename: 0,
+        bprm_interp: 0,
+        file_dentry: 0,
+        file_inode: 0,
+        dentry_name: 0,
+        inode_nlink: 0,
+        nsproxy_mnt_ns: 0,
+        mnt_ns_inum: 0,
+        css_set_dfl_cgrp: 0,
+        cgroup_level: 0,
+        cgroup_ancestors: 0,
+        cgroup_kn: 0,
+        kernfs_id: 0,
+        socket_sk: 0,
+        sock_protocol: 0,
+        sock_type: 0,
+        regs_syscall: 0,
+        regs_second: 0,
+        regs_third: 0,
+    };
+}
+
+impl Settings {
+    /// The placeholder that the loader replaces.
+    pub const ZERO: Self = Self {
+        agent_level: 0,
+        sole_slot: 0,
+        mount_namespace: 0,
+        reserved: 0,
+    };
+}
+
+const _: () = assert!(size_of::<Offsets>() == 4 * 27);
+const _: () = assert!(size_of::<Settings>() == 16);
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above).
+    unsafe impl aya::Pod for super::Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Settings {}
+}

@@ -1,0 +1,700 @@
+//! `tp_btf/sched_process_exec`: the judgement that nothing gets around.
+//!
+//! The new image is in place, the process has one thread, and `mm->arg_start..arg_end` is memory that no
+//! other process can reach yet: what is judged here is what runs. A denial is SIGKILL before the first
+//! instruction.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    helpers::generated::{
+        bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user_str,
+        bpf_send_signal,
+    },
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use enforcer_common::{
+    event::{
+        CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FILELESS, CAUSE_INTERNAL, CAUSE_OPERATOR, CAUSE_RULE,
+        CAUSE_TRANSPARENT, CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX,
+        ExecTail, FLAG_SCRIPT, FLAG_TRUNCATED, FLAG_TRUSTED, Header, KIND_EXEC, STAGE_EXEC,
+        VERDICT_ALLOWED, VERDICT_ERRNO, VERDICT_KILLED,
+    },
+    rule::{ALLOW, ASK, DENY, PolicyHeader, RANK_TRANSPARENT, SlotState},
+};
+
+use crate::{
+    event::{count, describe, next_seq, now, output, pid, slot_state, take_operator},
+    judge::{
+        Judge, PathKind, add_form, base_start, classify_path, judge_forms, text_is_path,
+        user_string_len,
+    },
+    maps::{
+        CHUNK_BYTES, EXEC_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, PATH_BYTES,
+        POLICIES, Scratch, claim_scratch, offset, release_scratch, set_mark,
+    },
+    task::{self, Membership, read_kernel},
+};
+
+const SIGKILL: u32 = 9;
+
+/// A judgement's result.
+#[derive(Clone, Copy)]
+pub struct Judgement {
+    /// `ALLOW`, `ASK` or `DENY`.
+    pub decision: u32,
+    /// A `CAUSE_` constant.
+    pub cause: u32,
+    /// Rank of the rule that decided.
+    pub rank: u32,
+}
+
+const INTERNAL: Judgement = Judgement {
+    decision: DENY,
+    cause: CAUSE_INTERNAL,
+    rank: 0,
+};
+
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn exec_committed(ctx: BtfTracePointContext) -> i32 {
+    let bprm = ctx.arg::<*const c_void>(2) as u64;
+    let Some(member) = task::membership() else {
+        return 0;
+    };
+    let start = now();
+    let Some(state) = slot_state(member.slot) else {
+        kill();
+        return 0;
+    };
+    set_mark(task::current(), member.slot);
+    let Some(scratch) = claim_scratch() else {
+        deny_bare(state, member.slot);
+        return 0;
+    };
+    committed(bprm, member, state, scratch, start);
+    release_scratch(scratch);
+    0
+}
+
+#[inline(always)]
+fn committed(
+    bprm: u64,
+    member: Membership,
+    state: *mut SlotState,
+    scratch: *mut Scratch,
+    start: u64,
+) {
+    let facts = Facts {
+        bprm,
+        args: 0,
+        args_end: 0,
+    };
+    let task = task::current_address();
+    let facts = match read_kernel::<u64>(task + offset!(task_mm)) {
+        Some(mm) => Facts {
+            args: read_kernel::<u64>(mm + offset!(mm_arg_start)).unwrap_or(0),
+            args_end: read_kernel::<u64>(mm + offset!(mm_arg_end)).unwrap_or(0),
+            ..facts
+        },
+        None => facts,
+    };
+    // SAFETY: claimed scratch memory.
+    unsafe { (*scratch).from_kernel = 0 };
+    let mut judgement = judge_exec(&facts, member.slot, scratch);
+    if member.escaped {
+        judgement = Judgement {
+            decision: DENY,
+            cause: CAUSE_ESCAPE,
+            rank: 0,
+        };
+    } else if take_operator(state, pid()) {
+        judgement = Judgement {
+            decision: ALLOW,
+            cause: CAUSE_OPERATOR,
+            rank: 0,
+        };
+    }
+    let verdict = if judgement.decision == ALLOW {
+        VERDICT_ALLOWED
+    } else {
+        VERDICT_KILLED
+    };
+    let recorded = record(scratch, member.slot, state, judgement, verdict, STAGE_EXEC, start);
+    if judgement.decision != ALLOW || !recorded {
+        kill();
+        // SAFETY: a field of a map value.
+        count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
+    } else {
+        // SAFETY: a field of a map value.
+        count(unsafe { ptr::addr_of_mut!((*state).exec_allowed) });
+    }
+}
+
+fn kill() {
+    // SAFETY: a plain helper call; it reaches the current task only.
+    unsafe { bpf_send_signal(SIGKILL) };
+}
+
+/// Denies without scratch memory.
+#[inline(always)]
+fn deny_bare(state: *mut SlotState, slot: u32) {
+    let mut event = (Header::default(), ExecTail::default());
+    describe(&mut event.0, KIND_EXEC, slot, STAGE_EXEC);
+    event.0.decision = DENY;
+    event.0.verdict = VERDICT_KILLED;
+    event.0.cause = CAUSE_INTERNAL;
+    event.0.boottime_ns = now();
+    event.0.seq = next_seq(state);
+    output(
+        state,
+        ptr::from_mut(&mut event).cast(),
+        (size_of::<Header>() + size_of::<ExecTail>()) as u64,
+    );
+    // SAFETY: a field of a map value.
+    count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
+    kill();
+}
+
+/// Where to find the facts of an exec.
+#[derive(Clone, Copy)]
+pub struct Facts {
+    /// Address of the `linux_binprm`.
+    pub bprm: u64,
+    /// First byte of the argument area (`argv[0]`).
+    pub args: u64,
+    /// End of the argument area.
+    pub args_end: u64,
+}
+
+#[repr(C)]
+struct Search {
+    judge: *mut Judge,
+    at: u64,
+    end: u64,
+    found: u64,
+}
+
+/// Looks for the script's own name among the arguments that the kernel put before the caller's.
+extern "C" fn find_script(index: u32, context: *mut c_void) -> i64 {
+    let search = context.cast::<Search>();
+    // SAFETY: `search` lies on the stack of the frame that called `bpf_loop`.
+    unsafe {
+        let judge = (*search).judge;
+        let scratch = (*judge).scratch;
+        let at = (*search).at;
+        if at >= (*search).end {
+            return 1;
+        }
+        let text = ptr::addr_of_mut!((*scratch).text).cast::<c_void>();
+        let read = if (*scratch).from_kernel != 0 {
+            bpf_probe_read_kernel_str(text, CHUNK_BYTES as u32, at as *const c_void)
+        } else {
+            bpf_probe_read_user_str(text, CHUNK_BYTES as u32, at as *const c_void)
+        };
+        if read <= 0 || read >= CHUNK_BYTES as i64 {
+            return 1;
+        }
+        let next = at + read as u64;
+        if read as u32 == (*scratch).path_len + 1 && text_is_path(scratch) {
+            (*search).found = next;
+            return 1;
+        }
+        // A word before the script's name: an option of the interpreter, or a script in between.
+        let args_len = ((*search).end - next) as u32;
+        if index < 4 && next < (*search).end {
+            let start = base_start(
+                ptr::addr_of!((*scratch).text),
+                (read - 1) as u32 & (CHUNK_BYTES as u32 - 1),
+            );
+            let name_len = (read as u32 - 1).wrapping_sub(start);
+            if name_len <= 255 && from_scratch_name(scratch, index, start, name_len) {
+                add_form(
+                    scratch,
+                    Form {
+                        name: middle_name(scratch, index),
+                        args: next - 1,
+                        args_len,
+                        name_len,
+                        flags: 0,
+                        reserved: 0,
+                    },
+                );
+            }
+        }
+        (*search).at = next;
+    }
+    0
+}
+
+/// Keeps a word's base name where the forms can point at it; true if there was room.
+#[inline(always)]
+fn from_scratch_name(scratch: *mut Scratch, index: u32, start: u32, name_len: u32) -> bool {
+    if index > 3 || start > CHUNK_BYTES as u32 || name_len > 255 {
+        return false;
+    }
+    // SAFETY: both ranges are inside their arrays; `gather`'s tail is free outside the LSM stage's copy.
+    unsafe {
+        let source = ptr::addr_of!((*scratch).text).cast::<u8>().add(start as usize);
+        bpf_probe_read_kernel(
+            (middle_name(scratch, index) as *mut u8).cast(),
+            name_len,
+            source.cast(),
+        ) == 0
+    }
+}
+
+/// Room for the base name of the `index`th word before a script's name.
+#[inline(always)]
+fn middle_name(scratch: *mut Scratch, index: u32) -> u64 {
+    // SAFETY: the room lies behind the gathered arguments, four names of 256 bytes.
+    unsafe {
+        ptr::addr_of_mut!((*scratch).gather)
+            .cast::<u8>()
+            .add(crate::maps::GATHER_BYTES + ((index as usize & 3) << 8)) as u64
+    }
+}
+
+/// Reads what the exec is, builds its forms and judges them.
+#[inline(always)]
+pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement {
+    let Some(header) = POLICIES.get_ptr(slot) else {
+        return INTERNAL;
+    };
+    let mut judge = Judge {
+        scratch,
+        header,
+        slot,
+        reserved: 0,
+    };
+    // SAFETY: map values throughout; every index is bounded where it is used.
+    unsafe {
+        (*scratch).form_count = 0;
+        (*scratch).unreadable = 0;
+        (*scratch).event.header.flags = 0;
+        (*scratch).event.tail = ExecTail::default();
+
+        let unreadable = Judgement {
+            decision: DENY,
+            cause: CAUSE_UNREADABLE,
+            rank: 0,
+        };
+        let bprm = facts.bprm;
+        let (Some(filename), Some(interp), Some(file)) = (
+            read_kernel::<u64>(bprm + offset!(bprm_filename)),
+            read_kernel::<u64>(bprm + offset!(bprm_interp)),
+            read_kernel::<u64>(bprm + offset!(bprm_file)),
+        ) else {
+            return unreadable;
+        };
+        let path_read = bpf_probe_read_kernel_str(
+            ptr::addr_of_mut!((*scratch).path).cast(),
+            PATH_BYTES as u32,
+            filename as *const c_void,
+        );
+        if path_read <= 0 {
+            return unreadable;
+        }
+        let path_len = (path_read - 1) as u32 & (PATH_BYTES as u32 - 1);
+        (*scratch).path_len = path_len;
+        let name = read_kernel::<u64>(file + offset!(file_dentry))
+            .and_then(|dentry| read_kernel::<u64>(dentry + offset!(dentry_name)))
+            .unwrap_or(0);
+        let name_read = bpf_probe_read_kernel_str(
+            ptr::addr_of_mut!((*scratch).exe_name).cast(),
+            256,
+            name as *const c_void,
+        );
+        let links = read_kernel::<u64>(file + offset!(file_inode))
+            .and_then(|inode| read_kernel::<u32>(inode + offset!(inode_nlink)));
+        let (Some(links), true) = (links, name_read > 0) else {
+            return unreadable;
+        };
+        let exe_len = (name_read - 1) as u32 & 0xff;
+
+        let mut kind = classify_path(&mut judge);
+        if kind.trusted && !task::in_home_namespace(task::current_address()) {
+            kind.trusted = false;
+        }
+        let script = interp != filename;
+        if kind.trusted {
+            (*scratch).event.header.flags |= FLAG_TRUSTED;
+        }
+        if script {
+            (*scratch).event.header.flags |= FLAG_SCRIPT;
+        }
+
+        // The argument area: argv[0], a NUL, and so on; the last NUL is not part of the text.
+        if facts.args == 0 || facts.args_end <= facts.args {
+            return unreadable;
+        }
+        let area = facts.args_end - facts.args;
+        let argv0_len = if (*scratch).from_kernel != 0 {
+            kernel_argv0(scratch, facts.args)
+        } else {
+            user_argv0(&mut judge, facts.args)
+        };
+        if argv0_len == 0 || argv0_len > area {
+            return unreadable;
+        }
+        (*scratch).event.tail.argv_bytes = area as u32;
+        let args = facts.args + argv0_len - 1;
+        let args_len = (area - argv0_len) as u32;
+
+        let end = facts.args_end - 1;
+        let mut first_args = args;
+        let mut first_args_len = args_len;
+        if script {
+            let mut search = Search {
+                judge: &raw mut judge,
+                at: args + 1,
+                end: facts.args_end,
+                found: 0,
+            };
+            bpf_loop(
+                10,
+                find_script as *mut c_void,
+                ptr::from_mut(&mut search).cast(),
+                0,
+            );
+            let found = ptr::read_volatile(ptr::addr_of!(search.found));
+            if found != 0 && found <= facts.args_end {
+                first_args = found - 1;
+                first_args_len = (end - first_args) as u32;
+            }
+        }
+        let base = base_start(ptr::addr_of!((*scratch).path), path_len);
+        add_path_forms(scratch, kind, path_len, base, first_args, first_args_len);
+        if script {
+            add_interp_forms(scratch, interp, args, args_len);
+        }
+        add_form(
+            scratch,
+            Form {
+                name: ptr::addr_of!((*scratch).exe_name) as u64,
+                args,
+                args_len,
+                name_len: exe_len,
+                flags: 0,
+                reserved: 0,
+            },
+        );
+        if argv0_len <= 256 {
+            let argv0_base = base_start(ptr::addr_of!((*scratch).argv0), argv0_len as u32 - 1);
+            let name_len = (argv0_len as u32 - 1).wrapping_sub(argv0_base);
+            if name_len > 0 && name_len <= 255 {
+                add_form(
+                    scratch,
+                    Form {
+                        name: ptr::addr_of!((*scratch).argv0) as u64 + u64::from(argv0_base),
+                        args,
+                        args_len,
+                        name_len,
+                        flags: 0,
+                        reserved: 0,
+                    },
+                );
+            }
+        }
+
+        store_text(&mut judge, path_len, base, kind, exe_len, first_args, first_args_len);
+        judge_forms(&raw mut judge);
+        if (*scratch).unreadable != 0 {
+            return unreadable;
+        }
+        let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
+        if (links == 0 || kind.descriptor) && (*header).fileless > judgement.decision {
+            judgement = Judgement {
+                decision: (*header).fileless,
+                cause: CAUSE_FILELESS,
+                rank: 0,
+            };
+        }
+        judgement
+    }
+}
+
+/// Turns the ranks of all forms into a decision.
+#[inline(always)]
+fn weigh(header: &PolicyHeader, strict: u32, first: u32) -> Judgement {
+    if strict >= header.deny_from && strict != 0 {
+        return Judgement {
+            decision: DENY,
+            cause: CAUSE_RULE,
+            rank: strict,
+        };
+    }
+    if strict >= header.ask_from && strict != 0 {
+        return Judgement {
+            decision: ASK,
+            cause: CAUSE_RULE,
+            rank: strict,
+        };
+    }
+    match first {
+        0 => Judgement {
+            decision: header.exec_default,
+            cause: CAUSE_DEFAULT,
+            rank: 0,
+        },
+        RANK_TRANSPARENT => Judgement {
+            decision: ALLOW,
+            cause: CAUSE_TRANSPARENT,
+            rank: first,
+        },
+        rank => Judgement {
+            decision: ALLOW,
+            cause: CAUSE_RULE,
+            rank,
+        },
+    }
+}
+
+/// Length of `argv[0]` in the gathered copy, its NUL included; the name is kept when short enough.
+#[inline(always)]
+fn kernel_argv0(scratch: *mut Scratch, address: u64) -> u64 {
+    // SAFETY: the target is longer than the bound.
+    let read = unsafe {
+        bpf_probe_read_kernel_str(
+            ptr::addr_of_mut!((*scratch).text).cast(),
+            CHUNK_BYTES as u32,
+            address as *const c_void,
+        )
+    };
+    if read <= 0 || read >= CHUNK_BYTES as i64 {
+        return 0;
+    }
+    if read <= 256 {
+        // SAFETY: as above.
+        unsafe {
+            bpf_probe_read_kernel_str(
+                ptr::addr_of_mut!((*scratch).argv0).cast(),
+                257,
+                address as *const c_void,
+            );
+        }
+    }
+    read as u64
+}
+
+/// Length of `argv[0]` in user memory, its NUL included; the name is kept when short enough.
+#[inline(always)]
+fn user_argv0(judge: *mut Judge, address: u64) -> u64 {
+    // SAFETY: the target is longer than the bound.
+    let read = unsafe {
+        bpf_probe_read_user_str(
+            ptr::addr_of_mut!((*(*judge).scratch).argv0).cast(),
+            257,
+            address as *const c_void,
+        )
+    };
+    if read > 0 && read < 257 {
+        return read as u64;
+    }
+    user_string_len(judge, address)
+}
+
+/// The forms of the path as given: the one that allow rules see, and the base name.
+#[inline(always)]
+fn add_path_forms(
+    scratch: *mut Scratch,
+    kind: PathKind,
+    path_len: u32,
+    base: u32,
+    args: u64,
+    args_len: u32,
+) {
+    // SAFETY: address of a field of a map value.
+    let path = unsafe { ptr::addr_of!((*scratch).path) } as u64;
+    let base_form = Form {
+        name: path + u64::from(base),
+        args,
+        args_len,
+        name_len: path_len.wrapping_sub(base),
+        flags: 0,
+        reserved: 0,
+    };
+    // SAFETY: reads the first bytes of a map value.
+    let dotted = base == 0 && unsafe { (*scratch).path[0] } != b'.';
+    if kind.trusted {
+        add_form(
+            scratch,
+            Form {
+                flags: FORM_FIRST | FORM_TRUSTED,
+                ..base_form
+            },
+        );
+    } else {
+        add_form(
+            scratch,
+            Form {
+                name: path,
+                args,
+                args_len,
+                name_len: path_len,
+                flags: if dotted {
+                    FORM_FIRST | FORM_DOT_SLASH
+                } else {
+                    FORM_FIRST
+                },
+                reserved: 0,
+            },
+        );
+        add_form(scratch, base_form);
+    }
+}
+
+/// The interpreter's forms of a script: its path and its base name.
+#[inline(always)]
+fn add_interp_forms(scratch: *mut Scratch, interp: u64, args: u64, args_len: u32) {
+    // SAFETY: map value; the read is bounded by the array.
+    unsafe {
+        let read = bpf_probe_read_kernel_str(
+            ptr::addr_of_mut!((*scratch).interp).cast(),
+            PATH_BYTES as u32,
+            interp as *const c_void,
+        );
+        if read <= 0 {
+            (*scratch).unreadable = 1;
+            return;
+        }
+        let len = (read - 1) as u32 & (PATH_BYTES as u32 - 1);
+        let base = base_start(ptr::addr_of!((*scratch).interp), len);
+        let address = ptr::addr_of!((*scratch).interp) as u64;
+        add_form(
+            scratch,
+            Form {
+                name: address + u64::from(base),
+                args,
+                args_len,
+                name_len: len.wrapping_sub(base),
+                flags: 0,
+                reserved: 0,
+            },
+        );
+        add_form(
+            scratch,
+            Form {
+                name: address,
+                args,
+                args_len,
+                name_len: len,
+                flags: 0,
+                reserved: 0,
+            },
+        );
+    }
+}
+
+/// Keeps the first form's text, the path and the executable's own name for the event.
+#[inline(always)]
+fn store_text(
+    judge: *mut Judge,
+    path_len: u32,
+    base: u32,
+    kind: PathKind,
+    exe_len: u32,
+    args: u64,
+    args_len: u32,
+) {
+    // SAFETY: map values; every length is clamped below the room that is left.
+    unsafe {
+        let scratch = (*judge).scratch;
+        let bytes = ptr::addr_of_mut!((*scratch).event.bytes).cast::<u8>();
+        let path = ptr::addr_of!((*scratch).path).cast::<u8>();
+        let start = if kind.trusted { base & 0xfff } else { 0 };
+        let mut head = path_len.wrapping_sub(start) & 0xfff;
+        if head > EXEC_PATH_MAX as u32 {
+            head = EXEC_PATH_MAX as u32;
+        }
+        bpf_probe_read_kernel(bytes.cast(), head, path.add(start as usize).cast());
+        let mut rest = args_len;
+        let room = (EXEC_TEXT_MAX - EXEC_PATH_MAX) as u32;
+        if rest > room {
+            rest = room;
+            (*scratch).event.header.flags |= FLAG_TRUNCATED;
+        }
+        let target = bytes.add(head as usize).cast::<c_void>();
+        let source = args as *const c_void;
+        let result = if (*scratch).from_kernel != 0 {
+            bpf_probe_read_kernel(target, rest, source)
+        } else {
+            aya_ebpf::helpers::generated::bpf_probe_read_user(target, rest, source)
+        };
+        if result != 0 {
+            (*scratch).unreadable = 1;
+            rest = 0;
+        }
+        let text_len = head + rest;
+        (*scratch).event.tail.text_len = text_len;
+
+        let mut path_kept = path_len & 0xfff;
+        if path_kept > EXEC_PATH_MAX as u32 {
+            path_kept = EXEC_PATH_MAX as u32;
+        }
+        if text_len > EXEC_TEXT_MAX as u32 {
+            return;
+        }
+        bpf_probe_read_kernel(
+            bytes.add(text_len as usize).cast(),
+            path_kept,
+            path.cast(),
+        );
+        (*scratch).event.tail.path_len = path_kept;
+        let mut name_kept = exe_len & 0xff;
+        if name_kept > EXEC_NAME_MAX as u32 {
+            name_kept = EXEC_NAME_MAX as u32;
+        }
+        let at = text_len + path_kept;
+        if at > (EXEC_TEXT_MAX + EXEC_PATH_MAX) as u32 {
+            return;
+        }
+        bpf_probe_read_kernel(
+            bytes.add(at as usize).cast(),
+            name_kept,
+            ptr::addr_of!((*scratch).exe_name).cast(),
+        );
+        (*scratch).event.tail.name_len = name_kept;
+    }
+}
+
+/// Writes the event of a judgement; false when there was no room for it.
+#[inline(always)]
+pub fn record(
+    scratch: *mut Scratch,
+    slot: u32,
+    state: *mut SlotState,
+    judgement: Judgement,
+    verdict: u32,
+    stage: u32,
+    start: u64,
+) -> bool {
+    // SAFETY: map values; the length is clamped to the event.
+    unsafe {
+        let event = ptr::addr_of_mut!((*scratch).event);
+        let flags = (*event).header.flags;
+        describe(&mut (*event).header, KIND_EXEC, slot, stage);
+        (*event).header.flags = flags;
+        (*event).header.decision = judgement.decision;
+        (*event).header.cause = judgement.cause;
+        (*event).header.rank = judgement.rank;
+        (*event).header.verdict = verdict;
+        let end = now();
+        (*event).header.boottime_ns = end;
+        (*event).header.latency_ns = (end - start) as u32;
+        (*event).header.seq = next_seq(state);
+        let tail = (*event).tail;
+        let mut bytes = tail.text_len + tail.path_len + tail.name_len;
+        if bytes > EXEC_BYTES as u32 {
+            bytes = EXEC_BYTES as u32;
+        }
+        output(
+            state,
+            event.cast(),
+            (size_of::<Header>() + size_of::<ExecTail>()) as u64 + u64::from(bytes),
+        )
+    }
+}
+
+/// The verdict of a denial at the LSM stage.
+pub const DENIED_BY_ERRNO: u32 = VERDICT_ERRNO;

@@ -1,0 +1,80 @@
+//! Marks on tasks, and tasks that leave their agent's cgroup.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    bindings::task_struct, helpers::generated::bpf_send_signal, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use enforcer_common::{
+    event::{CAUSE_ESCAPE, ExecTail, Header, KIND_ESCAPE, STAGE_EXEC, VERDICT_KILLED},
+    rule::DENY,
+};
+
+use crate::{
+    event::{describe, next_seq, now, output, slot_state},
+    maps::{mark_of, offset, set_mark},
+    task::{self, current, current_address, read_kernel, slot_of_task_cgroup},
+};
+
+const SIGKILL: u32 = 9;
+
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn task_forked(ctx: BtfTracePointContext) -> i32 {
+    let child = ctx.arg::<*mut task_struct>(1);
+    let Some(member) = task::membership() else {
+        return 0;
+    };
+    if !set_mark(child, member.slot) {
+        // A child without a mark could walk away unseen.
+        // SAFETY: a plain helper call; it reaches the current task only.
+        unsafe { bpf_send_signal(SIGKILL) };
+        return 0;
+    }
+    // A child that was cloned straight into another cgroup.
+    if slot_of_task_cgroup(child as u64) != Some(member.slot) {
+        escaped(child as u64, member.slot, true);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_attach_task")]
+pub fn cgroup_attached(ctx: BtfTracePointContext) -> i32 {
+    let task = ctx.arg::<*mut task_struct>(2);
+    let Some(mark) = mark_of(task) else {
+        return 0;
+    };
+    let slot = mark - 1;
+    if slot_of_task_cgroup(task as u64) == Some(slot) {
+        return 0;
+    }
+    let insider = mark_of(current()).is_some();
+    escaped(task as u64, slot, insider);
+    0
+}
+
+/// Records an escape; the mover, if it is of an agent, dies here. User space kills the moved one.
+#[inline(always)]
+fn escaped(task: u64, slot: u32, kill_current: bool) {
+    let Some(state) = slot_state(slot) else {
+        return;
+    };
+    let mut event = (Header::default(), ExecTail::default());
+    describe(&mut event.0, KIND_ESCAPE, slot, STAGE_EXEC);
+    event.0.pid = read_kernel::<u32>(task + offset!(task_tgid)).unwrap_or(0);
+    event.0.ppid = task::parent_pid(task);
+    event.0.decision = DENY;
+    event.0.verdict = VERDICT_KILLED;
+    event.0.cause = CAUSE_ESCAPE;
+    event.0.boottime_ns = now();
+    event.0.seq = next_seq(state);
+    output(
+        state,
+        ptr::from_mut(&mut event).cast::<c_void>(),
+        (size_of::<Header>() + size_of::<ExecTail>()) as u64,
+    );
+    if kill_current || task == current_address() {
+        // SAFETY: a plain helper call; it reaches the current task only.
+        unsafe { bpf_send_signal(SIGKILL) };
+    }
+}

@@ -1,0 +1,259 @@
+//! The first judgement, where the kernel loads LSM programs: a clean errno before anything is committed.
+//!
+//! The arguments are read from the caller's own memory, where another thread may still change them. That is
+//! why an allowance here is never the last word: `sched_process_exec` judges what really became of it.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::generated::{
+        bpf_loop, bpf_probe_read_kernel_str, bpf_probe_read_user_str, bpf_task_pt_regs,
+    },
+    macros::lsm,
+    programs::LsmContext,
+};
+use enforcer_common::{
+    event::{CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM},
+    rule::{ALLOW, DENY},
+};
+
+use crate::{
+    event::{count, is_operator, now, pid, slot_state},
+    exec::{DENIED_BY_ERRNO, Facts, Judgement, judge_exec, record},
+    maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, offset, release_scratch},
+    net,
+    task::{self, read_kernel, read_user},
+};
+
+const EPERM: i32 = 1;
+const NR_EXECVE: u64 = 59;
+const NR_EXECVEAT: u64 = 322;
+
+const AF_UNSPEC: u16 = 0;
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const AF_NETLINK: u16 = 16;
+
+/// Most arguments that are gathered; more are left to the stage behind.
+const GATHER_ARGS: u32 = 4096;
+
+#[lsm(hook = "bprm_check_security")]
+pub fn exec_check(ctx: LsmContext) -> i32 {
+    let bprm = ctx.arg::<*const c_void>(0) as u64;
+    let earlier: i32 = ctx.arg(1);
+    if earlier != 0 {
+        return earlier;
+    }
+    let Some(member) = task::membership() else {
+        return 0;
+    };
+    let start = now();
+    let Some(state) = slot_state(member.slot) else {
+        return -EPERM;
+    };
+    if is_operator(state, pid()) {
+        return 0;
+    }
+    let Some(scratch) = claim_scratch() else {
+        // The stage behind has memory of its own and denies if it finds none.
+        return 0;
+    };
+    let mut result = 0;
+    if let Some(facts) = gather(bprm, scratch) {
+        let judgement = judge_exec(&facts, member.slot, scratch);
+        if judgement.decision != ALLOW && judgement.cause != CAUSE_UNREADABLE {
+            record(
+                scratch,
+                member.slot,
+                state,
+                judgement,
+                DENIED_BY_ERRNO,
+                STAGE_LSM,
+                start,
+            );
+            // SAFETY: a field of a map value.
+            count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
+            result = -EPERM;
+        }
+    }
+    release_scratch(scratch);
+    result
+}
+
+#[repr(C)]
+struct Gather {
+    scratch: *mut Scratch,
+    script: u64,
+}
+
+extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
+    let gather = context.cast::<Gather>();
+    // SAFETY: `gather` lies on the stack of the frame that called `bpf_loop`; the rest are map values.
+    unsafe {
+        let scratch = (*gather).scratch;
+        let address = (*scratch).argv + 8 * u64::from(index);
+        let Some(string) = read_user::<u64>(address) else {
+            (*scratch).overflow = 1;
+            return 1;
+        };
+        let at = (*scratch).gathered;
+        if at >= GATHER_BYTES as u32 {
+            (*scratch).overflow = 1;
+            return 1;
+        }
+        let mut read = 1;
+        let target = ptr::addr_of_mut!((*scratch).gather).cast::<u8>().add(at as usize);
+        if string != 0 {
+            read = bpf_probe_read_user_str(
+                target.cast(),
+                CHUNK_BYTES as u32,
+                string as *const c_void,
+            );
+        } else {
+            if index != 0 {
+                return 1;
+            }
+            // An empty argv: the kernel makes up an empty argv[0].
+            *target = 0;
+        }
+        if read <= 0 || read >= CHUNK_BYTES as i64 {
+            (*scratch).overflow = 1;
+            return 1;
+        }
+        let mut at = at + read as u32;
+        if index == 0 && (*gather).script != 0 {
+            // The kernel puts the script's path behind the interpreter.
+            if at >= GATHER_BYTES as u32 {
+                (*scratch).overflow = 1;
+                return 1;
+            }
+            let target = ptr::addr_of_mut!((*scratch).gather).cast::<u8>().add(at as usize);
+            let read = bpf_probe_read_kernel_str(
+                target.cast(),
+                CHUNK_BYTES as u32,
+                (*gather).script as *const c_void,
+            );
+            if read <= 0 || read >= CHUNK_BYTES as i64 {
+                (*scratch).overflow = 1;
+                return 1;
+            }
+            at += read as u32;
+        }
+        (*scratch).gathered = at;
+        i64::from(string == 0)
+    }
+}
+
+/// Copies the caller's arguments; `None` when they are too long or not where x86-64 callers put them.
+#[inline(always)]
+fn gather(bprm: u64, scratch: *mut Scratch) -> Option<Facts> {
+    // SAFETY: the current task is a trusted pointer.
+    let regs = unsafe { bpf_task_pt_regs(task::current().cast::<task_struct>()) } as u64;
+    let syscall = read_kernel::<u64>(regs + offset!(regs_syscall))?;
+    let argv = match syscall {
+        NR_EXECVE => read_kernel::<u64>(regs + offset!(regs_second))?,
+        NR_EXECVEAT => read_kernel::<u64>(regs + offset!(regs_third))?,
+        _ => return None,
+    };
+    let filename = read_kernel::<u64>(bprm + offset!(bprm_filename))?;
+    let interp = read_kernel::<u64>(bprm + offset!(bprm_interp))?;
+    // SAFETY: claimed scratch memory.
+    unsafe {
+        (*scratch).argv = argv;
+        (*scratch).gathered = 0;
+        (*scratch).overflow = 0;
+        (*scratch).from_kernel = 1;
+        let mut gather = Gather {
+            scratch,
+            script: if interp == filename { 0 } else { filename },
+        };
+        if argv == 0 {
+            // NULL argv: an empty argv[0].
+            (*scratch).gather[0] = 0;
+            (*scratch).gathered = 1;
+        } else {
+            bpf_loop(
+                GATHER_ARGS,
+                gather_argument as *mut c_void,
+                ptr::from_mut(&mut gather).cast(),
+                0,
+            );
+        }
+        if (*scratch).overflow != 0 || (*scratch).gathered == 0 {
+            return None;
+        }
+        let start = ptr::addr_of!((*scratch).gather) as u64;
+        Some(Facts {
+            bprm,
+            args: start,
+            args_end: start + u64::from((*scratch).gathered),
+        })
+    }
+}
+
+#[lsm(hook = "socket_connect")]
+pub fn socket_connect(ctx: LsmContext) -> i32 {
+    let socket = ctx.arg::<*const c_void>(0) as u64;
+    let address = ctx.arg::<*const c_void>(1) as u64;
+    let earlier: i32 = ctx.arg(3);
+    if earlier != 0 {
+        return earlier;
+    }
+    let Some(member) = task::membership() else {
+        return 0;
+    };
+    let start = now();
+    let Some(family) = read_kernel::<u16>(address) else {
+        return -EPERM;
+    };
+    let sock = read_kernel::<u64>(socket + offset!(socket_sk)).unwrap_or(0);
+    let protocol =
+        u32::from(read_kernel::<u16>(sock + offset!(sock_protocol)).unwrap_or(0));
+    let socket_type = u32::from(read_kernel::<u16>(sock + offset!(sock_type)).unwrap_or(0));
+    let (words, port) = match family {
+        AF_UNSPEC | AF_UNIX | AF_NETLINK => return 0,
+        AF_INET => {
+            let (Some(port), Some(ip)) = (
+                read_kernel::<u16>(address + 2),
+                read_kernel::<u32>(address + 4),
+            ) else {
+                return -EPERM;
+            };
+            (net::v4_address(ip), u16::from_be(port))
+        }
+        AF_INET6 => {
+            let (Some(port), Some(words)) = (
+                read_kernel::<u16>(address + 2),
+                read_kernel::<[u32; 4]>(address + 8),
+            ) else {
+                return -EPERM;
+            };
+            (net::v6_address(words), u16::from_be(port))
+        }
+        _ => ([0; 4], 0),
+    };
+    let judgement = if family == AF_INET || family == AF_INET6 {
+        net::weigh(member.slot, words, port, protocol)
+    } else {
+        Judgement {
+            decision: DENY,
+            cause: CAUSE_FAMILY,
+            rank: 0,
+        }
+    };
+    if judgement.decision == ALLOW {
+        // The cgroup program behind this one records the allowance.
+        return 0;
+    }
+    let tail = ConnectTail {
+        address: net::bytes_of(words),
+        port: u32::from(port),
+        protocol,
+        family: u32::from(family),
+        socket_type,
+    };
+    net::record(member.slot, KIND_CONNECT, tail, judgement, STAGE_LSM, start);
+    -EPERM
+}

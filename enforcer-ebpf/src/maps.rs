@@ -1,0 +1,308 @@
+//! Maps, scratch memory and the constants that user space sets at load.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    helpers::generated::bpf_task_storage_get,
+    macros::btf_map,
+};
+use crate::atomic;
+
+use enforcer_common::{
+    load::{Offsets, Settings},
+    event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header},
+    rule::{
+        ConnectKey, ConnectValue, HEAD_GROUPS, Head, HeadKey, PolicyHeader, SHARED_GROUPS,
+        SlotState,
+    },
+    table::{Cursor, Group, Segment},
+};
+
+/// Segments of the compiled tables, all slots' behind one another.
+#[btf_map]
+pub static TABLES: Array<Segment, 1> = Array::new();
+
+/// The fixed part of each slot's policy.
+#[btf_map]
+pub static POLICIES: Array<PolicyHeader, 1> = Array::new();
+
+/// Program names with groups of their own.
+#[btf_map]
+pub static HEADS: HashMap<HeadKey, Head, 1> = HashMap::new();
+
+/// Networks that connect rules name.
+#[btf_map]
+pub static CONNECTS: LpmTrie<ConnectKey, ConnectValue, 1> = LpmTrie::new();
+
+/// Cgroup id of each agent to its slot.
+#[btf_map]
+pub static AGENTS: HashMap<u64, u32, 64> = HashMap::new();
+
+/// Counters and state of each slot.
+#[btf_map]
+pub static SLOTS: Array<SlotState, 1> = Array::new();
+
+/// Events for user space.
+#[btf_map]
+pub static EVENTS: RingBuf<Header, { 16 * 1024 * 1024 }> = RingBuf::new();
+
+/// Working memory of the exec programs.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, SCRATCH_LEVELS> = PerCpuArray::new();
+
+/// The slot of each task of an agent, plus one. It follows the task wherever its cgroup goes.
+#[btf_map]
+static MARKS: TaskStorage<u32> = TaskStorage::new();
+
+/// A map of values kept with tasks. (aya has no type for it yet; the fields are what its loader reads.)
+#[repr(C)]
+pub struct TaskStorage<T> {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
+}
+
+// SAFETY: the fields only describe the map to the loader; nothing reads them at run time.
+unsafe impl<T> Sync for TaskStorage<T> {}
+
+impl<T> TaskStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+}
+
+/// The mark of a task: its slot plus one; `None` if it belongs to no agent.
+#[inline(always)]
+pub fn mark_of(task: *mut task_struct) -> Option<u32> {
+    let map = ptr::from_ref(&MARKS).cast_mut().cast::<c_void>();
+    // SAFETY: `task` is a trusted task pointer (the current task or a tracepoint's argument).
+    let value = unsafe { bpf_task_storage_get(map, task.cast(), ptr::null_mut(), 0) }.cast::<u32>();
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so it points at the task's own value.
+    match unsafe { *value } {
+        0 => None,
+        mark => Some(mark),
+    }
+}
+
+/// Marks a task as belonging to a slot.
+#[inline(always)]
+pub fn set_mark(task: *mut task_struct, slot: u32) -> bool {
+    let map = ptr::from_ref(&MARKS).cast_mut().cast::<c_void>();
+    let mut mark = slot + 1;
+    // SAFETY: as in `mark_of`; the initial value lives on our stack for the call.
+    let value = unsafe {
+        bpf_task_storage_get(
+            map,
+            task.cast(),
+            ptr::from_mut(&mut mark).cast(),
+            BPF_LOCAL_STORAGE_GET_F_CREATE as u64,
+        )
+    }
+    .cast::<u32>();
+    if value.is_null() {
+        return false;
+    }
+    // SAFETY: not null, so it points at the task's own value.
+    unsafe { *value = mark };
+    true
+}
+
+/// How deep scratch memory nests on one CPU. LSM programs can be preempted by one another.
+const SCRATCH_LEVELS: usize = 4;
+
+/// Longest path the kernel hands to exec, with its NUL.
+pub const PATH_BYTES: usize = 4096;
+/// Size of one piece of arguments that is read at once.
+pub const CHUNK_BYTES: usize = 4096;
+/// Head and first chunk lie behind one another.
+pub const TEXT_BYTES: usize = PATH_BYTES + CHUNK_BYTES;
+/// Arguments that the LSM stage gathers; longer ones are left to the stage behind it.
+pub const GATHER_BYTES: usize = 1 << 16;
+/// Ways to look at one exec: names times script forms.
+pub const FORMS: usize = 12;
+/// Groups that one form runs through.
+pub const JOBS: usize = HEAD_GROUPS + SHARED_GROUPS;
+
+/// One way to look at an exec: a program name and the arguments behind it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Form {
+    /// Kernel address of the name.
+    pub name: u64,
+    /// Address of the arguments: the separator before the first of them.
+    pub args: u64,
+    /// Bytes of the arguments, final NUL excluded.
+    pub args_len: u32,
+    /// Bytes of the name.
+    pub name_len: u32,
+    /// `FORM_` bits.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Form flag: allow rules may match it.
+pub const FORM_FIRST: u32 = 1;
+/// Form flag: a bare name in the working directory; it is judged as `./name`.
+pub const FORM_DOT_SLASH: u32 = 2;
+/// Form flag: the program lies in a trusted directory.
+pub const FORM_TRUSTED: u32 = 4;
+
+/// One group on its way over a form's text.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Job {
+    /// Segment of the group (index in the map).
+    pub segment: u32,
+    /// Segment of the ranks (index in the map).
+    pub ranks_segment: u32,
+    /// Word of the first rank.
+    pub ranks_at: u32,
+    /// Where in the text the group starts.
+    pub start: u32,
+    /// The group.
+    pub group: Group,
+    /// Where it stands.
+    pub cursor: Cursor,
+}
+
+/// The event of an exec with room for all its bytes.
+#[repr(C)]
+pub struct ExecEvent {
+    /// Header.
+    pub header: Header,
+    /// Lengths.
+    pub tail: ExecTail,
+    /// Text, path, name, behind one another.
+    pub bytes: [u8; EXEC_BYTES],
+}
+
+/// Room for an exec event's bytes.
+pub const EXEC_BYTES: usize = EXEC_TEXT_MAX + EXEC_PATH_MAX + EXEC_NAME_MAX;
+
+/// Working memory of one judgement.
+#[repr(C)]
+pub struct Scratch {
+    /// Claimed by a judgement that is going on.
+    pub busy: u32,
+    /// Forms in use.
+    pub form_count: u32,
+    /// Jobs in use.
+    pub job_count: u32,
+    /// Jobs from here on are shared groups.
+    pub own_count: u32,
+    /// End of the text in `text`.
+    pub text_end: u32,
+    /// Something could not be read.
+    pub unreadable: u32,
+    /// Highest rank that asks or denies, over all forms.
+    pub strict_rank: u32,
+    /// Rank of the first form, allow rules included.
+    pub first_rank: u32,
+    /// Arguments come from kernel memory (the LSM stage's gathered copy).
+    pub from_kernel: u32,
+    /// Bytes of `path`, its NUL excluded.
+    pub path_len: u32,
+    /// Bytes gathered.
+    pub gathered: u32,
+    /// The arguments did not fit `gather`.
+    pub overflow: u32,
+    /// User address of the caller's argv array.
+    pub argv: u64,
+    /// Address where a search for the end of a string goes on.
+    pub scan: u64,
+    /// Bytes of the string found so far.
+    pub scan_len: u64,
+    /// Hashes of the forms' names judged so far.
+    pub seen: [u64; FORMS],
+    /// The forms.
+    pub forms: [Form; FORMS],
+    /// The jobs.
+    pub jobs: [Job; JOBS],
+    /// The exec'd path as given.
+    pub path: [u8; PATH_BYTES],
+    /// The interpreter's path.
+    pub interp: [u8; PATH_BYTES],
+    /// The executable's own name.
+    pub exe_name: [u8; 256],
+    /// `argv[0]`, when short enough to be a name.
+    pub argv0: [u8; 512],
+    /// The text under the groups.
+    pub text: [u8; TEXT_BYTES],
+    /// Arguments gathered from the caller's memory.
+    pub gather: [u8; GATHER_BYTES + CHUNK_BYTES],
+    /// The event.
+    pub event: ExecEvent,
+}
+
+/// Claims working memory on this CPU; `None` when too many judgements nest.
+#[inline(always)]
+pub fn claim_scratch() -> Option<*mut Scratch> {
+    let mut level = 0;
+    while level < SCRATCH_LEVELS as u32 {
+        let scratch = SCRATCH.get_ptr_mut(level)?;
+        // SAFETY: a map value of this type; `busy` is only touched atomically.
+        if unsafe { atomic::swap(ptr::addr_of_mut!((*scratch).busy), 1) } == 0 {
+            return Some(scratch);
+        }
+        level += 1;
+    }
+    None
+}
+
+/// Gives working memory back.
+#[inline(always)]
+pub fn release_scratch(scratch: *mut Scratch) {
+    // SAFETY: claimed by this judgement.
+    unsafe { ptr::write_volatile(ptr::addr_of_mut!((*scratch).busy), 0) };
+}
+
+/// Set at load.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets::ZERO;
+
+/// Set at load.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::ZERO;
+
+/// Reads a constant that user space set at load. The volatile read keeps the compiler from folding the
+/// placeholder in; the verifier still knows the value, because the section is frozen.
+#[inline(always)]
+pub fn constant(place: &'static u32) -> u32 {
+    // SAFETY: a reference is valid to read.
+    unsafe { ptr::read_volatile(place) }
+}
+
+/// The offset of a kernel structure's field, for address arithmetic.
+macro_rules! offset {
+    ($field:ident) => {
+        u64::from($crate::maps::constant(&$crate::maps::offsets().$field))
+    };
+}
+
+pub(crate) use offset;
+
+/// The offsets, for [`offset!`].
+#[inline(always)]
+pub fn offsets() -> &'static Offsets {
+    &OFFSETS
+}
+
+/// The settings, for [`constant`].
+#[inline(always)]
+pub fn settings() -> &'static Settings {
+    &SETTINGS
+}

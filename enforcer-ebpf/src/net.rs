@@ -1,0 +1,307 @@
+//! Addresses and sockets, on the kernel's own copy.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    macros::{cgroup_sock, cgroup_sock_addr},
+    maps::lpm_trie::Key,
+    programs::{SockAddrContext, SockContext},
+};
+use enforcer_common::{
+    event::{
+        CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_RULE, ConnectTail, Header,
+        KIND_CONNECT, KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED, VERDICT_ERRNO,
+    },
+    rule::{ALLOW, CONNECT_KEY_BITS, ConnectKey, DENY},
+};
+
+use crate::{
+    event::{count, describe, next_seq, now, output, slot_state},
+    exec::Judgement,
+    maps::{CONNECTS, POLICIES, constant, settings},
+    task,
+};
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
+
+/// Return values of cgroup socket programs.
+const PASS: i32 = 1;
+const REFUSE: i32 = 0;
+
+/// An event of a connect or a socket.
+#[repr(C)]
+pub struct NetEvent {
+    /// Header.
+    pub header: Header,
+    /// What was connected to.
+    pub tail: ConnectTail,
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    judge_v4(ctx.sock_addr)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    judge_v4(ctx.sock_addr)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    judge_v6(ctx.sock_addr)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    judge_v6(ctx.sock_addr)
+}
+
+#[cgroup_sock(sock_create)]
+pub fn sock_create(ctx: SockContext) -> i32 {
+    let sock: *mut bpf_sock = ctx.sock;
+    // SAFETY: the verifier turns these into reads of the context.
+    let (family, kind, protocol) = unsafe { ((*sock).family, (*sock).type_, (*sock).protocol) };
+    if (kind == SOCK_STREAM && protocol == IPPROTO_TCP)
+        || (kind == SOCK_DGRAM && protocol == IPPROTO_UDP)
+    {
+        return PASS;
+    }
+    let tail = ConnectTail {
+        address: [0; 16],
+        port: 0,
+        protocol,
+        family,
+        socket_type: kind,
+    };
+    let judgement = Judgement {
+        decision: DENY,
+        cause: CAUSE_FAMILY,
+        rank: 0,
+    };
+    record(
+        slot_of_socket_user(),
+        KIND_SOCKET,
+        tail,
+        judgement,
+        STAGE_CGROUP,
+        now(),
+    );
+    REFUSE
+}
+
+/// The slot of whoever uses the socket. The program runs for sockets made inside an agent's cgroup, also
+/// when a process outside was handed one.
+#[inline(always)]
+fn slot_of_socket_user() -> u32 {
+    task::slot_by_cgroup().unwrap_or(constant(&settings().sole_slot))
+}
+
+#[inline(always)]
+fn judge_v4(context: *mut bpf_sock_addr) -> i32 {
+    let start = now();
+    // SAFETY: the verifier turns these into reads of the context.
+    let (ip, port, protocol, kind) = unsafe {
+        (
+            (*context).user_ip4,
+            (*context).user_port,
+            (*context).protocol,
+            (*context).type_,
+        )
+    };
+    judge(
+        v4_address(ip),
+        u16::from_be(port as u16),
+        protocol,
+        AF_INET,
+        kind,
+        start,
+    )
+}
+
+#[inline(always)]
+fn judge_v6(context: *mut bpf_sock_addr) -> i32 {
+    let start = now();
+    // SAFETY: the verifier turns these into reads of the context.
+    let (words, port, protocol, kind) = unsafe {
+        (
+            [
+                (*context).user_ip6[0],
+                (*context).user_ip6[1],
+                (*context).user_ip6[2],
+                (*context).user_ip6[3],
+            ],
+            (*context).user_port,
+            (*context).protocol,
+            (*context).type_,
+        )
+    };
+    judge(
+        v6_address(words),
+        u16::from_be(port as u16),
+        protocol,
+        AF_INET6,
+        kind,
+        start,
+    )
+}
+
+/// An IPv4 address (network order in memory) as the trie knows it; 0.0.0.0 means loopback.
+#[inline(always)]
+pub fn v4_address(ip: u32) -> [u32; 4] {
+    let ip = if ip == 0 { 0x7f00_0001u32.to_be() } else { ip };
+    [0, 0, 0xffffu32.to_be(), ip]
+}
+
+/// An IPv6 address as the trie knows it: forms that carry an IPv4 address become that address, `::` means
+/// loopback.
+#[inline(always)]
+pub fn v6_address(words: [u32; 4]) -> [u32; 4] {
+    let [a, b, c, d] = words;
+    if a == 0 && b == 0 && c == 0 && d == 0 {
+        return [0, 0, 0, 1u32.to_be()];
+    }
+    // ::ffff:a.b.c.d, and the deprecated ::a.b.c.d (but not ::1)
+    if a == 0 && b == 0 && (c == 0xffffu32.to_be() || (c == 0 && u32::from_be(d) > 0xffff)) {
+        return v4_address(d);
+    }
+    // NAT64, 64:ff9b::/96
+    if a == 0x0064_ff9bu32.to_be() && b == 0 && c == 0 {
+        return v4_address(d);
+    }
+    // 6to4, 2002:a.b.c.d::/48
+    if u32::from_be(a) >> 16 == 0x2002 {
+        let ip = (u32::from_be(a) << 16) | (u32::from_be(b) >> 16);
+        return v4_address(ip.to_be());
+    }
+    words
+}
+
+#[inline(always)]
+fn judge(
+    words: [u32; 4],
+    port: u16,
+    protocol: u32,
+    family: u32,
+    socket_type: u32,
+    start: u64,
+) -> i32 {
+    let slot = slot_of_socket_user();
+    let judgement = weigh(slot, words, port, protocol);
+    let tail = ConnectTail {
+        address: bytes_of(words),
+        port: u32::from(port),
+        protocol,
+        family,
+        socket_type,
+    };
+    let recorded = record(slot, KIND_CONNECT, tail, judgement, STAGE_CGROUP, start);
+    if judgement.decision == ALLOW && recorded {
+        PASS
+    } else {
+        REFUSE
+    }
+}
+
+#[inline(always)]
+pub fn bytes_of(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: both are sixteen plain bytes; the words are in network order in memory already.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// The strictest rule over the four forms of protocol and port.
+#[inline(always)]
+pub fn weigh(slot: u32, words: [u32; 4], port: u16, protocol: u32) -> Judgement {
+    let Some(header) = POLICIES.get(slot) else {
+        return Judgement {
+            decision: DENY,
+            cause: CAUSE_INTERNAL,
+            rank: 0,
+        };
+    };
+    let mut key = Key::new(
+        CONNECT_KEY_BITS + 128,
+        ConnectKey {
+            slot: slot.to_be(),
+            protocol: 0,
+            port: 0,
+            address: bytes_of(words),
+        },
+    );
+    let mut rank = 0;
+    let mut decision = header.connect_default;
+    let mut form = 0u32;
+    while form < 4 {
+        key.data.protocol = if form & 1 != 0 {
+            (protocol as u16).to_be()
+        } else {
+            0
+        };
+        key.data.port = if form & 2 != 0 { port.to_be() } else { 0 };
+        if let Some(value) = CONNECTS.get(&key) {
+            if value.rank > rank {
+                rank = value.rank;
+                decision = value.decision;
+            }
+        }
+        form += 1;
+    }
+    Judgement {
+        decision,
+        cause: if rank == 0 { CAUSE_DEFAULT } else { CAUSE_RULE },
+        rank,
+    }
+}
+
+/// Writes the event of a connect or a socket and counts it; false when there was no room.
+#[inline(always)]
+pub fn record(
+    slot: u32,
+    kind: u32,
+    tail: ConnectTail,
+    judgement: Judgement,
+    stage: u32,
+    start: u64,
+) -> bool {
+    let Some(state) = slot_state(slot) else {
+        return false;
+    };
+    let mut event = NetEvent {
+        header: Header::default(),
+        tail,
+    };
+    describe(&mut event.header, kind, slot, stage);
+    let allowed = judgement.decision == ALLOW;
+    event.header.decision = judgement.decision;
+    event.header.cause = judgement.cause;
+    event.header.rank = judgement.rank;
+    event.header.verdict = if allowed {
+        VERDICT_ALLOWED
+    } else {
+        VERDICT_ERRNO
+    };
+    let end = now();
+    event.header.boottime_ns = end;
+    event.header.latency_ns = (end - start) as u32;
+    event.header.seq = next_seq(state);
+    let recorded = output(
+        state,
+        ptr::from_mut(&mut event).cast::<c_void>(),
+        size_of::<NetEvent>() as u64,
+    );
+    // SAFETY: fields of a map value.
+    count(unsafe {
+        if allowed && recorded {
+            ptr::addr_of_mut!((*state).connect_allowed)
+        } else {
+            ptr::addr_of_mut!((*state).connect_denied)
+        }
+    });
+    recorded
+}

@@ -1,0 +1,135 @@
+//! Readers of kernel structures, by the offsets of the running kernel.
+
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf,
+        bpf_probe_read_kernel, bpf_probe_read_user,
+    },
+};
+
+use crate::maps::{AGENTS, constant, mark_of, offset, settings};
+
+/// Reads a plain value at a kernel address.
+#[inline(always)]
+pub fn read_kernel<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the source; the destination is ours.
+    let result = unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        )
+    };
+    // SAFETY: filled by the helper.
+    (result == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// Reads a plain value at a user address of the current process.
+#[inline(always)]
+pub fn read_user<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the source; the destination is ours.
+    let result = unsafe {
+        bpf_probe_read_user(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        )
+    };
+    // SAFETY: filled by the helper.
+    (result == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// The slot of the current task by its cgroup: the agent's own, or one below it.
+#[inline(always)]
+pub fn slot_by_cgroup() -> Option<u32> {
+    let level = constant(&settings().agent_level) as i32;
+    // SAFETY: a plain helper call.
+    let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+    if id == 0 {
+        return None;
+    }
+    // SAFETY: entries are only ever added and removed as a whole.
+    unsafe { AGENTS.get(&id) }.copied()
+}
+
+/// The current task, as the verifier trusts it.
+#[inline(always)]
+pub fn current() -> *mut task_struct {
+    // SAFETY: a plain helper call.
+    unsafe { bpf_get_current_task_btf() }
+}
+
+/// Where the current task belongs.
+#[derive(Clone, Copy)]
+pub struct Membership {
+    /// The agent's slot.
+    pub slot: u32,
+    /// It carries the agent's mark, but its cgroup is another.
+    pub escaped: bool,
+}
+
+/// The current task's agent: by cgroup, else by mark.
+#[inline(always)]
+pub fn membership() -> Option<Membership> {
+    if let Some(slot) = slot_by_cgroup() {
+        return Some(Membership {
+            slot,
+            escaped: false,
+        });
+    }
+    mark_of(current()).map(|mark| Membership {
+        slot: mark - 1,
+        escaped: true,
+    })
+}
+
+/// Address of the current task, for reads.
+#[inline(always)]
+pub fn current_address() -> u64 {
+    // SAFETY: a plain helper call.
+    unsafe { bpf_get_current_task() }
+}
+
+/// Process id of a task's parent; 0 if it cannot be read.
+#[inline(always)]
+pub fn parent_pid(task: u64) -> u32 {
+    read_kernel::<u64>(task + offset!(task_real_parent))
+        .and_then(|parent| read_kernel::<u32>(parent + offset!(task_tgid)))
+        .unwrap_or(0)
+}
+
+/// Whether the current task sees the file tree that the policy speaks of.
+#[inline(always)]
+pub fn in_home_namespace(task: u64) -> bool {
+    let expected = constant(&settings().mount_namespace);
+    if expected == 0 {
+        return true;
+    }
+    let inum = read_kernel::<u64>(task + offset!(task_nsproxy))
+        .and_then(|nsproxy| read_kernel::<u64>(nsproxy + offset!(nsproxy_mnt_ns)))
+        .and_then(|namespace| read_kernel::<u32>(namespace + offset!(mnt_ns_inum)));
+    inum == Some(expected)
+}
+
+/// The slot that a task's default-hierarchy cgroup belongs to.
+#[inline(always)]
+pub fn slot_of_task_cgroup(task: u64) -> Option<u32> {
+    let wanted = constant(&settings().agent_level);
+    let css_set = read_kernel::<u64>(task + offset!(task_cgroups))?;
+    let cgroup = read_kernel::<u64>(css_set + offset!(css_set_dfl_cgrp))?;
+    let level = read_kernel::<u32>(cgroup + offset!(cgroup_level))?;
+    if level < wanted {
+        return None;
+    }
+    let ancestor =
+        read_kernel::<u64>(cgroup + offset!(cgroup_ancestors) + 8 * u64::from(wanted))?;
+    let node = read_kernel::<u64>(ancestor + offset!(cgroup_kn))?;
+    let id = read_kernel::<u64>(node + offset!(kernfs_id))?;
+    // SAFETY: entries are only ever added and removed as a whole.
+    unsafe { AGENTS.get(&id) }.copied()
+}

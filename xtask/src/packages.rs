@@ -1,0 +1,116 @@
+//! System packages: which ones are needed for what, and their installation with apt.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{as_root, command, find, note, run, step};
+
+/// What compiling the workspace needs beside rustup's stable toolchain.
+pub const BUILD: &[&str] = &["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"];
+
+/// Debian's own Rust compiler, its library sources and LLVM: the second route to an eBPF object.
+///
+/// LLVM must be the one that `rustc-web` uses (`rustc -vV`), or bpf-linker cannot read its bitcode.
+pub const EBPF: &[&str] = &[
+    "rustc-web",
+    "cargo-web",
+    "rust-web-src",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "g++",
+];
+
+/// What lint, the integration tests and the virtual machines run.
+pub const TEST: &[&str] = &[
+    "bash",
+    "busybox-static",
+    "cpio",
+    "e2fsprogs",
+    "findutils",
+    "git",
+    "iproute2",
+    "make",
+    "procps",
+    "python3",
+    "qemu-system-x86",
+    "strace",
+    "util-linux",
+    "xz-utils",
+];
+
+/// Debian's clippy, of the same version as [`EBPF`]'s compiler; lints the kernel programs on that route.
+pub const EBPF_LINT: &[&str] = &["rust-web-clippy"];
+
+/// Installs the packages that are missing; does nothing (and needs no root) when there are none.
+///
+/// # Errors
+/// When apt fails or there is no way to become root; the message lists the missing packages.
+pub fn ensure(purpose: &str, packages: &[&str]) -> Result<()> {
+    if find("dpkg-query").is_none() || find("apt-get").is_none() {
+        note(&format!(
+            "not a Debian system: the equivalents of these must be present for {purpose}: {}",
+            packages.join(" ")
+        ));
+        return Ok(());
+    }
+    let missing = missing(packages)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step(&format!(
+        "Installing packages for {purpose}: {}",
+        missing.join(" ")
+    ));
+    install(&missing).with_context(|| {
+        format!(
+            "packages for {purpose} are missing; as root: apt-get update && apt-get install {}",
+            missing.join(" ")
+        )
+    })
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let mut update = as_root("apt-get")?;
+    // A stale mirror list must not hide that the install itself would work: its own failure says more.
+    if let Err(error) = run(update.args(["update", "-q"])) {
+        note(&format!("warning: {error:#}"));
+    }
+    let mut install = as_root("env")?;
+    install.args([
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "install",
+        "-q",
+        "-y",
+        "--no-install-recommends",
+    ]);
+    run(install.args(packages))?;
+    let missing = missing(packages)?;
+    if !missing.is_empty() {
+        bail!(
+            "apt-get ended well but these are still not installed: {}",
+            missing.join(" ")
+        );
+    }
+    Ok(())
+}
+
+fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
+    // dpkg-query fails when it does not know one of the names, but still lists the others.
+    let listed = command("dpkg-query")
+        .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
+        .args(packages)
+        .output()
+        .context("cannot start dpkg-query")?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let installed: HashSet<&str> = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(" installed"))
+        .collect();
+    Ok(packages
+        .iter()
+        .copied()
+        .filter(|package| !installed.contains(package))
+        .collect())
+}

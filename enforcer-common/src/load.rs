@@ -1,5 +1,9 @@
 //! What user space tells the kernel programs at load: read-only constants that the verifier sees.
 
+/// How deep judgements nest on one CPU: LSM programs can be preempted by one another. The scratch map has
+/// this many elements for each CPU.
+pub const SCRATCH_LEVELS: u32 = 4;
+
 /// Offsets of the kernel structures' fields, in bytes, from the running kernel's BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -80,15 +80,24 @@ impl Group {
     }
 
     #[inline(always)]
-    fn next(&self, segment: &Segment, cursor: &mut Cursor, class: u32) {
-        let row = cursor.state.wrapping_mul(self.stride);
+    fn next(&self, segment: &Segment, state: u32, class: u32) -> u32 {
         let at = self
             .at
             .wrapping_add(TRANSITIONS_AT)
-            .wrapping_add(row)
+            .wrapping_add(state.wrapping_mul(self.stride))
             .wrapping_add(class);
-        cursor.state = word(segment, at) as u32;
-        self.note(segment, cursor);
+        word(segment, at) as u32
+    }
+
+    #[inline(always)]
+    fn class(&self, segment: &Segment, byte: u8) -> u32 {
+        let pair = word(
+            segment,
+            self.at
+                .wrapping_add(GROUP_HEADER_WORDS as u32)
+                .wrapping_add((byte >> 1) as u32),
+        );
+        ((pair >> ((byte & 1) << 3)) & 0xff) as u32
     }
 
     #[inline(always)]
@@ -106,23 +115,47 @@ impl Group {
         }
     }
 
+    /// Moves the cursor over the bytes `at..end` that `read` gives, at most `BLOCK` of them, and returns where
+    /// it stopped. It stops early at an accepting state, so that the loop has one way through and the verifier
+    /// walks it once; call again until `end` is reached or the cursor is dead.
+    #[inline(always)]
+    pub fn run<const BLOCK: u32>(
+        &self,
+        segment: &Segment,
+        cursor: &mut Cursor,
+        read: impl Fn(u32) -> u8,
+        mut at: u32,
+        end: u32,
+    ) -> u32 {
+        let mut state = cursor.state;
+        let mut step = 0;
+        while step < BLOCK {
+            if at >= end {
+                break;
+            }
+            state = self.next(segment, state, self.class(segment, read(at)));
+            at += 1;
+            step += 1;
+            if state == 0 || state >= self.accepting {
+                break;
+            }
+        }
+        cursor.state = state;
+        self.note(segment, cursor);
+        at
+    }
+
     /// Moves the cursor over one byte. A dead cursor stays dead.
     #[inline(always)]
     pub fn step(&self, segment: &Segment, cursor: &mut Cursor, byte: u8) {
-        let pair = word(
-            segment,
-            self.at
-                .wrapping_add(GROUP_HEADER_WORDS as u32)
-                .wrapping_add((byte >> 1) as u32),
-        );
-        let class = (pair >> ((byte & 1) << 3)) & 0xff;
-        self.next(segment, cursor, class as u32);
+        self.run::<1>(segment, cursor, |_| byte, 0, 1);
     }
 
     /// Moves the cursor over the end of the text.
     #[inline(always)]
     pub fn finish(&self, segment: &Segment, cursor: &mut Cursor) {
-        self.next(segment, cursor, self.stride.wrapping_sub(1));
+        cursor.state = self.next(segment, cursor.state, self.stride.wrapping_sub(1));
+        self.note(segment, cursor);
     }
 }
 

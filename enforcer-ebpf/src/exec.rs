@@ -27,11 +27,12 @@ use enforcer_common::{
 use crate::{
     event::{count, describe, next_seq, now, output, pid, slot_state, take_operator},
     judge::{
-        Judge, PathKind, add_form, base_start, classify_path, judge_forms, text_is_path,
+        Judge, add_form, base_start, classify_path, judge_forms, text_is_path,
         user_string_len,
     },
     maps::{
-        CHUNK_BYTES, EXEC_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, PATH_BYTES,
+        CHUNK_BYTES, EXEC_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR,
+        KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES,
         POLICIES, Scratch, claim_scratch, offset, release_scratch, set_mark,
     },
     task::{self, Membership, read_kernel},
@@ -167,23 +168,14 @@ pub struct Facts {
     pub args_end: u64,
 }
 
-#[repr(C)]
-struct Search {
-    judge: *mut Judge,
-    at: u64,
-    end: u64,
-    found: u64,
-}
-
 /// Looks for the script's own name among the arguments that the kernel put before the caller's.
 extern "C" fn find_script(index: u32, context: *mut c_void) -> i64 {
-    let search = context.cast::<Search>();
-    // SAFETY: `search` lies on the stack of the frame that called `bpf_loop`.
+    let judge = context.cast::<Judge>();
+    // SAFETY: `judge` lies on the stack of the frame that called `bpf_loop`.
     unsafe {
-        let judge = (*search).judge;
         let scratch = (*judge).scratch;
-        let at = (*search).at;
-        if at >= (*search).end {
+        let at = (*scratch).search_at;
+        if at >= (*scratch).search_end {
             return 1;
         }
         let text = ptr::addr_of_mut!((*scratch).text).cast::<c_void>();
@@ -197,13 +189,14 @@ extern "C" fn find_script(index: u32, context: *mut c_void) -> i64 {
         }
         let next = at + read as u64;
         if read as u32 == (*scratch).path_len + 1 && text_is_path(scratch) {
-            (*search).found = next;
+            (*scratch).search_found = next;
             return 1;
         }
         // A word before the script's name: an option of the interpreter, or a script in between.
-        let args_len = ((*search).end - next) as u32;
-        if index < 4 && next < (*search).end {
+        let args_len = ((*scratch).search_end - next) as u32;
+        if index < 4 && next < (*scratch).search_end {
             let start = base_start(
+                scratch,
                 ptr::addr_of!((*scratch).text),
                 (read - 1) as u32 & (CHUNK_BYTES as u32 - 1),
             );
@@ -222,7 +215,7 @@ extern "C" fn find_script(index: u32, context: *mut c_void) -> i64 {
                 );
             }
         }
-        (*search).at = next;
+        (*scratch).search_at = next;
     }
     0
 }
@@ -313,14 +306,17 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
         let exe_len = (name_read - 1) as u32 & 0xff;
 
         let mut kind = classify_path(&mut judge);
-        if kind.trusted && !task::in_home_namespace(task::current_address()) {
-            kind.trusted = false;
+        if !task::in_home_namespace(task::current_address()) {
+            kind &= !KIND_TRUSTED;
         }
-        let script = interp != filename;
-        if kind.trusted {
+        if interp != filename {
+            kind |= KIND_SCRIPT;
+        }
+        (*scratch).kind = kind;
+        if Scratch::is(scratch, KIND_TRUSTED) {
             (*scratch).event.header.flags |= FLAG_TRUSTED;
         }
-        if script {
+        if Scratch::is(scratch, KIND_SCRIPT) {
             (*scratch).event.header.flags |= FLAG_SCRIPT;
         }
 
@@ -342,30 +338,29 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
         let args_len = (area - argv0_len) as u32;
 
         let end = facts.args_end - 1;
-        let mut first_args = args;
-        let mut first_args_len = args_len;
-        if script {
-            let mut search = Search {
-                judge: &raw mut judge,
-                at: args + 1,
-                end: facts.args_end,
-                found: 0,
-            };
+        (*scratch).first_args = args;
+        (*scratch).first_args_len = args_len;
+        if Scratch::is(scratch, KIND_SCRIPT) {
+            (*scratch).search_at = args + 1;
+            (*scratch).search_end = facts.args_end;
+            (*scratch).search_found = 0;
             bpf_loop(
                 10,
                 find_script as *mut c_void,
-                ptr::from_mut(&mut search).cast(),
+                ptr::from_mut(&mut judge).cast(),
                 0,
             );
-            let found = ptr::read_volatile(ptr::addr_of!(search.found));
+            let found = (*scratch).search_found;
             if found != 0 && found <= facts.args_end {
-                first_args = found - 1;
-                first_args_len = (end - first_args) as u32;
+                (*scratch).first_args = found - 1;
+                (*scratch).first_args_len = (end - (found - 1)) as u32;
             }
         }
-        let base = base_start(ptr::addr_of!((*scratch).path), path_len);
-        add_path_forms(scratch, kind, path_len, base, first_args, first_args_len);
-        if script {
+        let first_args = ptr::read_volatile(ptr::addr_of!((*scratch).first_args));
+        let first_args_len = ptr::read_volatile(ptr::addr_of!((*scratch).first_args_len));
+        let base = base_start(scratch, ptr::addr_of!((*scratch).path), path_len);
+        add_path_forms(scratch, path_len, base, first_args, first_args_len);
+        if Scratch::is(scratch, KIND_SCRIPT) {
             add_interp_forms(scratch, interp, args, args_len);
         }
         add_form(
@@ -380,7 +375,7 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
             },
         );
         if argv0_len <= 256 {
-            let argv0_base = base_start(ptr::addr_of!((*scratch).argv0), argv0_len as u32 - 1);
+            let argv0_base = base_start(scratch, ptr::addr_of!((*scratch).argv0), argv0_len as u32 - 1);
             let name_len = (argv0_len as u32 - 1).wrapping_sub(argv0_base);
             if name_len > 0 && name_len <= 255 {
                 add_form(
@@ -397,13 +392,13 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
             }
         }
 
-        store_text(&mut judge, path_len, base, kind, exe_len, first_args, first_args_len);
+        store_text(&mut judge, path_len, base, exe_len, first_args, first_args_len);
         judge_forms(&raw mut judge);
         if (*scratch).unreadable != 0 {
             return unreadable;
         }
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
-        if (links == 0 || kind.descriptor) && (*header).fileless > judgement.decision {
+        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR)) && (*header).fileless > judgement.decision {
             judgement = Judgement {
                 decision: (*header).fileless,
                 cause: CAUSE_FILELESS,
@@ -498,7 +493,6 @@ fn user_argv0(judge: *mut Judge, address: u64) -> u64 {
 #[inline(always)]
 fn add_path_forms(
     scratch: *mut Scratch,
-    kind: PathKind,
     path_len: u32,
     base: u32,
     args: u64,
@@ -516,7 +510,7 @@ fn add_path_forms(
     };
     // SAFETY: reads the first bytes of a map value.
     let dotted = base == 0 && unsafe { (*scratch).path[0] } != b'.';
-    if kind.trusted {
+    if Scratch::is(scratch, KIND_TRUSTED) {
         add_form(
             scratch,
             Form {
@@ -559,7 +553,7 @@ fn add_interp_forms(scratch: *mut Scratch, interp: u64, args: u64, args_len: u32
             return;
         }
         let len = (read - 1) as u32 & (PATH_BYTES as u32 - 1);
-        let base = base_start(ptr::addr_of!((*scratch).interp), len);
+        let base = base_start(scratch, ptr::addr_of!((*scratch).interp), len);
         let address = ptr::addr_of!((*scratch).interp) as u64;
         add_form(
             scratch,
@@ -592,7 +586,6 @@ fn store_text(
     judge: *mut Judge,
     path_len: u32,
     base: u32,
-    kind: PathKind,
     exe_len: u32,
     args: u64,
     args_len: u32,
@@ -602,7 +595,11 @@ fn store_text(
         let scratch = (*judge).scratch;
         let bytes = ptr::addr_of_mut!((*scratch).event.bytes).cast::<u8>();
         let path = ptr::addr_of!((*scratch).path).cast::<u8>();
-        let start = if kind.trusted { base & 0xfff } else { 0 };
+        let start = if Scratch::is(scratch, KIND_TRUSTED) {
+            base & 0xfff
+        } else {
+            0
+        };
         let mut head = path_len.wrapping_sub(start) & 0xfff;
         if head > EXEC_PATH_MAX as u32 {
             head = EXEC_PATH_MAX as u32;

@@ -13,11 +13,12 @@ use enforcer_common::{
         HEAD_GROUPS, HEAD_NAME_MAX, HeadKey, PATH_DESCRIPTOR, PATH_TRUSTED, PolicyHeader,
         RANK_TRANSPARENT, SHARED_GROUPS,
     },
-    table::{Cursor, Group, GroupRef, Segment, hash_start, hash_step, word},
+    table::{Group, GroupRef, Segment, hash_start, hash_step, word},
 };
 
 use crate::maps::{
-    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
+    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, FORMS, Form, HEADS, JOBS, KIND_DESCRIPTOR,
+    KIND_TRUSTED,
     PATH_BYTES, Scratch, TABLES, TEXT_BYTES,
 };
 
@@ -39,70 +40,34 @@ pub struct Judge {
     pub reserved: u32,
 }
 
-/// One group on its way over the text, on the stack of the frame that walks it.
+/// What the innermost loop needs, on the stack of the frame that runs it. Everything that changes lies in
+/// scratch memory: the verifier follows values on the stack from round to round, but not those.
 #[repr(C)]
 struct Walk {
     scratch: *mut Scratch,
     segment: *const Segment,
-    group: Group,
-    cursor: Cursor,
-    at: u32,
-    end: u32,
 }
 
 extern "C" fn walk_block(_index: u32, context: *mut c_void) -> i64 {
     let walk = context.cast::<Walk>();
     // SAFETY: `walk` lies on the stack of the frame that called `bpf_loop`; its pointers are map values.
     unsafe {
-        let text = ptr::addr_of!((*(*walk).scratch).text).cast::<u8>();
-        let segment = &*(*walk).segment;
-        let group = (*walk).group;
-        let mut cursor = (*walk).cursor;
-        let mut at = (*walk).at;
-        let end = (*walk).end;
-        let mut step = 0;
-        while step < BLOCK && at < end && cursor.state != 0 {
-            let byte = *text.add(at as usize & (TEXT_BYTES - 1));
-            group.step(segment, &mut cursor, byte);
-            at += 1;
-            step += 1;
-        }
-        (*walk).cursor = cursor;
-        (*walk).at = at;
+        let scratch = (*walk).scratch;
+        let text = ptr::addr_of!((*scratch).text).cast::<u8>();
+        let group = (*scratch).walk.group;
+        let mut cursor = (*scratch).walk.cursor;
+        let end = (*scratch).text_end;
+        let at = group.run::<BLOCK>(
+            &*(*walk).segment,
+            &mut cursor,
+            |at| *text.add(at as usize & (TEXT_BYTES - 1)),
+            (*scratch).walk.start,
+            end,
+        );
+        (*scratch).walk.cursor = cursor;
+        (*scratch).walk.start = at;
         i64::from(at >= end || cursor.state == 0)
     }
-}
-
-/// Runs one group over `text[at..end]`.
-#[inline(always)]
-fn walk_text(
-    scratch: *mut Scratch,
-    segment: *const Segment,
-    group: Group,
-    cursor: Cursor,
-    at: u32,
-    end: u32,
-) -> Cursor {
-    let mut walk = Walk {
-        scratch,
-        segment,
-        group,
-        cursor,
-        at,
-        end,
-    };
-    if at < end && cursor.state != 0 {
-        // SAFETY: the callback has the signature that the helper expects and only touches `walk`.
-        unsafe {
-            bpf_loop(
-                (end - at) / BLOCK + 1,
-                walk_block as *mut c_void,
-                ptr::from_mut(&mut walk).cast(),
-                0,
-            );
-        }
-    }
-    walk.cursor
 }
 
 extern "C" fn run_job(index: u32, context: *mut c_void) -> i64 {
@@ -118,11 +83,21 @@ extern "C" fn run_job(index: u32, context: *mut c_void) -> i64 {
             (*scratch).unreadable = 1;
             return 1;
         };
-        let start = (*job).start;
-        (*job).start = 0;
+        let at = (*job).start;
         let end = (*scratch).text_end;
-        let cursor = walk_text(scratch, segment, (*job).group, (*job).cursor, start, end);
-        (*job).cursor = cursor;
+        if at < end && (*job).cursor.state != 0 {
+            (*scratch).walk = *job;
+            let mut walk = Walk { scratch, segment };
+            bpf_loop(
+                // An accepting state ends a block early: at worst every byte does.
+                end - at,
+                walk_block as *mut c_void,
+                ptr::from_mut(&mut walk).cast(),
+                0,
+            );
+            (*job).cursor = (*scratch).walk.cursor;
+        }
+        (*job).start = 0;
     }
     0
 }
@@ -163,39 +138,28 @@ fn read_args(scratch: *mut Scratch, to: u32, address: u64, bytes: u32) -> bool {
     }
 }
 
-/// The place of the arguments of the form that is being judged, on the stack of its frame.
-#[repr(C)]
-struct Pieces {
-    judge: *mut Judge,
-    args: u64,
-    args_len: u32,
-    head_len: u32,
-}
-
 extern "C" fn walk_piece(index: u32, context: *mut c_void) -> i64 {
-    let pieces = context.cast::<Pieces>();
-    // SAFETY: `pieces` lies on the stack of the frame that called `bpf_loop`.
+    let judge = context.cast::<Judge>();
+    // SAFETY: `judge` lies on the stack of the first frame; its pointers are map values.
     unsafe {
-        let judge = (*pieces).judge;
         let scratch = (*judge).scratch;
-        let to = if index == 0 { (*pieces).head_len } else { 0 };
-        let done = index * CHUNK_BYTES as u32;
-        let left = (*pieces).args_len.wrapping_sub(done);
-        if (*pieces).args_len < done {
-            return 1;
-        }
+        let to = if index == 0 { (*scratch).head_len } else { 0 };
+        let left = (*scratch).args_left;
         let bytes = if left > CHUNK_BYTES as u32 {
             CHUNK_BYTES as u32
         } else {
             left
         };
-        if bytes > 0 && !read_args(scratch, to, (*pieces).args + u64::from(done), bytes) {
+        let from = (*scratch).args_at;
+        if bytes > 0 && !read_args(scratch, to, from, bytes) {
             (*scratch).unreadable = 1;
             return 1;
         }
+        (*scratch).args_at = from + u64::from(bytes);
+        (*scratch).args_left = left - bytes;
         (*scratch).text_end = to + bytes;
         run_jobs(judge);
-        i64::from(left <= CHUNK_BYTES as u32)
+        i64::from(left == bytes)
     }
 }
 
@@ -228,18 +192,11 @@ fn add_job(judge: *mut Judge, reference: GroupRef, start: u32) {
     }
 }
 
-#[repr(C)]
-struct Ranks {
-    judge: *mut Judge,
-    own: u32,
-    shared: u32,
-}
-
 extern "C" fn finish_job(index: u32, context: *mut c_void) -> i64 {
-    let ranks = context.cast::<Ranks>();
-    // SAFETY: `ranks` lies on the stack of the frame that called `bpf_loop`; the rest are map values.
+    let judge = context.cast::<Judge>();
+    // SAFETY: `judge` lies on the stack of the first frame; its pointers are map values.
     unsafe {
-        let scratch = (*(*ranks).judge).scratch;
+        let scratch = (*judge).scratch;
         if index >= (*scratch).job_count || index >= JOBS as u32 {
             return 1;
         }
@@ -260,11 +217,89 @@ extern "C" fn finish_job(index: u32, context: *mut c_void) -> i64 {
         };
         let rank = u32::from(word(segment, (*job).ranks_at + cursor.accept - 1));
         if index < (*scratch).own_count {
-            if rank > (*ranks).own {
-                (*ranks).own = rank;
+            if rank > (*scratch).own_rank {
+                (*scratch).own_rank = rank;
             }
-        } else if rank > (*ranks).shared {
-            (*ranks).shared = rank;
+        } else if rank > (*scratch).shared_rank {
+            (*scratch).shared_rank = rank;
+        }
+    }
+    0
+}
+
+/// The name reaches to the end of the head.
+const NAME_WHOLE: u32 = 0;
+/// The name ends at a space.
+const NAME_SPACE: u32 = 1;
+/// The name is too long to have groups of its own.
+const NAME_LONG: u32 = 2;
+
+/// Hashes the head's name: up to its first space. What it finds goes through scratch memory, so that the
+/// verifier does not follow each length on its own.
+#[inline(always)]
+unsafe fn hash_name(scratch: *mut Scratch, seed: u64, head_len: u32) {
+    let mut hash = hash_start(seed);
+    let mut name_len = 0u32;
+    let mut end = NAME_LONG;
+    // SAFETY: the scratch memory is claimed; the index is below the text's size.
+    unsafe {
+        let text = ptr::addr_of!((*scratch).text).cast::<u8>();
+        while name_len <= HEAD_NAME_MAX as u32 {
+            if name_len >= head_len {
+                end = NAME_WHOLE;
+                break;
+            }
+            let byte = *text.add(name_len as usize);
+            if byte == b' ' {
+                end = NAME_SPACE;
+                break;
+            }
+            hash = hash_step(hash, byte);
+            name_len += 1;
+        }
+        ptr::write_volatile(ptr::addr_of_mut!((*scratch).name_hash), hash);
+        ptr::write_volatile(ptr::addr_of_mut!((*scratch).name_len), name_len);
+        ptr::write_volatile(ptr::addr_of_mut!((*scratch).name_end), end);
+    }
+}
+
+/// Whether a form before `index` had this mark.
+#[inline(always)]
+unsafe fn seen_before(scratch: *mut Scratch, index: u32, mark: u64) -> bool {
+    let mut earlier = 0;
+    while earlier < FORMS {
+        if earlier as u32 >= index {
+            return false;
+        }
+        // SAFETY: the scratch memory is claimed; the index is bounded.
+        if unsafe { (*scratch).seen[earlier] } == mark {
+            return true;
+        }
+        earlier += 1;
+    }
+    false
+}
+
+extern "C" fn prepare_job(index: u32, context: *mut c_void) -> i64 {
+    let judge = context.cast::<Judge>();
+    // SAFETY: `judge` lies on the stack of the first frame; its pointers are map values.
+    unsafe {
+        let scratch = (*judge).scratch;
+        let own = (*scratch).own_count;
+        if index < own {
+            if index >= HEAD_GROUPS as u32 {
+                return 1;
+            }
+            let reference = (*scratch).own_groups[index as usize];
+            let start = (*scratch).name_len;
+            add_job(judge, reference, start);
+        } else {
+            let shared = index - own;
+            if shared >= SHARED_GROUPS as u32 {
+                return 1;
+            }
+            let groups = ptr::addr_of!((*(*judge).header).shared).cast::<GroupRef>();
+            add_job(judge, *groups.add(shared as usize), 0);
         }
     }
     0
@@ -304,102 +339,58 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
         }
         head_len += skip as u32;
 
-        // The name that leads to groups of its own ends at the first space.
-        let seed = (*(*judge).header).seed;
-        let mut hash = hash_start(seed);
-        let mut name_len = 0u32;
-        let mut found = 0u32;
-        while name_len < HEAD_NAME_MAX as u32 {
-            if name_len >= head_len {
-                found = 1;
-                break;
-            }
-            let byte = *text.add(name_len as usize & 0x1ff);
-            if byte == b' ' {
-                found = 2;
-                break;
-            }
-            hash = hash_step(hash, byte);
-            name_len += 1;
-        }
-        if name_len == head_len {
-            found = 1;
-        }
-        if found == 1 {
+        (*scratch).head_len = head_len;
+        hash_name(scratch, (*(*judge).header).seed, head_len);
+        let hash = ptr::read_volatile(ptr::addr_of!((*scratch).name_hash));
+        let found = ptr::read_volatile(ptr::addr_of!((*scratch).name_end));
+        let mut mark = 0;
+        if found == NAME_WHOLE {
             // The same name with the same arguments needs no second look. Hashes are keyed, so nobody can
             // make two names look the same.
-            let mark = hash ^ (*form).args.rotate_left(17);
-            if flags & FORM_FIRST == 0 {
-                let mut earlier = 0;
-                while earlier < FORMS {
-                    if earlier as u32 >= index {
-                        break;
-                    }
-                    if (*scratch).seen[earlier] == mark {
-                        return 0;
-                    }
-                    earlier += 1;
-                }
+            mark = hash ^ (*form).args.rotate_left(17);
+            if flags & FORM_FIRST == 0 && seen_before(scratch, index, mark) {
+                return 0;
             }
-            (*scratch).seen[index as usize] = mark;
-        } else {
-            (*scratch).seen[index as usize] = 0;
         }
+        (*scratch).seen[index as usize] = mark;
 
         (*scratch).job_count = 0;
-        if found != 0 {
+        (*scratch).own_count = 0;
+        if found != NAME_LONG {
             let key = HeadKey {
                 hash,
                 slot: (*judge).slot,
                 reserved: 0,
             };
             if let Some(head) = HEADS.get(&key) {
-                let mut group = 0;
-                while group < HEAD_GROUPS {
-                    if group as u32 >= head.count {
-                        break;
-                    }
-                    add_job(judge, head.groups[group], name_len);
-                    group += 1;
-                }
+                (*scratch).own_groups = head.groups;
+                (*scratch).own_count = if head.count > HEAD_GROUPS as u32 {
+                    HEAD_GROUPS as u32
+                } else {
+                    head.count
+                };
             }
         }
-        (*scratch).own_count = (*scratch).job_count;
-        let shared = ptr::addr_of!((*(*judge).header).shared);
-        let mut group = 0;
-        while group < SHARED_GROUPS {
-            if group as u32 >= (*(*judge).header).shared_count {
-                break;
-            }
-            add_job(judge, (*shared)[group], 0);
-            group += 1;
-        }
-
-        let mut pieces = Pieces {
-            judge,
-            args: (*form).args,
-            args_len: (*form).args_len,
-            head_len,
-        };
         bpf_loop(
-            CHUNKS_MAX,
-            walk_piece as *mut c_void,
-            ptr::from_mut(&mut pieces).cast(),
+            (*scratch).own_count + (*(*judge).header).shared_count,
+            prepare_job as *mut c_void,
+            judge.cast(),
             0,
         );
-        let mut ranks = Ranks {
-            judge,
-            own: 0,
-            shared: 0,
-        };
+
+        (*scratch).args_at = (*form).args;
+        (*scratch).args_left = (*form).args_len;
+        (*scratch).own_rank = 0;
+        (*scratch).shared_rank = 0;
+        bpf_loop(CHUNKS_MAX, walk_piece as *mut c_void, judge.cast(), 0);
         bpf_loop(
             (*scratch).job_count,
             finish_job as *mut c_void,
-            ptr::from_mut(&mut ranks).cast(),
+            judge.cast(),
             0,
         );
-        let own = ptr::read_volatile(ptr::addr_of!(ranks.own));
-        let shared = ptr::read_volatile(ptr::addr_of!(ranks.shared));
+        let own = (*scratch).own_rank;
+        let shared = (*scratch).shared_rank;
         let rank = if own == RANK_TRANSPARENT || own > shared {
             own
         } else {
@@ -408,7 +399,8 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
         if rank >= (*(*judge).header).ask_from && rank > (*scratch).strict_rank {
             (*scratch).strict_rank = rank;
         }
-        if flags & FORM_FIRST != 0 && (found == 1 || flags & FORM_TRUSTED != 0 || name_len >= HEAD_NAME_MAX as u32) {
+        // A space in an untrusted program's path could pass for the end of an allowed name.
+        if flags & FORM_FIRST != 0 && (found != NAME_SPACE || flags & FORM_TRUSTED != 0) {
             (*scratch).first_rank = rank;
         }
         // Nothing is stricter than a denial.
@@ -447,18 +439,9 @@ pub fn add_form(scratch: *mut Scratch, form: Form) {
     }
 }
 
-/// What the path group says of a path.
-#[derive(Clone, Copy)]
-pub struct PathKind {
-    /// The executable lies in a trusted directory.
-    pub trusted: bool,
-    /// It is named through a file descriptor.
-    pub descriptor: bool,
-}
-
-/// Runs the path group over `path`.
+/// Runs the path group over `path`, and gives the `KIND_` bits.
 #[inline(always)]
-pub fn classify_path(judge: *mut Judge) -> PathKind {
+pub fn classify_path(judge: *mut Judge) -> u32 {
     // SAFETY: map values.
     unsafe {
         let scratch = (*judge).scratch;
@@ -473,37 +456,62 @@ pub fn classify_path(judge: *mut Judge) -> PathKind {
         (*scratch).text_end = path_len;
         run_jobs(judge);
         let job = ptr::addr_of!((*scratch).jobs[0]);
-        let mut accept = 0;
-        if let Some(segment) = TABLES.get((*job).segment) {
-            let mut cursor = (*job).cursor;
-            if cursor.state != 0 {
-                (*job).group.finish(segment, &mut cursor);
-            }
-            accept = cursor.accept;
+        let Some(segment) = TABLES.get_ptr((*job).segment) else {
+            (*scratch).unreadable = 1;
+            return 0;
+        };
+        let mut cursor = (*job).cursor;
+        if cursor.state != 0 {
+            (*job).group.finish(&*segment, &mut cursor);
         }
-        PathKind {
-            trusted: accept == PATH_TRUSTED,
-            descriptor: accept == PATH_DESCRIPTOR,
+        match cursor.accept {
+            PATH_TRUSTED => KIND_TRUSTED,
+            PATH_DESCRIPTOR => KIND_DESCRIPTOR,
+            _ => 0,
         }
     }
 }
 
 /// Where the base name of `bytes[..len]` starts. Looks at the last 256 bytes: no longer name exists.
 #[inline(always)]
-pub fn base_start<const SIZE: usize>(bytes: *const [u8; SIZE], len: u32) -> u32 {
+pub fn base_start<const SIZE: usize>(
+    scratch: *mut Scratch,
+    bytes: *const [u8; SIZE],
+    len: u32,
+) -> u32 {
+    // SAFETY: the scratch memory is claimed. Through it the compiler forgets what it knows of the length, and
+    // keeps the mask below that the verifier asks for.
+    let len = unsafe { launder(ptr::addr_of_mut!((*scratch).base), len) };
+    let mut start = 0;
     let mut back = 1u32;
     while back <= 256 {
         if back > len {
-            return 0;
+            break;
         }
         let at = len - back;
         // SAFETY: masked into the array, whose size is a power of two.
         if unsafe { *bytes.cast::<u8>().add(at as usize & (SIZE - 1)) } == b'/' {
-            return at + 1;
+            start = at + 1;
+            break;
         }
         back += 1;
     }
-    0
+    // SAFETY: the scratch memory is claimed. Through it the verifier forgets which round the loop ended in.
+    unsafe { launder(ptr::addr_of_mut!((*scratch).base), start) }
+}
+
+/// Passes a value through memory that neither the compiler nor the verifier looks into.
+///
+/// # Safety
+///
+/// `place` is a field of claimed scratch memory.
+#[inline(always)]
+pub unsafe fn launder(place: *mut u32, value: u32) -> u32 {
+    // SAFETY: by contract.
+    unsafe {
+        ptr::write_volatile(place, value);
+        ptr::read_volatile(place)
+    }
 }
 
 extern "C" fn find_end(_index: u32, context: *mut c_void) -> i64 {

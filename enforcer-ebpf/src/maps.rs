@@ -4,20 +4,20 @@ use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct},
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
-    helpers::generated::bpf_task_storage_get,
+    btf_maps::{Array, HashMap, LpmTrie, RingBuf},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_task_storage_get},
     macros::btf_map,
 };
 use crate::atomic;
 
 use enforcer_common::{
-    load::{Offsets, Settings},
+    load::{Offsets, SCRATCH_LEVELS, Settings},
     event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header},
     rule::{
         ConnectKey, ConnectValue, HEAD_GROUPS, Head, HeadKey, PolicyHeader, SHARED_GROUPS,
         SlotState,
     },
-    table::{Cursor, Group, Segment},
+    table::{Cursor, Group, GroupRef, Segment},
 };
 
 /// Segments of the compiled tables, all slots' behind one another.
@@ -48,9 +48,10 @@ pub static SLOTS: Array<SlotState, 1> = Array::new();
 #[btf_map]
 pub static EVENTS: RingBuf<Header, { 16 * 1024 * 1024 }> = RingBuf::new();
 
-/// Working memory of the exec programs.
+/// Working memory of the exec programs: [`SCRATCH_LEVELS`] for each CPU. (A per-CPU map's values may not be
+/// this large.)
 #[btf_map]
-static SCRATCH: PerCpuArray<Scratch, SCRATCH_LEVELS> = PerCpuArray::new();
+static SCRATCH: Array<Scratch, 1> = Array::new();
 
 /// The slot of each task of an agent, plus one. It follows the task wherever its cgroup goes.
 #[btf_map]
@@ -120,9 +121,6 @@ pub fn set_mark(task: *mut task_struct, slot: u32) -> bool {
     true
 }
 
-/// How deep scratch memory nests on one CPU. LSM programs can be preempted by one another.
-const SCRATCH_LEVELS: usize = 4;
-
 /// Longest path the kernel hands to exec, with its NUL.
 pub const PATH_BYTES: usize = 4096;
 /// Size of one piece of arguments that is read at once.
@@ -130,7 +128,7 @@ pub const CHUNK_BYTES: usize = 4096;
 /// Head and first chunk lie behind one another.
 pub const TEXT_BYTES: usize = PATH_BYTES + CHUNK_BYTES;
 /// Arguments that the LSM stage gathers; longer ones are left to the stage behind it.
-pub const GATHER_BYTES: usize = 1 << 16;
+pub const GATHER_BYTES: usize = 1 << 14;
 /// Ways to look at one exec: names times script forms.
 pub const FORMS: usize = 12;
 /// Groups that one form runs through.
@@ -160,6 +158,23 @@ pub const FORM_FIRST: u32 = 1;
 pub const FORM_DOT_SLASH: u32 = 2;
 /// Form flag: the program lies in a trusted directory.
 pub const FORM_TRUSTED: u32 = 4;
+
+/// Executable: it lies in a trusted directory.
+pub const KIND_TRUSTED: u32 = 1;
+/// Executable: it is named through a file descriptor.
+pub const KIND_DESCRIPTOR: u32 = 2;
+/// Executable: it is a script, the file is its interpreter.
+pub const KIND_SCRIPT: u32 = 4;
+
+impl Scratch {
+    /// Whether the executable is of a kind. Read from memory each time: the verifier would otherwise follow
+    /// both answers through all that comes after.
+    #[inline(always)]
+    pub fn is(scratch: *mut Self, kind: u32) -> bool {
+        // SAFETY: claimed scratch memory.
+        unsafe { ptr::read_volatile(ptr::addr_of!((*scratch).kind)) & kind != 0 }
+    }
+}
 
 /// One group on its way over a form's text.
 #[derive(Clone, Copy)]
@@ -220,6 +235,42 @@ pub struct Scratch {
     pub gathered: u32,
     /// The arguments did not fit `gather`.
     pub overflow: u32,
+    /// Bytes of the name before the arguments in `text`.
+    pub head_len: u32,
+    /// Bytes of the arguments not yet walked.
+    pub args_left: u32,
+    /// Where they start.
+    pub args_at: u64,
+    /// Keyed hash of the name.
+    pub name_hash: u64,
+    /// Bytes of the name.
+    pub name_len: u32,
+    /// How the name ends.
+    pub name_end: u32,
+    /// Where a base name starts.
+    pub base: u32,
+    /// `KIND_` bits of the executable.
+    pub kind: u32,
+    /// The name's own groups.
+    pub own_groups: [GroupRef; HEAD_GROUPS],
+    /// Highest rank of the name's own groups in this form.
+    pub own_rank: u32,
+    /// Highest rank of the shared groups in this form.
+    pub shared_rank: u32,
+    /// The job that is walking.
+    pub walk: Job,
+    /// Where the first form's arguments start.
+    pub first_args: u64,
+    /// Their length.
+    pub first_args_len: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// A search through the arguments: where it is.
+    pub search_at: u64,
+    /// Its end.
+    pub search_end: u64,
+    /// What it found; 0 nothing.
+    pub search_found: u64,
     /// User address of the caller's argv array.
     pub argv: u64,
     /// Address where a search for the end of a string goes on.
@@ -251,9 +302,11 @@ pub struct Scratch {
 /// Claims working memory on this CPU; `None` when too many judgements nest.
 #[inline(always)]
 pub fn claim_scratch() -> Option<*mut Scratch> {
+    // SAFETY: a plain helper call.
+    let first = unsafe { bpf_get_smp_processor_id() } * SCRATCH_LEVELS;
     let mut level = 0;
-    while level < SCRATCH_LEVELS as u32 {
-        let scratch = SCRATCH.get_ptr_mut(level)?;
+    while level < SCRATCH_LEVELS {
+        let scratch = SCRATCH.get_ptr_mut(first + level)?;
         // SAFETY: a map value of this type; `busy` is only touched atomically.
         if unsafe { atomic::swap(ptr::addr_of_mut!((*scratch).busy), 1) } == 0 {
             return Some(scratch);

@@ -5,4 +5,5 @@
 //! the composition roots (`run`, `doctor`).
 
 pub mod decide;
+pub mod kernel;
 pub mod policy;

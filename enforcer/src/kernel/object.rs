@@ -1,0 +1,239 @@
+//! Loading the object: constants, map sizes, programs.
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, include_bytes_aligned,
+    util::nr_cpus,
+    programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
+};
+use enforcer_common::load::{Offsets, SCRATCH_LEVELS, Settings};
+
+use super::KernelError;
+
+/// The compiled kernel programs.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer.bpf.o"));
+
+/// How many entries each map gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Agents at a time.
+    pub slots: u32,
+    /// Table segments over all slots.
+    pub segments: u32,
+    /// Program names over all slots.
+    pub heads: u32,
+    /// Connect entries over all slots.
+    pub connects: u32,
+    /// Bytes of the event ring, a power of two.
+    pub ring_bytes: u32,
+}
+
+/// A kernel hook that one of our programs sits on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A BTF tracepoint, by name.
+    Tracepoint(&'static str),
+    /// An LSM hook, by name.
+    Lsm(&'static str),
+    /// A cgroup hook on socket addresses.
+    SocketAddress,
+    /// A cgroup hook on socket creation.
+    SocketCreate,
+}
+
+/// One of our programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramSpec {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// Where it sits.
+    pub hook: Hook,
+}
+
+const fn program(name: &'static str, hook: Hook) -> ProgramSpec {
+    ProgramSpec { name, hook }
+}
+
+/// The programs without which nothing is enforced.
+pub const CORE: [ProgramSpec; 8] = [
+    program("exec_committed", Hook::Tracepoint("sched_process_exec")),
+    program("task_forked", Hook::Tracepoint("sched_process_fork")),
+    program("cgroup_attached", Hook::Tracepoint("cgroup_attach_task")),
+    program("connect4", Hook::SocketAddress),
+    program("connect6", Hook::SocketAddress),
+    program("sendmsg4", Hook::SocketAddress),
+    program("sendmsg6", Hook::SocketAddress),
+    program("sock_create", Hook::SocketCreate),
+];
+
+/// The programs that only some kernels load.
+pub const LSM: [ProgramSpec; 2] = [
+    program("exec_check", Hook::Lsm("bprm_check_security")),
+    program("socket_connect", Hook::Lsm("socket_connect")),
+];
+
+/// Reads the kernel's types, for programs that attach by them.
+///
+/// # Errors
+///
+/// The kernel shows none.
+pub fn kernel_types() -> Result<Btf, KernelError> {
+    Btf::from_sys_fs().map_err(|_| KernelError::MalformedBtf)
+}
+
+/// Creates the maps and relocates the programs; nothing is in force yet.
+///
+/// # Errors
+///
+/// The kernel refuses a map (no privilege, no ring buffer, no memory).
+pub fn load(
+    offsets: &Offsets,
+    settings: &Settings,
+    sizes: Sizes,
+    types: &Btf,
+) -> Result<Ebpf, KernelError> {
+    EbpfLoader::new()
+        .btf(Some(types))
+        .override_global("OFFSETS", offsets, true)
+        .override_global("SETTINGS", settings, true)
+        .map_max_entries("SCRATCH", possible_cpus()? * SCRATCH_LEVELS)
+        .map_max_entries("TABLES", sizes.segments.max(1))
+        .map_max_entries("HEADS", sizes.heads.max(1))
+        .map_max_entries("CONNECTS", sizes.connects.max(1))
+        .map_max_entries("POLICIES", sizes.slots)
+        .map_max_entries("SLOTS", sizes.slots)
+        .map_max_entries("EVENTS", sizes.ring_bytes)
+        // MARKS, a task storage map: user space never touches it.
+        .allow_unsupported_maps()
+        .load(OBJECT)
+        .map_err(|error| KernelError::Object(chain(&error)))
+}
+
+fn possible_cpus() -> Result<u32, KernelError> {
+    nr_cpus()
+        .ok()
+        .and_then(|count| u32::try_from(count).ok())
+        .ok_or_else(|| KernelError::map("SCRATCH", "the number of CPUs cannot be read from /sys"))
+}
+
+/// Has the verifier check one program and the kernel keep it.
+///
+/// # Errors
+///
+/// The kernel refuses it; the error carries the end of the verifier's log, never all of it.
+pub fn load_program(ebpf: &mut Ebpf, spec: ProgramSpec, types: &Btf) -> Result<u32, KernelError> {
+    let refused = |reason: String| KernelError::Program {
+        program: spec.name,
+        reason,
+    };
+    let program = ebpf
+        .program_mut(spec.name)
+        .ok_or_else(|| refused("it is not in the object".to_owned()))?;
+    let loaded = match spec.hook {
+        Hook::Tracepoint(name) => <&mut BtfTracePoint>::try_from(&mut *program)
+            .and_then(|program| program.load(name, types)),
+        Hook::Lsm(name) => {
+            <&mut Lsm>::try_from(&mut *program).and_then(|program| program.load(name, types))
+        }
+        Hook::SocketAddress => {
+            <&mut CgroupSockAddr>::try_from(&mut *program).and_then(CgroupSockAddr::load)
+        }
+        Hook::SocketCreate => {
+            <&mut CgroupSock>::try_from(&mut *program).and_then(CgroupSock::load)
+        }
+    };
+    loaded.map_err(|error| refused(explain(&error)))?;
+    Ok(verified_instructions(program).unwrap_or(0))
+}
+
+/// How many instructions the verifier walked for a loaded program (kernels from 5.16 say so).
+fn verified_instructions(program: &Program) -> Option<u32> {
+    program.info().ok()?.verified_instruction_count()
+}
+
+fn explain(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
+            if lines.is_empty() {
+                return io_error.to_string();
+            }
+            let end = lines.len().saturating_sub(12);
+            format!(
+                "{io_error}; the verifier's last lines:\n  {}",
+                lines[end..].join("\n  ")
+            )
+        }
+        error => chain(error),
+    }
+}
+
+/// An error with its causes, joined by colons.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::offsets;
+
+    /// Upper bound for one program; the kernel gives up at 1,000,000.
+    const VERIFIED_MAX: u32 = 200_000;
+
+    #[test]
+    fn the_verifier_accepts_every_program_within_budget() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: loading programs needs root");
+            return;
+        }
+        let types = kernel_types().unwrap();
+        let mut ebpf = load(
+            &offsets::running_kernel().unwrap(),
+            &Settings {
+                agent_level: 2,
+                ..Settings::ZERO
+            },
+            Sizes {
+                slots: 1,
+                segments: 1,
+                heads: 1,
+                connects: 1,
+                ring_bytes: 1 << 20,
+            },
+            &types,
+        )
+        .unwrap();
+        for spec in CORE {
+            let verified = load_program(&mut ebpf, spec, &types).unwrap_or_else(|e| panic!("{e}"));
+            println!("{}: {verified} instructions verified", spec.name);
+            assert!(verified > 0 && verified <= VERIFIED_MAX, "{}", spec.name);
+        }
+        for spec in LSM {
+            match load_program(&mut ebpf, spec, &types) {
+                Ok(verified) => {
+                    println!("{}: {verified} instructions verified", spec.name);
+                    assert!(verified > 0 && verified <= VERIFIED_MAX, "{}", spec.name);
+                }
+                Err(error) => {
+                    // A kernel without BPF LSM refuses before the verifier looks: there is no log.
+                    let text = error.to_string();
+                    assert!(!text.contains("verifier"), "{text}");
+                    eprintln!("SKIPPED: {text}");
+                }
+            }
+        }
+    }
+}

@@ -8,7 +8,8 @@ use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     helpers::generated::{
-        bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user_str,
+        bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+        bpf_probe_read_user_str,
         bpf_send_signal,
     },
     macros::btf_tracepoint,
@@ -19,7 +20,7 @@ use enforcer_common::{
         CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FILELESS, CAUSE_INTERNAL, CAUSE_OPERATOR, CAUSE_RULE,
         CAUSE_TRANSPARENT, CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX,
         ExecTail, FLAG_SCRIPT, FLAG_TRUNCATED, FLAG_TRUSTED, Header, KIND_EXEC, STAGE_EXEC,
-        VERDICT_ALLOWED, VERDICT_ERRNO, VERDICT_KILLED,
+        VERDICT_ALLOWED, VERDICT_KILLED,
     },
     rule::{ALLOW, ASK, DENY, PolicyHeader, RANK_TRANSPARENT, SlotState},
 };
@@ -27,11 +28,11 @@ use enforcer_common::{
 use crate::{
     event::{count, describe, next_seq, now, output, pid, slot_state, take_operator},
     judge::{
-        Judge, add_form, base_start, classify_path, judge_forms, text_is_path,
+        Judge, add_form, base_start, classify_path, judge_forms, masked, text_is_path,
         user_string_len,
     },
     maps::{
-        CHUNK_BYTES, EXEC_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR,
+        CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR,
         KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES,
         POLICIES, Scratch, claim_scratch, offset, release_scratch, set_mark,
     },
@@ -201,11 +202,13 @@ extern "C" fn find_script(index: u32, context: *mut c_void) -> i64 {
                 (read - 1) as u32 & (CHUNK_BYTES as u32 - 1),
             );
             let name_len = (read as u32 - 1).wrapping_sub(start);
-            if name_len <= 255 && from_scratch_name(scratch, index, start, name_len) {
+            if name_len <= 255
+                && let Some(name) = keep_name(scratch, index, start, name_len)
+            {
                 add_form(
                     scratch,
                     Form {
-                        name: middle_name(scratch, index),
+                        name,
                         args: next - 1,
                         args_len,
                         name_len,
@@ -220,31 +223,19 @@ extern "C" fn find_script(index: u32, context: *mut c_void) -> i64 {
     0
 }
 
-/// Keeps a word's base name where the forms can point at it; true if there was room.
+/// Keeps a word's base name where the forms can point at it; its address, if it could be read.
 #[inline(always)]
-fn from_scratch_name(scratch: *mut Scratch, index: u32, start: u32, name_len: u32) -> bool {
-    if index > 3 || start > CHUNK_BYTES as u32 || name_len > 255 {
-        return false;
-    }
-    // SAFETY: both ranges are inside their arrays; `gather`'s tail is free outside the LSM stage's copy.
+fn keep_name(scratch: *mut Scratch, index: u32, start: u32, name_len: u32) -> Option<u64> {
+    let index = masked(scratch, index, 3);
+    let start = masked(scratch, start, CHUNK_BYTES as u32 - 1);
+    let name_len = masked(scratch, name_len, 255);
+    // SAFETY: all three are masked; the room lies behind the gathered arguments, four names of 256 bytes.
     unsafe {
-        let source = ptr::addr_of!((*scratch).text).cast::<u8>().add(start as usize);
-        bpf_probe_read_kernel(
-            (middle_name(scratch, index) as *mut u8).cast(),
-            name_len,
-            source.cast(),
-        ) == 0
-    }
-}
-
-/// Room for the base name of the `index`th word before a script's name.
-#[inline(always)]
-fn middle_name(scratch: *mut Scratch, index: u32) -> u64 {
-    // SAFETY: the room lies behind the gathered arguments, four names of 256 bytes.
-    unsafe {
-        ptr::addr_of_mut!((*scratch).gather)
+        let room = ptr::addr_of_mut!((*scratch).gather)
             .cast::<u8>()
-            .add(crate::maps::GATHER_BYTES + ((index as usize & 3) << 8)) as u64
+            .add(crate::maps::GATHER_BYTES + ((index as usize) << 8));
+        let source = ptr::addr_of!((*scratch).text).cast::<u8>().add(start as usize);
+        (bpf_probe_read_kernel(room.cast(), name_len, source.cast()) == 0).then_some(room as u64)
     }
 }
 
@@ -596,64 +587,51 @@ fn store_text(
         let bytes = ptr::addr_of_mut!((*scratch).event.bytes).cast::<u8>();
         let path = ptr::addr_of!((*scratch).path).cast::<u8>();
         let start = if Scratch::is(scratch, KIND_TRUSTED) {
-            base & 0xfff
+            masked(scratch, base, PATH_BYTES as u32 - 1)
         } else {
             0
         };
-        let mut head = path_len.wrapping_sub(start) & 0xfff;
-        if head > EXEC_PATH_MAX as u32 {
-            head = EXEC_PATH_MAX as u32;
-        }
+        let head = masked(
+            scratch,
+            path_len.wrapping_sub(start).min(KEPT_PATH),
+            KEPT_PATH,
+        );
         bpf_probe_read_kernel(bytes.cast(), head, path.add(start as usize).cast());
-        let mut rest = args_len;
-        let room = (EXEC_TEXT_MAX - EXEC_PATH_MAX) as u32;
-        if rest > room {
-            rest = room;
+        if args_len > KEPT_ARGS {
             (*scratch).event.header.flags |= FLAG_TRUNCATED;
         }
+        let mut rest = masked(scratch, args_len.min(KEPT_ARGS), EXEC_TEXT_MAX as u32 - 1);
         let target = bytes.add(head as usize).cast::<c_void>();
         let source = args as *const c_void;
         let result = if (*scratch).from_kernel != 0 {
             bpf_probe_read_kernel(target, rest, source)
         } else {
-            aya_ebpf::helpers::generated::bpf_probe_read_user(target, rest, source)
+            bpf_probe_read_user(target, rest, source)
         };
         if result != 0 {
             (*scratch).unreadable = 1;
             rest = 0;
         }
-        let text_len = head + rest;
-        (*scratch).event.tail.text_len = text_len;
-
-        let mut path_kept = path_len & 0xfff;
-        if path_kept > EXEC_PATH_MAX as u32 {
-            path_kept = EXEC_PATH_MAX as u32;
-        }
-        if text_len > EXEC_TEXT_MAX as u32 {
-            return;
-        }
+        let text_len = masked(scratch, head + rest, EXEC_TEXT_MAX as u32 - 1);
+        let path_kept = masked(scratch, path_len.min(KEPT_PATH), KEPT_PATH);
+        let at = bytes.add(text_len as usize);
+        bpf_probe_read_kernel(at.cast(), path_kept, path.cast());
+        let name_kept = masked(scratch, exe_len.min(KEPT_NAME), KEPT_NAME);
         bpf_probe_read_kernel(
-            bytes.add(text_len as usize).cast(),
-            path_kept,
-            path.cast(),
-        );
-        (*scratch).event.tail.path_len = path_kept;
-        let mut name_kept = exe_len & 0xff;
-        if name_kept > EXEC_NAME_MAX as u32 {
-            name_kept = EXEC_NAME_MAX as u32;
-        }
-        let at = text_len + path_kept;
-        if at > (EXEC_TEXT_MAX + EXEC_PATH_MAX) as u32 {
-            return;
-        }
-        bpf_probe_read_kernel(
-            bytes.add(at as usize).cast(),
+            at.add(path_kept as usize).cast(),
             name_kept,
             ptr::addr_of!((*scratch).exe_name).cast(),
         );
+        (*scratch).event.tail.text_len = text_len;
+        (*scratch).event.tail.path_len = path_kept;
         (*scratch).event.tail.name_len = name_kept;
     }
 }
+
+/// Bytes kept of a path, of the arguments, and of the executable's own name.
+const KEPT_PATH: u32 = EXEC_PATH_MAX as u32 - 1;
+const KEPT_ARGS: u32 = (EXEC_TEXT_MAX - EXEC_PATH_MAX) as u32;
+const KEPT_NAME: u32 = EXEC_NAME_MAX as u32 - 1;
 
 /// Writes the event of a judgement; false when there was no room for it.
 #[inline(always)]
@@ -681,10 +659,9 @@ pub fn record(
         (*event).header.latency_ns = (end - start) as u32;
         (*event).header.seq = next_seq(state);
         let tail = (*event).tail;
-        let mut bytes = tail.text_len + tail.path_len + tail.name_len;
-        if bytes > EXEC_BYTES as u32 {
-            bytes = EXEC_BYTES as u32;
-        }
+        let bytes = (tail.text_len & (EXEC_TEXT_MAX as u32 - 1))
+            + (tail.path_len & KEPT_PATH)
+            + (tail.name_len & KEPT_NAME);
         output(
             state,
             event.cast(),
@@ -693,5 +670,3 @@ pub fn record(
     }
 }
 
-/// The verdict of a denial at the LSM stage.
-pub const DENIED_BY_ERRNO: u32 = VERDICT_ERRNO;

@@ -24,8 +24,10 @@ use crate::maps::{
 
 /// Bytes that one callback walks; the verifier unrolls this many.
 const BLOCK: u32 = 32;
+/// Bytes of arguments walked at once: all ones, so that it is a mask too.
+const PIECE_BYTES: u32 = CHUNK_BYTES as u32 - 1;
 /// Longest argument area, in chunks: the kernel gives arguments and environment 6 MiB.
-const CHUNKS_MAX: u32 = (6 << 20) / CHUNK_BYTES as u32 + 2;
+const CHUNKS_MAX: u32 = (6 << 20) / PIECE_BYTES + 2;
 
 /// What a judgement needs, on the stack of its first frame; callbacks only read it.
 #[repr(C)]
@@ -119,11 +121,10 @@ fn run_jobs(judge: *mut Judge) {
 /// Copies `bytes` of the arguments into the text at `to`.
 #[inline(always)]
 fn read_args(scratch: *mut Scratch, to: u32, address: u64, bytes: u32) -> bool {
-    if bytes > CHUNK_BYTES as u32 || to > PATH_BYTES as u32 {
-        return false;
-    }
-    // SAFETY: `to + bytes` stays inside `text`, whose size is the sum of both limits.
+    // SAFETY: both lengths are masked, and `text` is as large as both limits together.
     unsafe {
+        let to = masked(scratch, to, PATH_BYTES as u32 - 1);
+        let bytes = masked(scratch, bytes, PIECE_BYTES);
         let target = ptr::addr_of_mut!((*scratch).text)
             .cast::<u8>()
             .add(to as usize)
@@ -145,8 +146,8 @@ extern "C" fn walk_piece(index: u32, context: *mut c_void) -> i64 {
         let scratch = (*judge).scratch;
         let to = if index == 0 { (*scratch).head_len } else { 0 };
         let left = (*scratch).args_left;
-        let bytes = if left > CHUNK_BYTES as u32 {
-            CHUNK_BYTES as u32
+        let bytes = if left > PIECE_BYTES {
+            PIECE_BYTES
         } else {
             left
         };
@@ -328,6 +329,7 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
         } else {
             0
         };
+        head_len = masked(scratch, head_len, PATH_BYTES as u32 - 1);
         if bpf_probe_read_kernel(
             text.add(skip).cast(),
             head_len,
@@ -445,14 +447,12 @@ pub fn classify_path(judge: *mut Judge) -> u32 {
     // SAFETY: map values.
     unsafe {
         let scratch = (*judge).scratch;
-        let path_len = (*scratch).path_len;
+        let path_len = masked(scratch, (*scratch).path_len, PATH_BYTES as u32 - 1);
         (*scratch).job_count = 0;
         add_job(judge, (*(*judge).header).path, 0);
         let source = ptr::addr_of!((*scratch).path);
         let target = ptr::addr_of_mut!((*scratch).text).cast::<u8>();
-        if path_len < PATH_BYTES as u32 {
-            bpf_probe_read_kernel(target.cast(), path_len, source.cast());
-        }
+        bpf_probe_read_kernel(target.cast(), path_len, source.cast());
         (*scratch).text_end = path_len;
         run_jobs(judge);
         let job = ptr::addr_of!((*scratch).jobs[0]);
@@ -498,6 +498,14 @@ pub fn base_start<const SIZE: usize>(
     }
     // SAFETY: the scratch memory is claimed. Through it the verifier forgets which round the loop ended in.
     unsafe { launder(ptr::addr_of_mut!((*scratch).base), start) }
+}
+
+/// A value below a bound that is all ones. The verifier keeps a mask, but older ones lose a comparison that
+/// the compiler makes on a copy; and the compiler must not know that the mask changes nothing.
+#[inline(always)]
+pub fn masked(scratch: *mut Scratch, value: u32, mask: u32) -> u32 {
+    // SAFETY: the scratch memory is claimed.
+    unsafe { launder(ptr::addr_of_mut!((*scratch).base), value) & mask }
 }
 
 /// Passes a value through memory that neither the compiler nor the verifier looks into.

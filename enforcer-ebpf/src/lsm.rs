@@ -14,13 +14,13 @@ use aya_ebpf::{
     programs::LsmContext,
 };
 use enforcer_common::{
-    event::{CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM},
+    event::{CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM, VERDICT_ERRNO},
     rule::{ALLOW, DENY},
 };
 
 use crate::{
     event::{count, is_operator, now, pid, slot_state},
-    exec::{DENIED_BY_ERRNO, Facts, Judgement, judge_exec, record},
+    exec::{Facts, Judgement, judge_exec, record},
     maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, offset, release_scratch},
     net,
     task::{self, read_kernel, read_user},
@@ -69,7 +69,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
                 member.slot,
                 state,
                 judgement,
-                DENIED_BY_ERRNO,
+                VERDICT_ERRNO,
                 STAGE_LSM,
                 start,
             );
@@ -184,7 +184,10 @@ fn gather(bprm: u64, scratch: *mut Scratch) -> Option<Facts> {
         if (*scratch).overflow != 0 || (*scratch).gathered == 0 {
             return None;
         }
-        let start = ptr::addr_of!((*scratch).gather) as u64;
+        // As a plain number: older verifiers do not let a pointer be added to.
+        let place = ptr::addr_of_mut!((*scratch).scan);
+        ptr::write_volatile(place, ptr::addr_of!((*scratch).gather) as u64);
+        let start = ptr::read_volatile(place);
         Some(Facts {
             bprm,
             args: start,

@@ -206,7 +206,7 @@ pub struct ExecEvent {
 }
 
 /// Room for an exec event's bytes.
-pub const EXEC_BYTES: usize = EXEC_TEXT_MAX + EXEC_PATH_MAX + EXEC_NAME_MAX;
+const EXEC_BYTES: usize = EXEC_TEXT_MAX + EXEC_PATH_MAX + EXEC_NAME_MAX;
 
 /// Working memory of one judgement.
 #[repr(C)]

@@ -1,5 +1,11 @@
 //! The decision: what the policy says of one action. Pure: no I/O, no clock.
 
+pub mod action;
 mod decision;
+pub mod engine;
+pub mod matcher;
 
+pub use action::{ConnectAction, ExecAction, Script};
 pub use decision::{Decision, Risk};
+pub use engine::{Engine, Outcome, RuleCheck};
+pub use matcher::{Judgement, Matcher};

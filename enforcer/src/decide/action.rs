@@ -1,0 +1,87 @@
+//! What is judged: an exec, a connect.
+
+use std::net::IpAddr;
+
+use enforcer_common::address;
+
+/// One exec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecAction {
+    /// The path as given to the kernel.
+    pub path: Vec<u8>,
+    /// Whether the path is a bare name that stands for a program in a trusted directory: what a shell would
+    /// find in `PATH`. Only for judging a command line that is not run.
+    pub found: bool,
+    /// The arguments, `argv[0]` first; it may be empty.
+    pub argv: Vec<Vec<u8>>,
+    /// Base name of the executable that the path leads to, links followed; of the interpreter for a script.
+    pub resolved: Option<Vec<u8>>,
+    /// Set if the path is a script.
+    pub script: Option<Script>,
+    /// The executable has no link in the file system (memfd, deleted).
+    pub fileless: bool,
+}
+
+/// The first line of a script.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// The interpreter's path.
+    pub interpreter: Vec<u8>,
+    /// Its argument.
+    pub argument: Option<Vec<u8>>,
+}
+
+impl ExecAction {
+    /// A command line that is not run: a first word without a slash stands for a program in a trusted
+    /// directory.
+    pub fn from_words(argv: Vec<Vec<u8>>) -> Self {
+        let path = argv.first().cloned().unwrap_or_default();
+        Self {
+            found: !path.contains(&b'/'),
+            path,
+            argv,
+            ..Self::default()
+        }
+    }
+
+    /// What rules see behind the program: for each argument a NUL and the argument.
+    pub fn arguments(&self) -> Vec<u8> {
+        joined(self.argv.iter().skip(1))
+    }
+}
+
+/// A NUL before each word.
+pub(super) fn joined<'a>(words: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for word in words {
+        text.push(0);
+        text.extend_from_slice(word);
+    }
+    text
+}
+
+/// One connect, or a datagram sent to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectAction {
+    /// The address; IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// The port, host order.
+    pub port: u16,
+    /// The IP protocol number.
+    pub protocol: u16,
+}
+
+impl ConnectAction {
+    /// A connect to an address.
+    pub fn new(address: IpAddr, port: u16, protocol: u16) -> Self {
+        let address = match address {
+            IpAddr::V4(v4) => address::from_v4(v4.octets()),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        Self {
+            address,
+            port,
+            protocol,
+        }
+    }
+}

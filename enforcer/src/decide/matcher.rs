@@ -1,0 +1,277 @@
+//! Walks compiled tables as the kernel does: the same forms, heads, groups and ranks, over the same walker.
+
+use std::{collections::HashMap, sync::Arc};
+
+use enforcer_common::{
+    address,
+    event::{CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_RULE, CAUSE_TRANSPARENT},
+    rule::{ConnectValue, HEAD_NAME_MAX, PATH_DESCRIPTOR, PATH_TRUSTED, RANK_TRANSPARENT},
+    table::{Group, GroupRef, hash_name, word},
+};
+
+use crate::policy::compile::{ConnectPrefix, Tables};
+
+use super::{
+    Decision,
+    action::{ConnectAction, ExecAction, joined},
+};
+
+/// What the tables say of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The decision.
+    pub decision: Decision,
+    /// Rank of the rule that decided, 0 for none.
+    pub rank: u32,
+    /// One of the `CAUSE_` constants of [`enforcer_common::event`].
+    pub cause: u32,
+}
+
+/// A compiled policy, ready to judge.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    tables: Arc<Tables>,
+    connect: HashMap<ConnectPrefix, ConnectValue>,
+}
+
+/// One way to name the program of an exec.
+struct Form<'a> {
+    program: Vec<u8>,
+    /// What follows: for each argument a NUL and the argument.
+    rest: &'a [u8],
+    /// Whether allow rules see it.
+    allow: bool,
+}
+
+impl Matcher {
+    /// A matcher over `tables`.
+    pub fn new(tables: Arc<Tables>) -> Self {
+        let connect = tables.connect.iter().copied().collect();
+        Self { tables, connect }
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The highest accept number of a group over a text in parts; 0 if nothing matches.
+    fn accept(&self, group: &GroupRef, parts: [&[u8]; 2]) -> u32 {
+        let Some(segment) = self.tables.segments.get(group.segment as usize) else {
+            return 0;
+        };
+        let (walker, mut cursor) = Group::read(segment, group.at);
+        for byte in parts.into_iter().flatten() {
+            if cursor.state == 0 {
+                return cursor.accept;
+            }
+            walker.step(segment, &mut cursor, *byte);
+        }
+        walker.finish(segment, &mut cursor);
+        cursor.accept
+    }
+
+    /// The rank that a group gives to a text in parts.
+    fn rank(&self, group: &GroupRef, parts: [&[u8]; 2]) -> u32 {
+        let accept = self.accept(group, parts);
+        match self.tables.segments.get(group.ranks_segment as usize) {
+            Some(segment) if accept > 0 => {
+                u32::from(word(segment, group.ranks_at.wrapping_add(accept - 1)))
+            }
+            _ => 0,
+        }
+    }
+
+    fn form(&self, form: &Form<'_>) -> u32 {
+        let header = &self.tables.header;
+        let end = form.program.iter().position(|byte| *byte == b' ');
+        let (name, behind) = form.program.split_at(end.unwrap_or(form.program.len()));
+        let mut best = 0;
+        if name.len() <= HEAD_NAME_MAX
+            && let Some(head) = self.tables.heads.get(&hash_name(header.seed, name))
+        {
+            for group in head.groups.iter().take(head.count as usize) {
+                best = best.max(self.rank(group, [behind, form.rest]));
+            }
+        }
+        // What a transparent shell is told to run is data here: it is judged when it runs.
+        if best != RANK_TRANSPARENT {
+            for group in header.shared.iter().take(header.shared_count as usize) {
+                best = best.max(self.rank(group, [&form.program, form.rest]));
+            }
+        }
+        if form.allow || best >= header.ask_from {
+            best
+        } else {
+            0
+        }
+    }
+
+    /// The highest rank that any form of an exec reaches; 0 if no rule matches.
+    pub fn exec_rank(&self, action: &ExecAction) -> u32 {
+        self.ranked(action, self.path_class(action))
+    }
+
+    fn path_class(&self, action: &ExecAction) -> u32 {
+        self.accept(&self.tables.header.path, [&action.path, b""])
+    }
+
+    fn ranked(&self, action: &ExecAction, path_class: u32) -> u32 {
+        let trusted = action.found || path_class == PATH_TRUSTED;
+        let arguments = action.arguments();
+        let interpreted = interpreted(action);
+        self.forms(action, trusted, &arguments, &interpreted)
+            .iter()
+            .map(|form| self.form(form))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Judges an exec.
+    pub fn exec(&self, action: &ExecAction) -> Judgement {
+        let header = &self.tables.header;
+        let path_class = self.path_class(action);
+        let rank = self.ranked(action, path_class);
+        let (decision, cause) = match rank {
+            0 => (Decision::from_number(header.exec_default), CAUSE_DEFAULT),
+            RANK_TRANSPARENT => (Decision::Allow, CAUSE_TRANSPARENT),
+            rank if rank >= header.deny_from => (Decision::Deny, CAUSE_RULE),
+            rank if rank >= header.ask_from => (Decision::Ask, CAUSE_RULE),
+            _ => (Decision::Allow, CAUSE_RULE),
+        };
+        if action.fileless || path_class == PATH_DESCRIPTOR {
+            // Its own setting stands in for the default, and is the least that is said.
+            let fileless = Decision::from_number(header.fileless);
+            if rank == 0 || fileless >= decision {
+                return Judgement {
+                    decision: fileless,
+                    rank: 0,
+                    cause: CAUSE_FILELESS,
+                };
+            }
+        }
+        Judgement {
+            decision,
+            rank,
+            cause,
+        }
+    }
+
+    /// The forms that an exec is judged in: the first is the one that allow rules see.
+    fn forms<'a>(
+        &self,
+        action: &ExecAction,
+        trusted: bool,
+        arguments: &'a [u8],
+        interpreted: &'a [u8],
+    ) -> Vec<Form<'a>> {
+        let first = first_form(&action.path, trusted);
+        // The text joins words by spaces, so a name with a space could pose as a program with arguments.
+        let allow = trusted || !first.contains(&b' ');
+        let mut forms = vec![Form {
+            program: first,
+            rest: arguments,
+            allow,
+        }];
+        let mut also = |program: &[u8], rest: &'a [u8]| {
+            let known = forms
+                .iter()
+                .any(|form| form.program == program && std::ptr::eq(form.rest, rest));
+            if !program.is_empty() && !known {
+                forms.push(Form {
+                    program: program.to_vec(),
+                    rest,
+                    allow: false,
+                });
+            }
+        };
+        also(base_name(&action.path), arguments);
+        if let Some(script) = &action.script {
+            let class = self.accept(&self.tables.header.path, [&script.interpreter, b""]);
+            let first = first_form(&script.interpreter, class == PATH_TRUSTED);
+            also(&first, interpreted);
+            also(base_name(&script.interpreter), interpreted);
+            if let Some(resolved) = &action.resolved {
+                also(resolved, interpreted);
+            }
+        } else {
+            if let Some(resolved) = &action.resolved {
+                also(resolved, arguments);
+            }
+            if let Some(name) = action.argv.first().map(|name| base_name(name))
+                && name.len() <= HEAD_NAME_MAX
+            {
+                also(name, arguments);
+            }
+        }
+        forms
+    }
+
+    /// Judges a connect.
+    pub fn connect(&self, action: &ConnectAction) -> Judgement {
+        let address = address::normalise(action.address);
+        let forms = [
+            (action.protocol, action.port),
+            (action.protocol, 0),
+            (0, action.port),
+            (0, 0),
+        ];
+        let best = forms
+            .into_iter()
+            .filter_map(|(protocol, port)| self.longest(protocol, port, address))
+            .max_by_key(|value| value.rank)
+            .filter(|value| value.rank > 0);
+        match best {
+            Some(value) => Judgement {
+                decision: Decision::from_number(value.decision),
+                rank: value.rank,
+                cause: CAUSE_RULE,
+            },
+            None => Judgement {
+                decision: Decision::from_number(self.tables.header.connect_default),
+                rank: 0,
+                cause: CAUSE_DEFAULT,
+            },
+        }
+    }
+
+    /// The entry with the longest prefix.
+    fn longest(&self, protocol: u16, port: u16, address: [u8; 16]) -> Option<ConnectValue> {
+        let bits = u128::from_be_bytes(address);
+        (0..=128u8).rev().find_map(|prefix| {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            let key = ConnectPrefix {
+                protocol,
+                port,
+                address: (bits & mask).to_be_bytes(),
+                prefix,
+            };
+            self.connect.get(&key).copied()
+        })
+    }
+}
+
+/// The program as allow rules see it: the base name in a trusted directory, else the path as given.
+fn first_form(path: &[u8], trusted: bool) -> Vec<u8> {
+    if trusted {
+        base_name(path).to_vec()
+    } else if path.contains(&b'/') {
+        path.to_vec()
+    } else {
+        [b"./", path].concat()
+    }
+}
+
+/// What follows the last slash.
+fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+/// What follows the interpreter when a script runs: its argument, the script, the script's arguments.
+fn interpreted(action: &ExecAction) -> Vec<u8> {
+    let Some(script) = &action.script else {
+        return Vec::new();
+    };
+    let own = script.argument.iter().chain(std::iter::once(&action.path));
+    joined(own.chain(action.argv.iter().skip(1)))
+}

@@ -1,0 +1,150 @@
+//! Regular expressions of rules: parsed, and split at a literal program name where they have one.
+
+use regex_syntax::hir::{Hir, HirKind, Look, LookSet};
+
+/// A regex rule's expression, as the automata take it.
+#[derive(Clone, Debug)]
+pub(super) struct Search {
+    /// The program's name, if only texts of this one program can match.
+    pub(super) head: Option<Vec<u8>>,
+    /// The expression: over the text after the name if there is one, else over the whole text. It begins
+    /// where the text begins.
+    pub(super) hir: Hir,
+    /// Whether a match can begin anywhere.
+    pub(super) floats: bool,
+}
+
+/// Parses the text of an expression: bytes, ASCII classes, `.` without line feeds.
+pub(super) fn parse(text: &str) -> Result<Hir, regex_syntax::Error> {
+    regex_syntax::ParserBuilder::new()
+        .unicode(false)
+        .utf8(false)
+        .build()
+        .parse(text)
+}
+
+/// Any bytes, as few as possible.
+fn anything() -> Hir {
+    Hir::repetition(regex_syntax::hir::Repetition {
+        min: 0,
+        max: None,
+        greedy: false,
+        sub: Box::new(Hir::dot(regex_syntax::hir::Dot::AnyByte)),
+    })
+}
+
+/// Splits an expression into alternatives by program.
+pub(super) fn split(hir: &Hir) -> Vec<Search> {
+    if let HirKind::Capture(group) = hir.kind() {
+        return split(&group.sub);
+    }
+    if let HirKind::Alternation(branches) = hir.kind() {
+        return branches.iter().flat_map(split).collect();
+    }
+    if let HirKind::Concat(parts) = hir.kind()
+        && let [first, second, rest @ ..] = parts.as_slice()
+        && *first.kind() == HirKind::Look(Look::Start)
+    {
+        if let Some(branches) = branches(second) {
+            return branches
+                .iter()
+                .flat_map(|branch| {
+                    let parts = [&[first.clone(), branch.clone()], rest].concat();
+                    split(&Hir::concat(parts))
+                })
+                .collect();
+        }
+        if let HirKind::Literal(literal) = second.kind()
+            && let Some(search) = headed(&literal.0, rest)
+        {
+            return vec![search];
+        }
+    }
+    let floats = !hir.properties().look_set_prefix().contains(Look::Start);
+    let hir = if floats {
+        Hir::concat(vec![anything(), hir.clone()])
+    } else {
+        hir.clone()
+    };
+    vec![Search {
+        head: None,
+        hir,
+        floats,
+    }]
+}
+
+/// The branches of a group such as `(a|b)`.
+fn branches(hir: &Hir) -> Option<&[Hir]> {
+    match hir.kind() {
+        HirKind::Capture(group) => branches(&group.sub),
+        HirKind::Alternation(branches) => Some(branches),
+        _ => None,
+    }
+}
+
+/// The split of `^literal rest` if the literal holds the program's whole name.
+fn headed(literal: &[u8], rest: &[Hir]) -> Option<Search> {
+    let (name, behind) = match literal.iter().position(|byte| *byte == b' ') {
+        Some(space) => literal.split_at(space),
+        None => (literal, &[][..]),
+    };
+    if name.contains(&0) {
+        return None;
+    }
+    let mut parts = rest.to_vec();
+    if !behind.is_empty() {
+        parts.insert(0, Hir::literal(behind));
+    }
+    let hir = Hir::concat(parts.clone());
+    // Without a literal space, the name must end where the literal does. Assertions that look back would see
+    // the wrong byte there, so only the end of the text may be asserted.
+    let only_end = hir
+        .properties()
+        .look_set()
+        .subtract(LookSet::singleton(Look::End))
+        .is_empty();
+    if behind.is_empty() && !(only_end && bounded(&parts)) {
+        return None;
+    }
+    Some(Search {
+        head: Some(name.to_vec()),
+        hir,
+        floats: false,
+    })
+}
+
+/// Whether every match of the parts, in order, begins with a space or is the end of the text.
+fn bounded(parts: &[Hir]) -> bool {
+    let Some((first, rest)) = parts.split_first() else {
+        return false;
+    };
+    let followed = |hir: &Hir| bounded(&[&[hir.clone()], rest].concat());
+    match first.kind() {
+        HirKind::Empty => bounded(rest),
+        HirKind::Literal(literal) => literal.0.first() == Some(&b' '),
+        HirKind::Look(look) => *look == Look::End,
+        HirKind::Class(_) => false,
+        HirKind::Capture(group) => followed(&group.sub),
+        HirKind::Concat(inner) => bounded(&[inner, rest].concat()),
+        HirKind::Alternation(branches) => branches.iter().all(followed),
+        HirKind::Repetition(repetition) => {
+            followed(&repetition.sub) && (repetition.min > 0 || bounded(rest))
+        }
+    }
+}
+
+/// How many unbounded repetitions an expression has before its last part: what makes automata grow together.
+pub(super) fn weight(hir: &Hir) -> usize {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => 0,
+        HirKind::Repetition(repetition) => {
+            let own = match repetition.max {
+                None => 1,
+                Some(max) => max as usize / 4,
+            };
+            own + weight(&repetition.sub)
+        }
+        HirKind::Capture(group) => weight(&group.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().map(weight).sum(),
+    }
+}

@@ -116,14 +116,18 @@ fn example_count(policy: &Policy) -> usize {
 }
 
 fn summary(policy: &Policy) -> String {
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
     format!(
-        "{} form, exec {} by default with {} rules, connect {} by default with {} rules, {} examples",
+        "{} form; exec: {} by default, {}; connect: {} by default, {}; {}",
         form_name(policy.form),
         policy.exec.default,
-        policy.exec.rules.len(),
+        counted(policy.exec.rules.len(), "rule"),
         policy.connect.default,
-        policy.connect.rules.len(),
-        example_count(policy),
+        counted(policy.connect.rules.len(), "rule"),
+        counted(example_count(policy), "example"),
     )
 }
 
@@ -215,8 +219,7 @@ mod tests {
         assert_eq!(status, 0);
         assert_eq!(
             out,
-            "p.json: ok: native form, exec deny by default with 1 rules, connect deny by default with 0 rules, \
-             2 examples\n"
+            "p.json: ok: native form; exec: deny by default, 1 rule; connect: deny by default, 0 rules; 2 examples\n"
         );
         assert_eq!(err, format!("warning: p.json:1:1: {WARNED}\n"));
 

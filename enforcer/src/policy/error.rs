@@ -104,8 +104,38 @@ impl<'t> Problems<'t> {
         });
     }
 
-    /// The line on which the value at `path` stands.
-    pub(super) fn line(&self, path: &JsonPath) -> usize {
+    /// An error that names the line of another value too, `first`. The line is looked up only if it is shown.
+    pub(super) fn error_with_line(
+        &mut self,
+        path: &JsonPath,
+        first: &JsonPath,
+        what: impl FnOnce(usize) -> String,
+        mend: &str,
+    ) {
+        let line = if self.errors.len() < MOST_REPORTED {
+            self.line(first)
+        } else {
+            0
+        };
+        self.error(path, what(line), mend);
+    }
+
+    /// A warning that names the line of another value too, as [`Self::error_with_line`].
+    pub(super) fn warn_with_line(
+        &mut self,
+        path: &JsonPath,
+        first: &JsonPath,
+        text: impl FnOnce(usize) -> String,
+    ) {
+        let line = if self.warnings.len() < MOST_REPORTED {
+            self.line(first)
+        } else {
+            0
+        };
+        self.warn(path, text(line));
+    }
+
+    fn line(&self, path: &JsonPath) -> usize {
         json_text::locate(self.text, path).line
     }
 

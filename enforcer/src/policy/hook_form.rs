@@ -136,7 +136,7 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
                 transparent: DEFAULT_SHELLS.map(String::from).to_vec(),
                 fileless: Decision::Deny,
                 loader: Decision::Deny,
-                rules: rules.rules,
+                rules: rules.made,
             },
             connect,
             agents: Agents {
@@ -154,7 +154,7 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
 
 #[derive(Default)]
 struct Rules {
-    rules: Vec<Rule>,
+    made: Vec<Rule>,
     paths: Vec<JsonPath>,
     /// Decision and place of each pattern so far: a pattern is its rule's id, so it can be there once.
     seen: HashMap<String, (Decision, JsonPath)>,
@@ -183,12 +183,13 @@ impl Rules {
                 continue;
             }
             if let Some((earlier, first)) = self.seen.get(pattern) {
-                let line = problems.line(first);
-                problems.warn(&at, duplicate(pattern, *earlier, decision, line));
+                problems.warn_with_line(&at, first, |line| {
+                    duplicate(pattern, *earlier, decision, line)
+                });
                 continue;
             }
             self.seen.insert(pattern.clone(), (decision, at.clone()));
-            self.rules.push(Rule {
+            self.made.push(Rule {
                 id: pattern.clone(),
                 decision,
                 risk: if decision == Decision::Deny {
@@ -240,12 +241,15 @@ fn warn_shell_syntax(blacklist: &[String], at: &JsonPath, problems: &mut Problem
         .enumerate()
         .filter(|(_, pattern)| SHELL_SYNTAX.iter().any(|syntax| pattern.contains(syntax)));
     if let Some((index, first)) = patterns.next() {
-        let count = 1 + patterns.count();
+        let (entries, are) = match 1 + patterns.count() {
+            1 => ("1 entry".to_owned(), "is"),
+            count => (format!("{count} entries"), "are"),
+        };
         problems.warn(
             &at.index(index),
             format!(
-                "{count} patterns such as {} are written for shell text; execs have none: what a pipe or list \
-                 starts is judged program by program",
+                "{entries} {are} written for shell text (such as {}); an exec has none: what a pipe or a list of \
+                 commands starts is judged program by program",
                 quoted(first)
             ),
         );
@@ -303,14 +307,12 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
     let mut seen: HashMap<&str, usize> = HashMap::new();
     for (index, entry) in web.blocked_domains.iter().enumerate() {
         if let Some(first) = seen.get(entry.as_str()) {
-            let line = problems.line(&at.index(*first));
-            problems.warn(
-                &at.index(index),
+            problems.warn_with_line(&at.index(index), &at.index(*first), |line| {
                 format!(
                     "the entry {} stands twice (first at line {line}): once is enough",
                     quoted(entry)
-                ),
-            );
+                )
+            });
             continue;
         }
         seen.insert(entry, index);
@@ -347,3 +349,7 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
     }
     ConnectPolicy { default, rules }
 }
+
+#[cfg(test)]
+#[path = "hook_form_tests.rs"]
+mod tests;

@@ -290,7 +290,7 @@ fn type_error(text: &str, mut path: JsonPath, message: &str) -> PolicyError {
     }
 }
 
-/// Splits `PREFIXname`, expected one of `a`, `b`` into the name and the expected words.
+/// Splits a message such as ``unknown field `name`, expected one of `a`, `b` `` into the name and the words.
 fn named<'m>(message: &'m str, prefix: &str) -> Option<(&'m str, Vec<&'m str>)> {
     let rest = message.strip_prefix(prefix)?;
     // The name comes from the file and can hold anything; the list after it cannot.

@@ -114,16 +114,16 @@ impl Place {
 
     /// The place as compilers write it, with the name of the file: `policies/x.json:41:7: exec.rules[3].id`.
     pub fn in_file(&self, file: &str) -> String {
-        let mut out = String::from(file);
-        for number in [self.line, self.column] {
-            if number > 0 {
-                out.push_str(&format!(":{number}"));
-            }
+        let position = match (self.line, self.column) {
+            (0, _) => String::new(),
+            (line, 0) => format!(":{line}"),
+            (line, column) => format!(":{line}:{column}"),
+        };
+        if self.path.0.is_empty() {
+            format!("{file}{position}")
+        } else {
+            format!("{file}{position}: {}", self.path)
         }
-        if !self.path.0.is_empty() {
-            out.push_str(&format!(": {}", self.path));
-        }
-        out
     }
 }
 

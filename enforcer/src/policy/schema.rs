@@ -23,3 +23,7 @@ fn schema_of<T: schemars::JsonSchema>() -> Value {
         .into_root_schema_for::<T>()
         .to_value()
 }
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

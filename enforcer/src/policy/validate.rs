@@ -44,10 +44,10 @@ impl Ids {
             return;
         }
         if let Some(first) = self.owners.get(id) {
-            let line = problems.line(&first.key("id"));
-            problems.error(
+            problems.error_with_line(
                 &at,
-                format!("duplicate id {} (first at line {line})", quoted(id)),
+                &first.key("id"),
+                |line| format!("duplicate id {} (first at line {line})", quoted(id)),
                 "give each rule an id of its own",
             );
             return;
@@ -208,4 +208,109 @@ fn failed(
         what,
         format!("correct the pattern or the example, or move it to `{other}`"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::model::Matcher;
+    use crate::policy::parse;
+
+    #[test]
+    fn rates() {
+        for good in ["1/1s", "100/1h", "50/30m", "5/7d"] {
+            assert!(is_rate(good), "{good}");
+        }
+        for bad in [
+            "",
+            "100",
+            "100/",
+            "/1h",
+            "0/1h",
+            "1/0h",
+            "1/h",
+            "1/1",
+            "1/1w",
+            "-1/1h",
+            "1 /1h",
+            "1/1hh",
+            "5000000000/1h",
+        ] {
+            assert!(!is_rate(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn regular_expressions_are_parsed_over_bytes() {
+        for good in ["^rm -rf", r"\bgit\b", "é", r"[^\x00]", "(?i)drop", "a{3}"] {
+            assert_eq!(regex(good), Ok(()), "{good}");
+        }
+        for (bad, reason) in [
+            ("", "would match every command"),
+            ("a(", "unclosed group, at its character 2"),
+            ("[a", "unclosed character class, at its character 1"),
+            (
+                "*",
+                "repetition operator missing expression, at its character 1",
+            ),
+            (
+                r"(a)\1",
+                "backreferences are not supported, at its character 4",
+            ),
+            (r"\p{L}", "at its character 1"),
+            (&"(".repeat(100), "at its character"),
+        ] {
+            let said = regex(bad).unwrap_err();
+            assert!(said.contains(reason), "{bad}: {said}");
+            assert!(!said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
+    fn examples_are_split_as_a_shell_would_and_failures_are_placed() {
+        let parsed = parse(
+            r#"{"version": "2", "connect": {}, "exec": {"rules": [
+{"id": "one", "decision": "deny", "glob": ["x"], "match": ["rm 'a b' \"c\"", ["rm", "a b"]],
+ "not_match": ["ls"]},
+{"id": "two", "decision": "deny", "glob": ["y"],
+ "not_match": [["ls", "it's"]]}]}}"#,
+        )
+        .unwrap();
+        let seen = std::cell::RefCell::new(Vec::new());
+        let none = examples(&parsed, &|rule, words| {
+            seen.borrow_mut().push((rule.id.clone(), words.to_vec()));
+            words[0] == "rm"
+        });
+        assert_eq!(none, []);
+        let words = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            seen.into_inner(),
+            [
+                ("one".to_owned(), words(&["rm", "a b", "c"])),
+                ("one".to_owned(), words(&["rm", "a b"])),
+                ("one".to_owned(), words(&["ls"])),
+                ("two".to_owned(), words(&["ls", "it's"])),
+            ]
+        );
+        let said: Vec<String> = examples(&parsed, &|rule, words| {
+            matches!(&rule.matcher, Matcher::Glob(globs) if globs[0] == "y") || words.len() == 2
+        })
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+        assert_eq!(
+            said,
+            [
+                "line 2, column 60: exec.rules[0].match[0]: rule \"one\" does not match its example \"rm 'a b' \\\"c\\\"\"; \
+                 correct the pattern or the example, or move it to `not_match`",
+                "line 5, column 16: exec.rules[1].not_match[0]: rule \"two\" matches [\"ls\", \"it's\"], which it must not; \
+                 correct the pattern or the example, or move it to `match`",
+            ]
+        );
+    }
 }

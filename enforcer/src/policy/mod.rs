@@ -1,6 +1,23 @@
 //! A policy: from its two JSON forms to one model, and from the model to the kernel's tables. Pure.
+//!
+//! [`parse`] takes text and gives the model with warnings, or the first fault with its place and mend.
+//! Reading a policy's file safely is the business of [`crate::policy_file`].
 
 pub mod compile;
+mod error;
+pub mod hook_form;
+mod hosts;
+pub mod json_text;
+mod lower;
 pub mod model;
+pub mod native;
+mod parse;
+mod place;
+pub mod schema;
+pub mod shape;
+pub mod validate;
 
+pub use error::{PolicyError, Warning};
 pub use model::Policy;
+pub use parse::{MAX_BYTES, Parsed, parse, parse_all, parse_bytes};
+pub use place::{JsonPath, Place, Step};

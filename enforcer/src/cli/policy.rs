@@ -1,0 +1,281 @@
+//! `enforcer policy check` and `enforcer policy schema`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::policy::model::Form;
+use crate::policy::{Parsed, Place, Policy, PolicyError, schema};
+use crate::policy_file::{self, PolicyFileError};
+
+/// Exit status for a policy that cannot be used.
+const BAD_POLICY: u8 = 2;
+
+/// Arguments of `enforcer policy`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PolicyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// The commands of `enforcer policy`.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum PolicyCommand {
+    /// Check a policy: its text, its patterns and its examples. Exit status 2 if it cannot be used
+    Check {
+        /// The policy's file
+        file: PathBuf,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of the native form
+    Schema,
+}
+
+/// What else a policy must pass once its text is good: the tables and the examples. Gives the faults.
+pub type Prove<'a> = &'a dyn Fn(&Parsed) -> Vec<PolicyError>;
+
+/// Runs `enforcer policy`. Faults of a policy are the command's output, not its failure.
+///
+/// # Errors
+///
+/// When the output cannot be written.
+pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    match &args.command {
+        PolicyCommand::Check { file, json } => check(file, *json, prove, &mut out, &mut err)
+            .map(ExitCode::from)
+            .context("the result of the check cannot be written"),
+        PolicyCommand::Schema => {
+            writeln!(out, "{:#}", schema::native_schema())
+                .context("the schema cannot be written")?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Checks the policy in `file`: the result on `out`, faults and warnings on `err` (all on `out` as JSON). Gives
+/// the exit status.
+fn check(
+    file: &Path,
+    json: bool,
+    prove: Prove<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    let name = file.display().to_string();
+    let result = policy_file::load(file, None).and_then(|loaded| {
+        let errors = prove(&loaded.parsed);
+        if errors.is_empty() {
+            Ok(loaded.parsed)
+        } else {
+            Err(PolicyFileError::Invalid {
+                path: name.clone(),
+                errors,
+            })
+        }
+    });
+    if json {
+        writeln!(out, "{}", as_json(&name, &result))?;
+    } else {
+        match &result {
+            Ok(parsed) => {
+                for warning in &parsed.warnings {
+                    writeln!(err, "warning: {}", warning.in_file(&name))?;
+                }
+                writeln!(out, "{name}: ok: {}", summary(&parsed.policy))?;
+            }
+            Err(PolicyFileError::Invalid { errors, .. }) => {
+                for error in errors {
+                    writeln!(err, "error: {}", error.in_file(&name))?;
+                }
+            }
+            Err(error) => writeln!(err, "error: {error}")?,
+        }
+    }
+    Ok(if result.is_ok() { 0 } else { BAD_POLICY })
+}
+
+fn form_name(form: Form) -> &'static str {
+    match form {
+        Form::Hook => "hook",
+        Form::Native => "native",
+    }
+}
+
+fn example_count(policy: &Policy) -> usize {
+    let rules = policy.exec.rules.iter();
+    rules
+        .map(|rule| rule.examples.len() + rule.counter_examples.len())
+        .sum()
+}
+
+fn summary(policy: &Policy) -> String {
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    format!(
+        "{} form; exec: {} by default, {}; connect: {} by default, {}; {}",
+        form_name(policy.form),
+        policy.exec.default,
+        counted(policy.exec.rules.len(), "rule"),
+        policy.connect.default,
+        counted(policy.connect.rules.len(), "rule"),
+        counted(example_count(policy), "example"),
+    )
+}
+
+/// `ok` and `file` always; with a good policy what it holds, with a bad one `errors`.
+fn as_json(name: &str, result: &Result<Parsed, PolicyFileError>) -> Value {
+    match result {
+        Ok(Parsed {
+            policy, warnings, ..
+        }) => {
+            let warnings: Vec<Value> = warnings
+                .iter()
+                .map(|warning| with_place(&warning.place, json!({"message": warning.text})))
+                .collect();
+            json!({
+                "ok": true,
+                "file": name,
+                "form": form_name(policy.form),
+                "version": policy.version,
+                "exec_default": policy.exec.default,
+                "exec_rules": policy.exec.rules.len(),
+                "connect_default": policy.connect.default,
+                "connect_rules": policy.connect.rules.len(),
+                "examples": example_count(policy),
+                "warnings": warnings,
+            })
+        }
+        Err(error) => {
+            let errors: Vec<Value> = match error {
+                PolicyFileError::Invalid { errors, .. } => errors
+                    .iter()
+                    .map(|error| {
+                        with_place(
+                            &error.place,
+                            json!({"message": error.what, "mend": error.mend}),
+                        )
+                    })
+                    .collect(),
+                other => vec![json!({"message": other.to_string()})],
+            };
+            json!({"ok": false, "file": name, "errors": errors})
+        }
+    }
+}
+
+/// Adds `line`, `column` and `path` as far as they are known.
+fn with_place(place: &Place, mut object: Value) -> Value {
+    if place.line > 0 {
+        object["line"] = place.line.into();
+    }
+    if place.column > 0 {
+        object["column"] = place.column.into();
+    }
+    let path = place.path.to_string();
+    if !path.is_empty() {
+        object["path"] = path.into();
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::policy::validate;
+
+    /// Runs the check on this text: exit status, output, error output.
+    fn checked(text: &str, json: bool, prove: Prove<'_>) -> (u8, String, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.json");
+        fs::write(&path, text).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let status = check(&path, json, prove, &mut out, &mut err).unwrap();
+        let short = |bytes: Vec<u8>| {
+            String::from_utf8(bytes)
+                .unwrap()
+                .replace(&path.display().to_string(), "p.json")
+        };
+        (status, short(out), short(err))
+    }
+
+    const GOOD: &str = r#"{"version": "2", "exec": {"rules": [
+{"id": "a", "decision": "deny", "glob": ["rm *"], "match": ["rm x"], "not_match": ["ls"]}]}}"#;
+    const WARNED: &str = "there is no `connect` section: every connect is denied";
+
+    #[test]
+    fn a_good_policy_is_summed_up_and_its_warnings_told() {
+        let (status, out, err) = checked(GOOD, false, &|_| Vec::new());
+        assert_eq!(status, 0);
+        assert_eq!(
+            out,
+            "p.json: ok: native form; exec: deny by default, 1 rule; connect: deny by default, 0 rules; 2 examples\n"
+        );
+        assert_eq!(err, format!("warning: p.json:1:1: {WARNED}\n"));
+
+        let (status, out, err) = checked(GOOD, true, &|_| Vec::new());
+        let out: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((status, err.as_str()), (0, ""));
+        assert_eq!(out["ok"], true);
+        assert_eq!(out["exec_rules"], 1);
+        assert_eq!(
+            out["warnings"][0],
+            json!({"message": WARNED, "line": 1, "column": 1})
+        );
+    }
+
+    #[test]
+    fn a_bad_policy_ends_with_status_2() {
+        let bad = "{\"version\": \"2\",\n\"exce\": {}}";
+        let (status, out, err) = checked(bad, false, &|_| Vec::new());
+        assert_eq!((status, out.as_str()), (2, ""));
+        assert_eq!(
+            err,
+            "error: p.json:2:1: exce: unknown key \"exce\"; did you mean \"exec\"?\n"
+        );
+
+        let (status, out, err) = checked(bad, true, &|_| Vec::new());
+        let out: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((status, err.as_str()), (2, ""));
+        assert_eq!(
+            out["errors"][0],
+            json!({"message": "unknown key \"exce\"", "mend": "did you mean \"exec\"?", "line": 2, "column": 1,
+                   "path": "exce"})
+        );
+        assert_eq!(out["ok"], false);
+    }
+
+    #[test]
+    fn what_is_proved_after_reading_counts_too() {
+        let none_match = |parsed: &Parsed| validate::examples(parsed, &|_, _| false);
+        let (status, out, err) = checked(GOOD, false, &none_match);
+        assert_eq!((status, out.as_str()), (2, ""));
+        assert_eq!(
+            err,
+            "error: p.json:2:61: exec.rules[0].match[0]: rule \"a\" does not match its example \"rm x\"; correct the \
+             pattern or the example, or move it to `not_match`\n"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_told_in_both_ways() {
+        let missing = Path::new("/nonexistent/p.json");
+        for json in [false, true] {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let status = check(missing, json, &|_| Vec::new(), &mut out, &mut err).unwrap();
+            assert_eq!(status, 2);
+            let said = String::from_utf8(if json { out } else { err }).unwrap();
+            assert!(said.contains("does not exist"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! From the native form as written to the model; what the types cannot say is checked here.
+
+use std::collections::HashSet;
+
+use super::error::Problems;
+use super::hosts::{self, EVERYWHERE};
+use super::model::{
+    Agents, ArgvPattern, ConnectPolicy, ConnectRule, DEFAULT_TRUSTED_DIRS, Example, ExecPolicy,
+    Form, Matcher, Network, PathLists, Policy, Protocol, Rule,
+};
+use super::native;
+use super::native::{
+    AgentsSection, ArgvSection, ConnectSection, ExecRule, ExecSection, NativePolicy, ProtocolName,
+};
+use super::place::{JsonPath, quoted};
+use super::shape::TextOrList;
+use super::validate::{self, Ids};
+use crate::decide::{Decision, Risk};
+
+/// A policy, and the place of each exec rule in the text.
+pub(super) struct Lowered {
+    pub(super) policy: Policy,
+    pub(super) rule_paths: Vec<JsonPath>,
+}
+
+/// Turns the native form into the model. Faults go to `problems`; the result counts only without any.
+pub(super) fn native(policy: NativePolicy, problems: &mut Problems<'_>) -> Lowered {
+    let top = JsonPath::top();
+    if policy.version != "2" {
+        problems.error(
+            &top.key("version"),
+            format!(
+                "version {} of the native form is not known",
+                quoted(&policy.version)
+            ),
+            "write \"2\"",
+        );
+    }
+    warn_not_in_force(&policy, problems);
+
+    let mut ids = Ids::default();
+    let mut rule_paths = Vec::new();
+    let exec = exec(
+        policy.exec.map(|section| section.0),
+        &mut ids,
+        &mut rule_paths,
+        problems,
+    );
+    let connect = connect(policy.connect.map(|section| section.0), &mut ids, problems);
+    let agents = agents(policy.agents.map(|section| section.0).unwrap_or_default());
+    Lowered {
+        policy: Policy {
+            form: Form::Native,
+            version: policy.version,
+            exec,
+            connect,
+            agents,
+            file_paths: PathLists::default(),
+        },
+        rule_paths,
+    }
+}
+
+/// Checks the sections that later versions put in force, and says that they are not.
+fn warn_not_in_force(policy: &NativePolicy, problems: &mut Problems<'_>) {
+    let top = JsonPath::top();
+    if let Some(limits) = &policy.limits {
+        for (key, rate) in [("exec", &limits.exec), ("connect", &limits.connect)] {
+            if let Some(rate) = rate.as_deref().filter(|rate| !validate::is_rate(rate)) {
+                problems.error(
+                    &top.key("limits").key(key),
+                    format!("{} is not a rate", quoted(rate)),
+                    "write a count and a window of seconds, minutes, hours or days: \"100/1h\"",
+                );
+            }
+        }
+    }
+    let mut positive = |section: &'static str, key: &'static str, number: Option<u64>| {
+        if number == Some(0) {
+            problems.error(
+                &top.key(section).key(key),
+                "0 is not allowed",
+                "write 1 or more",
+            );
+        }
+    };
+    if let Some(breaker) = &policy.breaker {
+        positive("breaker", "denials", breaker.denials.map(u64::from));
+        positive("breaker", "half_open_after_s", breaker.half_open_after_s);
+    }
+    if let Some(approvals) = &policy.approvals {
+        positive("approvals", "timeout_s", approvals.timeout_s);
+    }
+    for (key, given, instead) in [
+        (
+            "agents",
+            policy.agents.is_some(),
+            "the policy holds for every agent alike",
+        ),
+        (
+            "capabilities",
+            policy.capabilities.is_some(),
+            "rules hold whatever an agent's capabilities",
+        ),
+        (
+            "limits",
+            policy.limits.is_some(),
+            "nothing is counted against a rate",
+        ),
+        (
+            "breaker",
+            policy.breaker.is_some(),
+            "denials do not add up to a stop",
+        ),
+        (
+            "approvals",
+            policy.approvals.is_some(),
+            "an `ask` is a denial",
+        ),
+        (
+            "audit",
+            policy.audit.is_some(),
+            "only secrets are kept out of the trail",
+        ),
+    ] {
+        if given {
+            problems.warn(
+                &top.key(key),
+                format!("`{key}` is not enforced yet: {instead}"),
+            );
+        }
+    }
+}
+
+fn exec(
+    section: Option<ExecSection>,
+    ids: &mut Ids,
+    rule_paths: &mut Vec<JsonPath>,
+    problems: &mut Problems<'_>,
+) -> ExecPolicy {
+    let at = JsonPath::top().key("exec");
+    let Some(section) = section else {
+        problems.warn(
+            &JsonPath::top(),
+            "there is no `exec` section: every exec is denied",
+        );
+        return ExecPolicy {
+            default: Decision::Deny,
+            trusted_dirs: default_dirs(),
+            transparent: Vec::new(),
+            fileless: Decision::Deny,
+            loader: Decision::Deny,
+            rules: Vec::new(),
+        };
+    };
+    let trusted_dirs = match section.trusted_dirs {
+        None => default_dirs(),
+        Some(dirs) => trusted_dirs(dirs, &at.key("trusted_dirs"), problems),
+    };
+    let transparent = section.transparent.unwrap_or_default();
+    for (index, program) in transparent.iter().enumerate() {
+        if program.is_empty() || program.contains(['/', '\0']) {
+            problems.error(
+                &at.key("transparent").index(index),
+                format!("{} is not a base name", quoted(program)),
+                "write the program's name alone, such as \"bash\"",
+            );
+        }
+    }
+    let mut rules = Vec::with_capacity(section.rules.len());
+    for (index, rule) in section.rules.into_iter().enumerate() {
+        let at = at.key("rules").index(index);
+        rules.push(exec_rule(rule.0, &at, ids, problems));
+        rule_paths.push(at);
+    }
+    ExecPolicy {
+        default: section.default.unwrap_or(Decision::Deny),
+        trusted_dirs,
+        transparent,
+        fileless: section.fileless.unwrap_or(Decision::Deny),
+        loader: section.loader.unwrap_or(Decision::Deny),
+        rules,
+    }
+}
+
+fn default_dirs() -> Vec<String> {
+    DEFAULT_TRUSTED_DIRS.map(String::from).to_vec()
+}
+
+fn trusted_dirs(dirs: Vec<String>, at: &JsonPath, problems: &mut Problems<'_>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::with_capacity(dirs.len());
+    for (index, dir) in dirs.into_iter().enumerate() {
+        let dir = dir.strip_suffix('/').map(String::from).unwrap_or(dir);
+        let mut parts = dir.split('/');
+        let absolute = parts.next() == Some("");
+        let mut count = 0;
+        let plain = parts.all(|part| {
+            count += 1;
+            !matches!(part, "" | "." | "..") && !part.contains('\0')
+        });
+        if absolute && plain && count > 0 {
+            if !kept.contains(&dir) {
+                kept.push(dir);
+            }
+        } else {
+            problems.error(
+                &at.index(index),
+                format!(
+                    "{} is not an absolute directory in its shortest form",
+                    quoted(&dir)
+                ),
+                "write it from the root, without `.`, `..` and doubled slashes: \"/opt/tools/bin\"",
+            );
+        }
+    }
+    kept
+}
+
+fn default_risk(decision: Decision) -> Risk {
+    match decision {
+        Decision::Allow => Risk::Low,
+        Decision::Ask => Risk::Medium,
+        Decision::Deny => Risk::High,
+    }
+}
+
+fn exec_rule(rule: ExecRule, at: &JsonPath, ids: &mut Ids, problems: &mut Problems<'_>) -> Rule {
+    ids.claim(&rule.id, at, problems);
+    warn_requires(&rule.requires, at, problems);
+    let positive = examples(rule.matches, &at.key("match"), problems);
+    let negative = examples(rule.not_match, &at.key("not_match"), problems);
+    let matcher = matcher(
+        rule.glob,
+        rule.regex,
+        rule.argv.map(|argv| argv.0),
+        at,
+        problems,
+    );
+    Rule {
+        id: rule.id,
+        decision: rule.decision,
+        risk: rule.risk.unwrap_or(default_risk(rule.decision)),
+        matcher,
+        justification: rule.justification,
+        suggestion: rule.suggestion,
+        requires: rule.requires,
+        examples: positive,
+        counter_examples: negative,
+    }
+}
+
+fn warn_requires(requires: &[String], at: &JsonPath, problems: &mut Problems<'_>) {
+    if !requires.is_empty() {
+        problems.warn(
+            &at.key("requires"),
+            "`requires` is not enforced yet: the rule holds whatever the agent's capabilities",
+        );
+    }
+}
+
+fn matcher(
+    glob: Option<Vec<String>>,
+    regex: Option<Vec<String>>,
+    argv: Option<ArgvSection>,
+    at: &JsonPath,
+    problems: &mut Problems<'_>,
+) -> Matcher {
+    match (glob, regex, argv) {
+        (Some(patterns), None, None) => {
+            validate::globs(&patterns, &at.key("glob"), problems);
+            Matcher::Glob(patterns)
+        }
+        (None, Some(patterns), None) => {
+            validate::regexes(&patterns, &at.key("regex"), problems);
+            Matcher::Regex(patterns)
+        }
+        (None, None, Some(section)) => {
+            Matcher::Argv(argv_pattern(section, &at.key("argv"), problems))
+        }
+        (None, None, None) => {
+            problems.error(
+                at,
+                "the rule says nothing of what it matches",
+                "give it one of `glob`, `regex` and `argv`",
+            );
+            Matcher::Glob(Vec::new())
+        }
+        _ => {
+            problems.error(
+                at,
+                "the rule has more than one of `glob`, `regex` and `argv`",
+                "keep one, and make a rule of its own for each other",
+            );
+            Matcher::Glob(Vec::new())
+        }
+    }
+}
+
+fn argv_pattern(section: ArgvSection, at: &JsonPath, problems: &mut Problems<'_>) -> ArgvPattern {
+    let program = section.program.into_list();
+    validate::words(&program, &at.key("program"), problems);
+    let mut words = Vec::with_capacity(section.words.len());
+    for (index, entry) in section.words.into_iter().enumerate() {
+        let alternatives = entry.into_list();
+        validate::words(&alternatives, &at.key("words").index(index), problems);
+        words.push(alternatives);
+    }
+    for (key, flags) in [
+        ("flags_any", &section.flags_any),
+        ("flags_all", &section.flags_all),
+    ] {
+        if let Some(flags) = flags {
+            validate::words(flags, &at.key(key), problems);
+        }
+    }
+    ArgvPattern {
+        program,
+        words,
+        flags_any: section.flags_any.unwrap_or_default(),
+        flags_all: section.flags_all.unwrap_or_default(),
+    }
+}
+
+fn examples(given: Vec<TextOrList>, at: &JsonPath, problems: &mut Problems<'_>) -> Vec<Example> {
+    let mut examples = Vec::with_capacity(given.len());
+    for (index, example) in given.into_iter().enumerate() {
+        let example = match example {
+            TextOrList::Text(line) => Example::Line(line),
+            TextOrList::List(words) => Example::Words(words),
+        };
+        match validate::example_words(&example) {
+            Some(words) if !words.is_empty() => examples.push(example),
+            Some(_) => problems.error(
+                &at.index(index),
+                "the example is empty",
+                "write a command, or remove it",
+            ),
+            None => problems.error(
+                &at.index(index),
+                "the example cannot be split into words: a quote or backslash is left open",
+                "close it, or write the words as a list: [\"echo\", \"it's\"]",
+            ),
+        }
+    }
+    examples
+}
+
+fn connect(
+    section: Option<ConnectSection>,
+    ids: &mut Ids,
+    problems: &mut Problems<'_>,
+) -> ConnectPolicy {
+    let at = JsonPath::top().key("connect");
+    let Some(section) = section else {
+        problems.warn(
+            &JsonPath::top(),
+            "there is no `connect` section: every connect is denied",
+        );
+        return ConnectPolicy {
+            default: Decision::Deny,
+            rules: Vec::new(),
+        };
+    };
+    let mut rules = Vec::with_capacity(section.rules.len());
+    for (index, rule) in section.rules.into_iter().enumerate() {
+        rules.push(connect_rule(
+            rule.0,
+            &at.key("rules").index(index),
+            ids,
+            problems,
+        ));
+    }
+    ConnectPolicy {
+        default: section.default.unwrap_or(Decision::Deny),
+        rules,
+    }
+}
+
+fn connect_rule(
+    rule: native::ConnectRule,
+    at: &JsonPath,
+    ids: &mut Ids,
+    problems: &mut Problems<'_>,
+) -> ConnectRule {
+    ids.claim(&rule.id, at, problems);
+    warn_requires(&rule.requires, at, problems);
+    if rule.hosts.is_none() && rule.ports.is_none() && rule.protocols.is_none() {
+        problems.error(
+            at,
+            "the rule would match every connect",
+            "give it `hosts`, `ports` or `protocols`, or set `connect.default` instead",
+        );
+    }
+    let hosts = match rule.hosts {
+        None => vec![EVERYWHERE],
+        Some(hosts) => networks(&hosts, &at.key("hosts"), problems),
+    };
+    let ports = rule.ports.as_deref().unwrap_or_default();
+    if rule.ports.is_some() {
+        validate::not_empty(ports.len(), &at.key("ports"), problems);
+    }
+    if let Some(index) = ports.iter().position(|port| *port == 0) {
+        problems.error(
+            &at.key("ports").index(index),
+            "0 is not a port that can be connected to",
+            "write a port from 1 to 65535, or leave `ports` out for all of them",
+        );
+    }
+    let protocols = rule.protocols.as_deref().unwrap_or_default();
+    if rule.protocols.is_some() {
+        validate::not_empty(protocols.len(), &at.key("protocols"), problems);
+    }
+    ConnectRule {
+        id: rule.id,
+        decision: rule.decision,
+        risk: rule.risk.unwrap_or(default_risk(rule.decision)),
+        hosts,
+        ports: distinct(ports.iter().copied()),
+        protocols: distinct(protocols.iter().map(|protocol| match protocol {
+            ProtocolName::Tcp => Protocol::Tcp,
+            ProtocolName::Udp => Protocol::Udp,
+        })),
+        justification: rule.justification,
+        suggestion: rule.suggestion,
+        requires: rule.requires,
+    }
+}
+
+fn networks(hosts: &[String], at: &JsonPath, problems: &mut Problems<'_>) -> Vec<Network> {
+    validate::not_empty(hosts.len(), at, problems);
+    let mut networks = Vec::new();
+    for (index, host) in hosts.iter().enumerate() {
+        match hosts::parse_host(host) {
+            Ok(found) => networks.extend(found),
+            Err(fault) => problems.error(&at.index(index), fault.what, fault.mend),
+        }
+    }
+    distinct(networks.into_iter())
+}
+
+fn distinct<T: Copy + Eq + std::hash::Hash>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    values.filter(|value| seen.insert(*value)).collect()
+}
+
+fn agents(section: AgentsSection) -> Agents {
+    Agents {
+        trusted: section.trusted,
+        restricted: section.restricted,
+    }
+}

@@ -1,0 +1,243 @@
+//! The native form as it is written: serde types, one for each object of the file.
+//!
+//! The comments on the fields are the policy reference: the JSON Schema carries them as descriptions. What
+//! the types cannot say is checked in [`super::lower`], which turns them into the model.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::shape::{Object, TextOrList};
+use crate::decide::{Decision, Risk};
+
+/// A policy in the native form: what an agent's processes may execute and connect to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "enforcer policy, native form")]
+pub struct NativePolicy {
+    /// Where this schema lies, for editors. Not read.
+    #[serde(rename = "$schema")]
+    pub schema: Option<String>,
+    /// The form of the file: always `"2"`.
+    #[schemars(extend("const" = "2"))]
+    pub version: String,
+    /// What the policy is for. Not read.
+    pub description: Option<String>,
+    /// What may be executed. Without it every exec is denied.
+    pub exec: Option<Object<ExecSection>>,
+    /// What may be connected to. Without it every connect is denied.
+    pub connect: Option<Object<ConnectSection>>,
+    /// Agents that the policy names. Not enforced yet.
+    pub agents: Option<Object<AgentsSection>>,
+    /// The capabilities of each agent, by its name; rules ask for them with `requires`. Not enforced yet.
+    pub capabilities: Option<BTreeMap<String, Vec<String>>>,
+    /// How often an agent may act. Not enforced yet.
+    pub limits: Option<Object<LimitsSection>>,
+    /// When an agent that keeps being denied is stopped altogether. Not enforced yet.
+    pub breaker: Option<Object<BreakerSection>>,
+    /// How an `ask` is put to a person. Not enforced yet: until then an `ask` is a denial.
+    pub approvals: Option<Object<ApprovalsSection>>,
+    /// What the trail leaves out. Not enforced yet.
+    pub audit: Option<Object<AuditSection>>,
+}
+
+/// What may be executed.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExecSection {
+    /// The decision where no rule matches; `deny` unless given.
+    #[schemars(extend("default" = "deny"))]
+    pub default: Option<Decision>,
+    /// Directories whose programs rules may name by their base name (`git` for `/usr/bin/git`). A program
+    /// elsewhere goes by its path as given, so that `./git` is not `git` to an allow rule. Absolute; unless
+    /// given `/usr/local/sbin`, `/usr/local/bin`, `/usr/sbin`, `/usr/bin`, `/sbin` and `/bin`.
+    pub trusted_dirs: Option<Vec<String>>,
+    /// Programs (base names) that may start whatever their arguments, because what they start is judged:
+    /// shells. Deny and ask rules that name them still count. None unless given.
+    pub transparent: Option<Vec<String>>,
+    /// The decision on an executable without a name in the file system (memfd, deleted), or one started
+    /// through a descriptor (`/proc/self/fd/3`); `deny` unless given.
+    #[schemars(extend("default" = "deny"))]
+    pub fileless: Option<Decision>,
+    /// The decision on the dynamic loader started as a program (`ld.so PROGRAM`); `deny` unless given.
+    #[schemars(extend("default" = "deny"))]
+    pub loader: Option<Decision>,
+    /// The rules. The strictest of all that match wins; among equals the first.
+    #[serde(default)]
+    pub rules: Vec<Object<ExecRule>>,
+}
+
+/// One exec rule. It has one of `glob`, `regex` and `argv`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["glob"]}, {"required": ["regex"]}, {"required": ["argv"]}]))]
+pub struct ExecRule {
+    /// The rule's name in reasons and in the trail; unique in the policy.
+    #[schemars(length(min = 1, max = 200))]
+    pub id: String,
+    /// What the rule says of a command that it matches.
+    pub decision: Decision,
+    /// How much damage the command can do; unless given `LOW` for allow, `MEDIUM` for ask, `HIGH` for deny.
+    pub risk: Option<Risk>,
+    /// Patterns over the command line (program and arguments joined by spaces), anchored at both ends: `*` any
+    /// text, `?` any character, `[abc]` and `[!abc]` one of a set. Any of them may match.
+    #[schemars(length(min = 1))]
+    pub glob: Option<Vec<String>>,
+    /// Regular expressions searched in the command line, over bytes; no look-around, no back-references. Any
+    /// of them may match.
+    #[schemars(length(min = 1))]
+    pub regex: Option<Vec<String>>,
+    /// A program with subcommand words and flags, by whole words.
+    pub argv: Option<Object<ArgvSection>>,
+    /// Why the rule is there. Becomes the reason of its decisions.
+    pub justification: Option<String>,
+    /// What to do instead.
+    pub suggestion: Option<String>,
+    /// Capabilities that the agent needs. Not enforced yet.
+    #[serde(default)]
+    pub requires: Vec<String>,
+    /// Commands that the rule must match: each a command line, or a list of words. Checked at load.
+    #[serde(default, rename = "match")]
+    pub matches: Vec<TextOrList>,
+    /// Commands that the rule must not match. Checked at load.
+    #[serde(default)]
+    pub not_match: Vec<TextOrList>,
+}
+
+/// A program with subcommand words and flags. Word boundaries are exact: an argument that contains spaces is
+/// one word.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArgvSection {
+    /// The program, or a list of programs of which any may match.
+    pub program: TextOrList,
+    /// Subcommand words, in order, each a word or a list of alternatives. Options may stand before and
+    /// between them.
+    #[serde(default)]
+    pub words: Vec<TextOrList>,
+    /// Flags of which at least one must be there, in any place after the words.
+    #[schemars(length(min = 1))]
+    pub flags_any: Option<Vec<String>>,
+    /// Flags that must all be there, in any order.
+    #[schemars(length(min = 1))]
+    pub flags_all: Option<Vec<String>>,
+}
+
+/// What may be connected to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectSection {
+    /// The decision where no rule matches; `deny` unless given.
+    #[schemars(extend("default" = "deny"))]
+    pub default: Option<Decision>,
+    /// The rules. The strictest of all that match wins; among equals the first.
+    #[serde(default)]
+    pub rules: Vec<Object<ConnectRule>>,
+}
+
+/// One connect rule. It has at least one of `hosts`, `ports` and `protocols`; all that it has must match.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["hosts"]}, {"required": ["ports"]}, {"required": ["protocols"]}]))]
+pub struct ConnectRule {
+    /// The rule's name in reasons and in the trail; unique in the policy.
+    #[schemars(length(min = 1, max = 200))]
+    pub id: String,
+    /// What the rule says of a connect that it matches.
+    pub decision: Decision,
+    /// How much damage the connect can do; unless given `LOW` for allow, `MEDIUM` for ask, `HIGH` for deny.
+    pub risk: Option<Risk>,
+    /// Addresses (`127.0.0.1`, `::1`) and networks (`10.0.0.0/8`), or `*` for every address. Host names are
+    /// not accepted yet. Every address unless given.
+    #[schemars(length(min = 1))]
+    pub hosts: Option<Vec<String>>,
+    /// Ports, from 1; all unless given.
+    #[schemars(length(min = 1), inner(range(min = 1, max = 65535)))]
+    pub ports: Option<Vec<u16>>,
+    /// Protocols; all unless given.
+    #[schemars(length(min = 1))]
+    pub protocols: Option<Vec<ProtocolName>>,
+    /// Why the rule is there. Becomes the reason of its decisions.
+    pub justification: Option<String>,
+    /// What to do instead.
+    pub suggestion: Option<String>,
+    /// Capabilities that the agent needs. Not enforced yet.
+    #[serde(default)]
+    pub requires: Vec<String>,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProtocolName {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Agents that the policy names.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentsSection {
+    /// Agents trusted in `subagent_only` mode; upper and lower case are the same.
+    #[serde(default)]
+    pub trusted: Vec<String>,
+    /// Agents named as not trusted.
+    #[serde(default)]
+    pub restricted: Vec<String>,
+}
+
+/// How often an agent may act: a count, a slash, a window (`100/1h`, `20/30s`).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSection {
+    /// Execs in a sliding window, such as `100/1h`.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*/[1-9][0-9]*[smhd]$"))]
+    pub exec: Option<String>,
+    /// Connects in a sliding window, such as `50/1m`.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*/[1-9][0-9]*[smhd]$"))]
+    pub connect: Option<String>,
+}
+
+/// When an agent that keeps being denied is stopped altogether.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerSection {
+    /// Denials in a row that open the breaker.
+    #[schemars(range(min = 1))]
+    pub denials: Option<u32>,
+    /// Seconds after which an open breaker lets one action try again; `null`: only an operator closes it.
+    #[schemars(range(min = 1))]
+    pub half_open_after_s: Option<u64>,
+}
+
+/// How an `ask` is put to a person.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalsSection {
+    /// Seconds to wait for an answer; after that the action is denied.
+    #[schemars(range(min = 1))]
+    pub timeout_s: Option<u64>,
+}
+
+/// What the trail leaves out, beside secrets, which it never holds.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSection {
+    /// Masking of personal data (mail addresses, telephone and card numbers).
+    pub pii: Option<Masking>,
+}
+
+/// How personal data is masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Masking {
+    /// Left as it is.
+    Off,
+    /// The end stays readable.
+    Standard,
+    /// Nothing stays readable.
+    Strict,
+}

@@ -1,0 +1,355 @@
+//! From text to the model: which form it is, what serde finds wrong with it, then the form's own checks.
+
+use serde::de::DeserializeOwned;
+use serde::de::IgnoredAny;
+use serde_path_to_error::Segment;
+
+use super::error::{PolicyError, Problems, Warning};
+use super::hook_form::{self, HookPolicy};
+use super::json_text;
+use super::lower::{self, Lowered};
+use super::model::Policy;
+use super::native::NativePolicy;
+use super::place::{JsonPath, Place, Step, quoted};
+use super::shape::Object;
+
+/// Largest policy that is read, in bytes (16 MiB): 10,000 rules take about 3 MB.
+pub const MAX_BYTES: usize = 16 << 20;
+
+/// A policy that was read without a fault.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The model.
+    pub policy: Policy,
+    /// What its author should know.
+    pub warnings: Vec<Warning>,
+    text: Box<str>,
+    rule_paths: Vec<JsonPath>,
+}
+
+impl Parsed {
+    /// The path in the text of the exec rule with this index in `policy.exec.rules` (entries of a hook's lists
+    /// that were left out make the two differ); the top of the text for an index that is not there.
+    pub fn rule_path(&self, index: usize) -> JsonPath {
+        self.rule_paths.get(index).cloned().unwrap_or_default()
+    }
+
+    /// Where the value at `path` stands in the text.
+    pub fn place(&self, path: &JsonPath) -> Place {
+        json_text::locate(&self.text, path)
+    }
+
+    /// An error about the value at `path`, for checks that come after reading (tables, examples).
+    pub fn error_at(
+        &self,
+        path: &JsonPath,
+        what: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> PolicyError {
+        PolicyError {
+            place: self.place(path),
+            what: what.into(),
+            mend: mend.into(),
+        }
+    }
+
+    /// An error about the exec rule with this index in `policy.exec.rules`.
+    pub fn error_at_rule(
+        &self,
+        index: usize,
+        what: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> PolicyError {
+        self.error_at(&self.rule_path(index), what, mend)
+    }
+}
+
+/// Reads a policy of either form.
+///
+/// # Errors
+///
+/// The first fault; [`parse_all`] gives all that can be told in one reading.
+pub fn parse(text: &str) -> Result<Parsed, PolicyError> {
+    parse_all(text).map_err(first)
+}
+
+/// Reads a policy of either form from bytes.
+///
+/// # Errors
+///
+/// As [`parse_all`], and when the bytes are not UTF-8.
+pub fn parse_bytes(bytes: &[u8]) -> Result<Parsed, Vec<PolicyError>> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse_all(text),
+        Err(error) => {
+            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let good = std::str::from_utf8(good).unwrap_or_default();
+            let (line, column) = json_text::line_and_column(good, good.len());
+            let byte = bytes.get(good.len()).copied().unwrap_or_default();
+            Err(vec![PolicyError {
+                place: Place {
+                    line,
+                    column,
+                    path: JsonPath::top(),
+                },
+                what: format!(
+                    "the text is not UTF-8 (byte 0x{byte:02x} at offset {})",
+                    good.len()
+                ),
+                mend: "save the file as UTF-8".into(),
+            }])
+        }
+    }
+}
+
+/// Reads a policy of either form.
+///
+/// # Errors
+///
+/// A fault of the JSON text or of its types alone (reading ends there), or all faults of its content, 20 at
+/// most. The list is never empty.
+pub fn parse_all(text: &str) -> Result<Parsed, Vec<PolicyError>> {
+    well_formed(text).map_err(|error| vec![error])?;
+    let top: Top = typed(text).map_err(|error| vec![error])?;
+    let mut problems = Problems::new(text);
+    let lowered = if top.is_native() {
+        let policy: NativePolicy = typed(text).map_err(|error| vec![error])?;
+        lower::native(policy, &mut problems)
+    } else {
+        if top.has_nothing() {
+            return Err(vec![neither_form()]);
+        }
+        let policy: HookPolicy = typed(text).map_err(|error| vec![error])?;
+        hook_form::lower(policy, &mut problems)
+    };
+    let Lowered { policy, rule_paths } = lowered;
+    let warnings = problems.finish()?;
+    Ok(Parsed {
+        policy,
+        warnings,
+        text: text.into(),
+        rule_paths,
+    })
+}
+
+fn first(errors: Vec<PolicyError>) -> PolicyError {
+    errors
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| PolicyError::whole("the policy cannot be used", "check it"))
+}
+
+fn neither_form() -> PolicyError {
+    PolicyError::whole(
+        "this is not a policy: it has neither `exec` or `connect` (native form) nor `bash` (hook form)",
+        "write {\"version\": \"2\", \"exec\": {…}, \"connect\": {…}}; `enforcer policy schema` shows all keys",
+    )
+}
+
+/// What tells the forms apart.
+#[derive(serde::Deserialize)]
+struct Top {
+    version: Option<serde_json::Value>,
+    exec: Option<IgnoredAny>,
+    connect: Option<IgnoredAny>,
+    bash: Option<IgnoredAny>,
+    file_paths: Option<IgnoredAny>,
+    agents: Option<IgnoredAny>,
+}
+
+impl Top {
+    fn is_native(&self) -> bool {
+        let two = self
+            .version
+            .as_ref()
+            .is_some_and(|version| version.as_str() == Some("2") || version.as_u64() == Some(2));
+        two || self.exec.is_some() || self.connect.is_some()
+    }
+
+    fn has_nothing(&self) -> bool {
+        self.bash.is_none() && self.file_paths.is_none() && self.agents.is_none()
+    }
+}
+
+/// Checks what is about the text alone: size, emptiness, JSON syntax, depth, keys that stand twice.
+fn well_formed(text: &str) -> Result<(), PolicyError> {
+    if text.len() > MAX_BYTES {
+        return Err(too_large(text.len() as u64));
+    }
+    if text.trim().is_empty() {
+        return Err(PolicyError::whole(
+            "the policy is empty",
+            "write a policy into it; `enforcer policy schema` shows the keys",
+        ));
+    }
+    if text.starts_with('\u{feff}') {
+        return Err(PolicyError::whole(
+            "the policy starts with a byte order mark",
+            "save the file as UTF-8 without one",
+        ));
+    }
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        let place = Place {
+            line: error.line(),
+            column: error.column(),
+            path: JsonPath::top(),
+        };
+        return Err(if error.is_eof() {
+            PolicyError {
+                place,
+                what: format!("the JSON ends too early ({})", plain(&error)),
+                mend: "the file may have been cut short: complete it".into(),
+            }
+        } else {
+            PolicyError {
+                place,
+                what: format!("this is not JSON: {}", plain(&error)),
+                mend: "correct the text there or just before".into(),
+            }
+        });
+    }
+    json_text::check(text)
+}
+
+/// The error for a policy larger than [`MAX_BYTES`].
+pub(crate) fn too_large(bytes: u64) -> PolicyError {
+    PolicyError::whole(
+        format!("the policy is too large ({bytes} bytes, at most {MAX_BYTES} are read)"),
+        "split it into policies for different agents, or write fewer, wider rules",
+    )
+}
+
+/// The message of a JSON error without its position.
+fn plain(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    match message.rfind(" at line ") {
+        Some(end) => message[..end].to_owned(),
+        None => message,
+    }
+}
+
+fn typed<T: DeserializeOwned>(text: &str) -> Result<T, PolicyError> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let object: Result<Object<T>, _> = serde_path_to_error::deserialize(&mut deserializer);
+    object.map(|object| object.0).map_err(|error| {
+        let path = JsonPath(
+            error
+                .path()
+                .iter()
+                .filter_map(|segment| match segment {
+                    Segment::Seq { index } => Some(Step::Index(*index)),
+                    Segment::Map { key } => Some(Step::Key(key.clone().into())),
+                    Segment::Enum { .. } | Segment::Unknown => None,
+                })
+                .collect(),
+        );
+        type_error(text, path, &plain(error.inner()))
+    })
+}
+
+/// Words serde's message anew: what, and how to mend it.
+fn type_error(text: &str, mut path: JsonPath, message: &str) -> PolicyError {
+    let (what, mend) = if let Some((key, known)) = named(message, "unknown field `") {
+        if path.last_key() != Some(key) {
+            path = path.key(key.to_owned());
+        }
+        (
+            format!("unknown key {}", quoted(key)),
+            unknown_key(key, &known),
+        )
+    } else if let Some((key, _)) = named(message, "missing field `") {
+        (
+            format!("the key {} is missing", quoted(key)),
+            "add it".to_owned(),
+        )
+    } else if let Some((word, known)) = named(message, "unknown variant `") {
+        let words: Vec<String> = known.iter().map(|word| quoted(word)).collect();
+        (
+            format!("{} is not known here", quoted(word)),
+            format!("write one of {}", words.join(", ")),
+        )
+    } else if let Some((found, wanted)) = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    {
+        (
+            format!("{found} cannot stand here"),
+            format!("write {}", in_words(wanted)),
+        )
+    } else {
+        (
+            message.to_owned(),
+            "correct it; `enforcer policy schema` shows what is allowed".to_owned(),
+        )
+    };
+    PolicyError {
+        place: json_text::locate(text, &path),
+        what,
+        mend,
+    }
+}
+
+/// Splits a message such as ``unknown field `name`, expected one of `a`, `b` `` into the name and the words.
+fn named<'m>(message: &'m str, prefix: &str) -> Option<(&'m str, Vec<&'m str>)> {
+    let rest = message.strip_prefix(prefix)?;
+    // The name comes from the file and can hold anything; the list after it cannot.
+    let (name, list) = match rest.rsplit_once("`, expected ") {
+        Some((name, list)) => (name, list),
+        None => (rest.strip_suffix('`').unwrap_or(rest), ""),
+    };
+    Some((name, list.split('`').skip(1).step_by(2).collect()))
+}
+
+fn unknown_key(key: &str, known: &[&str]) -> String {
+    const HOOK: [&str; 4] = ["bash", "file_paths", "web_tools", "tools"];
+    if known.contains(&"connect") && HOOK.contains(&key) {
+        return "the native form (`version` \"2\", `exec`, `connect`) and the hook form (`bash`, …) cannot be \
+                mixed: keep one"
+            .into();
+    }
+    let nearest = known
+        .iter()
+        .map(|candidate| (distance(key, candidate), *candidate))
+        .min();
+    match nearest {
+        Some((far, candidate)) if far <= 1 + candidate.len() / 3 => {
+            format!("did you mean {}?", quoted(candidate))
+        }
+        _ => format!("remove it; the keys known here are {}", known.join(", ")),
+    }
+}
+
+/// What serde says it expected, for people.
+fn in_words(wanted: &str) -> &str {
+    match wanted {
+        "a sequence" => "a list: […]",
+        "an object" => "an object: {…}",
+        "a boolean" => "true or false",
+        "u16" => "a number from 1 to 65535",
+        "u32" | "u64" => "a whole number, 1 or more",
+        "a string" | "string" => "a string: \"…\"",
+        other => other,
+    }
+}
+
+/// Edits (insert, delete, replace a byte) from one word to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to = to.as_bytes();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    // A longer key is not a slip of the pen; the bound keeps this short.
+    for (above, byte) in from.bytes().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = above + 1;
+        for (at, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(byte.to_ascii_lowercase() != *other);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(diagonal + 1).min(row[at] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

@@ -1,0 +1,29 @@
+//! The JSON Schemas of the two forms, generated from the types that read them.
+
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
+use super::hook_form::HookPolicy;
+use super::native::NativePolicy;
+
+/// The JSON Schema (2020-12) of the native form; what `policy schema` prints.
+pub fn native_schema() -> Value {
+    schema_of::<NativePolicy>()
+}
+
+/// The JSON Schema (2020-12) of the hook form.
+pub fn hook_schema() -> Value {
+    schema_of::<HookPolicy>()
+}
+
+fn schema_of<T: schemars::JsonSchema>() -> Value {
+    SchemaSettings::draft2020_12()
+        .for_deserialize()
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+}
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

@@ -5,4 +5,6 @@
 //! the composition roots (`run`, `doctor`).
 
 pub mod decide;
+pub mod launch;
 pub mod policy;
+pub mod seccomp;

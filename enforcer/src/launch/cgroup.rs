@@ -24,9 +24,14 @@ pub const PARENT: &str = "enforcer";
 /// Processes and threads an agent may have at a time, unless told otherwise.
 pub const DEFAULT_PIDS_MAX: u64 = 4096;
 
-const AS_ROOT: &str = "run as root, on a host (or in a container) where the cgroup v2 root is writable";
+const AS_ROOT: &str =
+    "run as root, on a host (or in a container) where the cgroup v2 root is writable";
 
-fn failed(path: &Path, step: &'static str, mend: &'static str) -> impl Fn(io::Error) -> LaunchError {
+fn failed(
+    path: &Path,
+    step: &'static str,
+    mend: &'static str,
+) -> impl Fn(io::Error) -> LaunchError {
     move |source| LaunchError::Cgroup {
         path: path.to_owned(),
         step,
@@ -61,7 +66,12 @@ pub(super) fn mount_points(mounts: &str, wanted: impl Fn(&str) -> bool) -> Vec<P
 /// `/proc/self/mounts` writes space, tab, newline and backslash as three octal digits (proc(5)).
 fn unescape(field: &str) -> String {
     let mut out = field.to_owned();
-    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+    for (escape, plain) in [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ] {
         out = out.replace(escape, plain);
     }
     out
@@ -187,7 +197,10 @@ impl AgentCgroup {
 
     /// The last part of the path.
     pub fn name(&self) -> &str {
-        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+        self.path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
     }
 
     /// The directory, opened (for `CLONE_INTO_CGROUP` and for attaching programs).
@@ -418,7 +431,10 @@ mod tests {
     fn the_usual_mount_comes_first() {
         assert_eq!(
             v2_mounts(HYBRID),
-            [Path::new("/sys/fs/cgroup/unified"), Path::new("/mnt/my groups")]
+            [
+                Path::new("/sys/fs/cgroup/unified"),
+                Path::new("/mnt/my groups")
+            ]
         );
         assert_eq!(
             v2_mounts("none /x cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0"),
@@ -432,7 +448,17 @@ mod tests {
         for good in ["a", "run-12.x_Y", &"a".repeat(64)] {
             assert!(valid_id(good), "{good}");
         }
-        for bad in ["", ".", "..", "-x", "a/b", "cgroup.procs", "a b", "é", &"a".repeat(65)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-x",
+            "a/b",
+            "cgroup.procs",
+            "a b",
+            "é",
+            &"a".repeat(65),
+        ] {
             assert!(!valid_id(bad), "{bad}");
         }
     }

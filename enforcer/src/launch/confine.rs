@@ -46,12 +46,17 @@ impl Confinement {
     ///
     /// # Errors
     /// When a path of `hide` or `read_only` is missing, or `hide` would cover the directory the agent works in.
-    pub fn plan(hide: &[PathBuf], read_only: &[PathBuf], directory: &Path) -> Result<Self, LaunchError> {
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|source| LaunchError::System {
-            call: "reading /proc/self/mounts",
-            source,
-            mend: "mount /proc",
-        })?;
+    pub fn plan(
+        hide: &[PathBuf],
+        read_only: &[PathBuf],
+        directory: &Path,
+    ) -> Result<Self, LaunchError> {
+        let mounts =
+            fs::read_to_string("/proc/self/mounts").map_err(|source| LaunchError::System {
+                call: "reading /proc/self/mounts",
+                source,
+                mend: "mount /proc",
+            })?;
         let mut operations = Vec::new();
         for path in READ_ONLY.iter().map(Path::new).filter(|path| path.exists()) {
             operations.push(Operation::ReadOnly(c_path(path)?));
@@ -65,7 +70,8 @@ impl Confinement {
             if directory.starts_with(&path) {
                 return Err(LaunchError::Confine {
                     path,
-                    reason: "it must be hidden from an agent with uid 0, and the agent works in it".to_owned(),
+                    reason: "it must be hidden from an agent with uid 0, and the agent works in it"
+                        .to_owned(),
                     mend: "start from another directory, or keep the audit trail elsewhere (--audit)",
                 });
             }
@@ -123,7 +129,13 @@ impl Operation {
             }
             Self::CoverDirectory(path) => {
                 let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-                mount(c"none", path, Some(c"tmpfs"), flags, Some(c"size=4k,mode=0555"))
+                mount(
+                    c"none",
+                    path,
+                    Some(c"tmpfs"),
+                    flags,
+                    Some(c"size=4k,mode=0555"),
+                )
             }
             Self::CoverFile(path) => mount(c"/dev/null", path, None, libc::MS_BIND, None),
         }
@@ -137,7 +149,8 @@ fn mount(
     flags: libc::c_ulong,
     data: Option<&std::ffi::CStr>,
 ) -> Result<(), i32> {
-    let pointer = |text: Option<&std::ffi::CStr>| text.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
+    let pointer =
+        |text: Option<&std::ffi::CStr>| text.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
     // SAFETY: every pointer is null or a NUL-terminated string that outlives the call.
     checked(unsafe {
         libc::mount(
@@ -220,7 +233,9 @@ mod tests {
 
     #[test]
     fn only_outermost_paths_are_covered() {
-        let paths = ["/a/b", "/a", "/a-b", "/a/b/c", "/c/d", "/a"].map(PathBuf::from).to_vec();
+        let paths = ["/a/b", "/a", "/a-b", "/a/b/c", "/c/d", "/a"]
+            .map(PathBuf::from)
+            .to_vec();
         assert_eq!(outermost(paths), ["/a", "/a-b", "/c/d"].map(PathBuf::from));
     }
 

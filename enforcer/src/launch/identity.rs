@@ -12,7 +12,14 @@ pub const OWN_VARIABLES: &str = "ENFORCER_";
 
 /// Groups whose members can become root without any capability, by the door of a service or a device.
 const ROOT_LIKE_GROUPS: [&str; 8] = [
-    "docker", "podman", "lxd", "incus-admin", "libvirt", "disk", "kmem", "kvm",
+    "docker",
+    "podman",
+    "lxd",
+    "incus-admin",
+    "libvirt",
+    "disk",
+    "kmem",
+    "kvm",
 ];
 
 /// Where the identity was found.
@@ -113,18 +120,31 @@ impl Identity {
     pub fn current() -> Result<Self, LaunchError> {
         let (uid, gid) = (Uid::effective(), Gid::effective());
         let mut groups: Vec<u32> = getgroups()
-            .map_err(LaunchError::system("getgroups", "check the system's limits"))?
+            .map_err(LaunchError::system(
+                "getgroups",
+                "check the system's limits",
+            ))?
             .into_iter()
             .map(Gid::as_raw)
             .collect();
         groups.sort_unstable();
         let entry = User::from_uid(uid).ok().flatten();
-        Ok(Self::new(uid.as_raw(), gid.as_raw(), groups, entry, Origin::Current))
+        Ok(Self::new(
+            uid.as_raw(),
+            gid.as_raw(),
+            groups,
+            entry,
+            Origin::Current,
+        ))
     }
 
     fn of_user(user: &str, gid: Option<u32>, origin: Origin) -> Result<Self, LaunchError> {
         let lookup = |errno: nix::errno::Errno| {
-            bad(user, origin, format!("the user database cannot be read: {errno}"))
+            bad(
+                user,
+                origin,
+                format!("the user database cannot be read: {errno}"),
+            )
         };
         // A name goes before a number, as in chown(1): a user may be called `1000`.
         let named = User::from_name(user).map_err(lookup)?;
@@ -151,7 +171,13 @@ impl Identity {
             .collect();
         groups.sort_unstable();
         groups.dedup();
-        Ok(Self::new(entry.uid.as_raw(), gid, groups, Some(entry), origin))
+        Ok(Self::new(
+            entry.uid.as_raw(),
+            gid,
+            groups,
+            Some(entry),
+            origin,
+        ))
     }
 
     fn new(uid: u32, gid: u32, groups: Vec<u32>, entry: Option<User>, origin: Origin) -> Self {
@@ -165,7 +191,11 @@ impl Identity {
             groups,
             name,
             home,
-            shell: if shell.as_os_str().is_empty() { PathBuf::from("/bin/sh") } else { shell },
+            shell: if shell.as_os_str().is_empty() {
+                PathBuf::from("/bin/sh")
+            } else {
+                shell
+            },
             origin,
         }
     }
@@ -197,7 +227,8 @@ impl Identity {
             };
             if *group == 0 && !self.is_root() {
                 found.push(
-                    "the agent is in group 0, which can read and change files of root's group".to_owned(),
+                    "the agent is in group 0, which can read and change files of root's group"
+                        .to_owned(),
                 );
             } else if ROOT_LIKE_GROUPS.contains(&entry.name.as_str()) {
                 found.push(format!(
@@ -222,7 +253,11 @@ impl Identity {
         let changed = self.uid != current.as_raw();
         variables
             .into_iter()
-            .filter(|(name, _)| !name.as_encoded_bytes().starts_with(OWN_VARIABLES.as_bytes()))
+            .filter(|(name, _)| {
+                !name
+                    .as_encoded_bytes()
+                    .starts_with(OWN_VARIABLES.as_bytes())
+            })
             .map(|(name, value)| {
                 let Some(caller) = caller.as_ref().filter(|_| changed) else {
                     return (name, value);
@@ -256,9 +291,17 @@ fn bad(user: &str, origin: Origin, reason: String) -> LaunchError {
 fn number(text: &str, origin: Origin) -> Result<u32, LaunchError> {
     match text.parse::<u32>() {
         // -1 means "leave it" to setresuid(2): the agent would stay root.
-        Ok(u32::MAX) => Err(bad(text, origin, "this number stands for no user".to_owned())),
+        Ok(u32::MAX) => Err(bad(
+            text,
+            origin,
+            "this number stands for no user".to_owned(),
+        )),
         Ok(id) => Ok(id),
-        Err(_) => Err(bad(text, origin, "this is not a user or group number".to_owned())),
+        Err(_) => Err(bad(
+            text,
+            origin,
+            "this is not a user or group number".to_owned(),
+        )),
     }
 }
 

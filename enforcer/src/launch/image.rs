@@ -129,7 +129,11 @@ impl<'a> Image<'a> {
         }
     }
 
-    fn prepare_and_exec(&self, go: RawFd, status: RawFd) -> Result<std::convert::Infallible, Failure> {
+    fn prepare_and_exec(
+        &self,
+        go: RawFd,
+        status: RawFd,
+    ) -> Result<std::convert::Infallible, Failure> {
         let failed = |step| {
             move |errno| Failure {
                 step,
@@ -180,7 +184,11 @@ fn c_string(word: &OsStr, what: impl Fn() -> String) -> Result<CString, LaunchEr
 
 /// Closes everything above 2 but two descriptors that are closed on exec.
 fn close_all_but(one: RawFd, other: RawFd) -> Result<(), i32> {
-    let (low, high) = if one < other { (one, other) } else { (other, one) };
+    let (low, high) = if one < other {
+        (one, other)
+    } else {
+        (other, one)
+    };
     for (from, to) in [(3, low - 1), (low + 1, high - 1), (high + 1, RawFd::MAX)] {
         if from > to {
             continue;

@@ -104,7 +104,8 @@ fn clear_capabilities(all: bool) -> Result<(), i32> {
     }; 2];
     if !all {
         // SAFETY: header and the two words of version 3 are valid for the call's writes.
-        let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, words.as_mut_ptr()) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_capget, &raw mut header, words.as_mut_ptr()) };
         checked(result)?;
         for word in &mut words {
             word.effective = 0;

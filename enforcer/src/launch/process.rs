@@ -122,8 +122,14 @@ pub fn spawn(plan: &SpawnPlan<'_>) -> Result<Pending, LaunchError> {
         "run as root, and check the limits of processes (ulimit -u, pids.max)",
     ))?;
     let process = match cloned {
-        Cloned::Parent { process, inside: true } => process,
-        Cloned::Parent { process, inside: false } => {
+        Cloned::Parent {
+            process,
+            inside: true,
+        } => process,
+        Cloned::Parent {
+            process,
+            inside: false,
+        } => {
             if let Err(error) = plan.cgroup.add(process.pid) {
                 process.end();
                 return Err(error);
@@ -139,7 +145,10 @@ pub fn spawn(plan: &SpawnPlan<'_>) -> Result<Pending, LaunchError> {
         program: plan.program.clone(),
         directory: plan.directory.clone(),
         user: plan.identity.display_name(),
-        confined: plan.confinement.map(Confinement::descriptions).unwrap_or_default(),
+        confined: plan
+            .confinement
+            .map(Confinement::descriptions)
+            .unwrap_or_default(),
     })
 }
 
@@ -206,7 +215,9 @@ impl Pending {
     /// The process, as this process's pid namespace numbers it.
     pub fn pid(&self) -> Pid {
         // Present until `go`, which consumes self.
-        self.process.as_ref().map_or(Pid::from_raw(0), |process| process.pid)
+        self.process
+            .as_ref()
+            .map_or(Pid::from_raw(0), |process| process.pid)
     }
 
     /// Lets the process give up its privileges and start its program; gives it the terminal's foreground.
@@ -310,7 +321,9 @@ impl Drop for Pending {
 fn exec_mend(errno: i32) -> &'static str {
     match errno {
         libc::ENOENT => "its interpreter (the #! line, or the ELF loader) is missing: install it",
-        libc::ENOEXEC => "it is no program of this machine; a script needs a first line such as #!/bin/sh",
+        libc::ENOEXEC => {
+            "it is no program of this machine; a script needs a first line such as #!/bin/sh"
+        }
         libc::E2BIG => "the arguments and the environment are too long: shorten them",
         libc::EPERM => "a security policy of the host, or our own, refuses it: see the audit trail",
         _ => "give the agent's user the right to execute it and its interpreter",
@@ -416,7 +429,11 @@ impl Child {
 
     fn send(&self, signal: Signal) {
         let pid = self.process.pid;
-        let target = if self.own_group { Pid::from_raw(-pid.as_raw()) } else { pid };
+        let target = if self.own_group {
+            Pid::from_raw(-pid.as_raw())
+        } else {
+            pid
+        };
         // It may be gone, or have become what we may not signal: neither needs an answer.
         let _ = kill(target, signal);
     }

@@ -52,7 +52,11 @@ fn search(command: &OsStr, path: Option<&OsStr>, directory: &Path) -> Result<Pat
     }
     let default = OsString::from(DEFAULT_PATH);
     let mut refused = None;
-    for place in path.unwrap_or(&default).as_bytes().split(|byte| *byte == b':') {
+    for place in path
+        .unwrap_or(&default)
+        .as_bytes()
+        .split(|byte| *byte == b':')
+    {
         // An empty part of PATH is the working directory.
         let candidate = if place.is_empty() {
             Path::new(".").join(command)
@@ -75,7 +79,9 @@ fn search(command: &OsStr, path: Option<&OsStr>, directory: &Path) -> Result<Pat
 fn not_executable(path: PathBuf, source: io::Error) -> LaunchError {
     let mend = match source.raw_os_error() {
         Some(libc::EISDIR) => "it is a directory: name a program",
-        _ => "give the agent's user the right to execute it (chmod +x), and to enter its directories",
+        _ => {
+            "give the agent's user the right to execute it (chmod +x), and to enter its directories"
+        }
     };
     LaunchError::NotExecutable { path, source, mend }
 }
@@ -122,7 +128,11 @@ fn access(path: &Path, mode: libc::c_int) -> io::Result<()> {
             libc::AT_EACCESS,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno())) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(errno()))
+    }
 }
 
 #[cfg(test)]

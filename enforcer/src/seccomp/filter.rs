@@ -211,7 +211,8 @@ mod tests {
     fn every_rule_says_why_and_its_values_ascend() {
         for rule in RULES {
             assert!(!rule.syscalls.is_empty() && rule.why.len() > 20, "{rule:?}");
-            if let Test::OneOf { values, argument } | Test::NoneOf { values, argument } = rule.test {
+            if let Test::OneOf { values, argument } | Test::NoneOf { values, argument } = rule.test
+            {
                 assert!(argument < 6 && !values.is_empty(), "{rule:?}");
             }
             if let Test::NoneOf { values, .. } = rule.test {

@@ -9,3 +9,6 @@ pub mod decide;
 pub mod kernel;
 pub mod policy;
 pub mod policy_file;
+pub mod launch;
+pub mod policy;
+pub mod seccomp;

@@ -1,0 +1,28 @@
+//! Making the agent's process: its cgroup, its user, its terminal, and the way from fork to its program.
+//!
+//! The order is the point. [`spawn`] makes a process that is in the agent's cgroup from its first instruction
+//! and waits; the caller puts the policy in force for it; [`Pending::go`] lets it give up every privilege and
+//! start the program. What dies on the way leaves nothing running.
+//!
+//! Nothing here has an event loop: [`Child::pidfd`] and [`Signals::fd`] are for the caller's `poll`, and there
+//! is one function for each event.
+
+mod cgroup;
+mod confine;
+mod error;
+mod identity;
+mod image;
+mod privilege;
+mod process;
+mod program;
+mod signals;
+mod terminal;
+
+pub use cgroup::{AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v2_mounts};
+pub use confine::Confinement;
+pub use error::LaunchError;
+pub use identity::{Identity, Origin};
+pub use process::{Child, ExitStatus, Pending, SpawnPlan, current_directory, spawn};
+pub use program::find_program;
+pub use signals::{Received, Signals};
+pub use terminal::Terminal;

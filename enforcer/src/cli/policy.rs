@@ -53,8 +53,8 @@ pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
     };
     match written {
         Ok(status) => Ok(ExitCode::from(status)),
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        // The reader has seen enough (`| head`); not success, because the check may not have been told whole.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::FAILURE),
         Err(error) => Err(error).context("the output cannot be written"),
     }
 }

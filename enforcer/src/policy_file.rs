@@ -114,7 +114,7 @@ fn lines(path: &str, errors: &[PolicyError]) -> String {
 ///
 /// `agent_uid` is the user that the agent will run as. With it, a file is refused that this user could write,
 /// or whose directories would let them put another in its place; root can write everything, so for uid 0 only
-/// what *other* users could write is refused. Without it (`policy check`) nothing is asked about owners.
+/// what other users could write is refused. Without it (`policy check`) nothing is asked about owners.
 ///
 /// # Errors
 ///
@@ -139,7 +139,7 @@ pub fn load(path: &Path, agent_uid: Option<u32>) -> Result<LoadedPolicy, PolicyF
         Some(uid) => {
             let (directories, resolved) = way_to(path).map_err(unreadable)?;
             for directory in &directories {
-                refuse_replaceable(&name, directory, uid, &unreadable)?;
+                refuse_replaceable(&name, path, directory, uid, &unreadable)?;
             }
             open(&resolved)
         }
@@ -261,6 +261,7 @@ fn refuse_writable(
 
 fn refuse_replaceable(
     name: &str,
+    file: &Path,
     directory: &Path,
     uid: u32,
     unreadable: &dyn Fn(io::Error) -> PolicyFileError,
@@ -270,14 +271,19 @@ fn refuse_replaceable(
     if metadata.mode() & STICKY != 0 && !owned {
         return Ok(());
     }
+    // Root as the agent needs no group bits; that others could choose its policy still matters.
+    if uid == 0 && metadata.mode() & 0o002 == 0 {
+        return Ok(());
+    }
     let Some(how) = writable(&metadata, uid) else {
         return Ok(());
     };
+    let install = install_command(file);
     let mend = if owned {
-        "put the policy into a directory of root's, such as /etc/enforcer".to_owned()
+        format!("run: {install}; and name that file")
     } else {
         format!(
-            "run: chmod go-w {}; or put the policy into /etc/enforcer",
+            "run: chmod go-w {}; or: {install}; and name that file",
             shell_word(directory)
         )
     };
@@ -287,6 +293,17 @@ fn refuse_replaceable(
         how,
         mend,
     })
+}
+
+/// The command that puts a copy where only root writes.
+fn install_command(file: &Path) -> String {
+    let base = file.file_name().map_or(file, Path::new);
+    let copy = Path::new("/etc/enforcer").join(base);
+    format!(
+        "install -D -m 644 {} {}",
+        shell_word(file),
+        shell_word(&copy)
+    )
 }
 
 fn shell_word(path: &Path) -> String {

@@ -113,10 +113,22 @@ fn a_directory_in_which_the_agent_could_replace_the_file_is_refused() {
     let agent = give_to_agent(&outer);
     let said = refusal(&path, Some(agent));
     assert!(said.contains("belongs to the agent's user"), "{said}");
-    assert!(
-        said.contains("put the policy into a directory of root's"),
-        "{said}"
+    let install = format!(
+        "run: install -D -m 644 {} /etc/enforcer/p.json",
+        path.display()
     );
+    assert!(said.contains(&install), "{said}");
+}
+
+#[test]
+fn root_as_the_agent_is_not_kept_from_its_own_groups_directory() {
+    let dir = directory();
+    let path = file(dir.path(), "p.json", POLICY);
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o775)).unwrap();
+    assert!(load(&path, Some(0)).is_ok());
+    assert!(refusal(&path, Some(STRANGER)).contains("can be written by its group (mode 775)"));
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+    assert!(refusal(&path, Some(0)).contains("can be written by everyone (mode 777)"));
 }
 
 #[test]

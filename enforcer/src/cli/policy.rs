@@ -47,15 +47,15 @@ pub type Prove<'a> = &'a dyn Fn(&Parsed) -> Vec<PolicyError>;
 /// When the output cannot be written.
 pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    match &args.command {
-        PolicyCommand::Check { file, json } => check(file, *json, prove, &mut out, &mut err)
-            .map(ExitCode::from)
-            .context("the result of the check cannot be written"),
-        PolicyCommand::Schema => {
-            writeln!(out, "{:#}", schema::native_schema())
-                .context("the schema cannot be written")?;
-            Ok(ExitCode::SUCCESS)
-        }
+    let written = match &args.command {
+        PolicyCommand::Check { file, json } => check(file, *json, prove, &mut out, &mut err),
+        PolicyCommand::Schema => writeln!(out, "{:#}", schema::native_schema()).map(|()| 0),
+    };
+    match written {
+        Ok(status) => Ok(ExitCode::from(status)),
+        // The reader has seen enough (`| head`); not success, because the check may not have been told whole.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::FAILURE),
+        Err(error) => Err(error).context("the output cannot be written"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The native form as it is written: serde types, one for each object of the file.
 //!
 //! The comments on the fields are the policy reference: the JSON Schema carries them as descriptions. What
-//! the types cannot say is checked in [`super::lower`], which turns them into the model.
+//! the types cannot say is checked when they are turned into the model.
 
 use std::collections::BTreeMap;
 

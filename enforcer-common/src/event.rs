@@ -129,3 +129,13 @@ pub struct ConnectTail {
 const _: () = assert!(size_of::<Header>() == 72);
 const _: () = assert!(size_of::<ExecTail>() == 16);
 const _: () = assert!(size_of::<ConnectTail>() == 32);
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: each is `repr(C)`, made of integers only, and has no padding (sizes asserted above).
+    unsafe impl aya::Pod for super::Header {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ExecTail {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ConnectTail {}
+}

@@ -7,8 +7,7 @@
 pub mod cli;
 pub mod decide;
 pub mod kernel;
-pub mod policy;
-pub mod policy_file;
 pub mod launch;
 pub mod policy;
+pub mod policy_file;
 pub mod seccomp;

@@ -1,1 +1,214 @@
-//! Attaching.
+//! Attaching programs, and pinning the links so that they outlive us.
+
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{
+        BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Lsm, ProgramError,
+        links::FdLink,
+    },
+};
+
+use super::{
+    KernelError,
+    object::{CORE, Hook, LSM, ProgramSpec, chain, load_program},
+};
+
+/// A link of one of our programs.
+#[derive(Debug)]
+pub struct NamedLink {
+    /// The program.
+    pub program: &'static str,
+    /// The link; dropping it detaches, unless it is pinned.
+    pub link: FdLink,
+}
+
+fn refused(spec: ProgramSpec, error: &ProgramError) -> KernelError {
+    KernelError::Program {
+        program: spec.name,
+        reason: chain(error),
+    }
+}
+
+/// Loads and attaches the programs that see the whole system. LSM programs are attached where the kernel loads
+/// them and `lsm` asks for it; the names of those in force come back with the links.
+///
+/// # Errors
+///
+/// The kernel refuses a program that enforcement needs.
+pub fn system_wide(ebpf: &mut Ebpf, types: &Btf, lsm: bool) -> Result<Vec<NamedLink>, KernelError> {
+    let mut links = Vec::new();
+    // The exec hook comes last: marks are inherited before anything is judged by them.
+    for spec in CORE.iter().rev().copied() {
+        load_program(ebpf, spec, types)?;
+        if matches!(spec.hook, Hook::Tracepoint(_)) {
+            links.push(attach(ebpf, spec)?);
+        }
+    }
+    if lsm {
+        for spec in LSM {
+            // Found out by trying: the list in securityfs names BPF on kernels that refuse it.
+            if load_program(ebpf, spec, types).is_ok() {
+                links.push(attach(ebpf, spec)?);
+            }
+        }
+    }
+    Ok(links)
+}
+
+fn attach(ebpf: &mut Ebpf, spec: ProgramSpec) -> Result<NamedLink, KernelError> {
+    let program = ebpf
+        .program_mut(spec.name)
+        .ok_or_else(|| KernelError::map("programs", spec.name))?;
+    let fail = |error: ProgramError| refused(spec, &error);
+    let link = match spec.hook {
+        Hook::Tracepoint(_) => {
+            let program = <&mut BtfTracePoint>::try_from(program).map_err(fail)?;
+            let id = program.attach().map_err(fail)?;
+            FdLink::from(program.take_link(id).map_err(fail)?)
+        }
+        _ => {
+            let program = <&mut Lsm>::try_from(program).map_err(fail)?;
+            let id = program.attach().map_err(fail)?;
+            FdLink::from(program.take_link(id).map_err(fail)?)
+        }
+    };
+    Ok(NamedLink {
+        program: spec.name,
+        link,
+    })
+}
+
+/// Attaches the loaded socket programs to a cgroup.
+///
+/// # Errors
+///
+/// The kernel refuses one.
+pub fn to_cgroup(ebpf: &mut Ebpf, cgroup: impl AsFd) -> Result<Vec<NamedLink>, KernelError> {
+    let cgroup = cgroup.as_fd();
+    let mut links = Vec::new();
+    for spec in CORE {
+        let fail = |error: ProgramError| refused(spec, &error);
+        let program = ebpf
+            .program_mut(spec.name)
+            .ok_or_else(|| KernelError::map("programs", spec.name))?;
+        // Several may sit on one cgroup; each can only refuse.
+        let mode = CgroupAttachMode::AllowMultiple;
+        let link = match spec.hook {
+            Hook::SocketAddress => {
+                let program = <&mut CgroupSockAddr>::try_from(program).map_err(fail)?;
+                let id = program.attach(cgroup, mode).map_err(fail)?;
+                FdLink::try_from(program.take_link(id).map_err(fail)?)
+            }
+            Hook::SocketCreate => {
+                let program = <&mut CgroupSock>::try_from(program).map_err(fail)?;
+                let id = program.attach(cgroup, mode).map_err(fail)?;
+                FdLink::try_from(program.take_link(id).map_err(fail)?)
+            }
+            Hook::Tracepoint(_) | Hook::Lsm(_) => continue,
+        };
+        let link = link.map_err(|error| KernelError::Program {
+            program: spec.name,
+            reason: chain(&error),
+        })?;
+        links.push(NamedLink {
+            program: spec.name,
+            link,
+        });
+    }
+    Ok(links)
+}
+
+/// The directory of one instance's pins. Removing it detaches everything.
+#[derive(Clone, Debug)]
+pub struct PinDir(PathBuf);
+
+/// Where instances pin, below the BPF file system.
+pub const PIN_ROOT: &str = "/sys/fs/bpf/enforcer";
+
+impl PinDir {
+    /// The directory of instance `id`.
+    pub fn of(id: &str) -> Self {
+        Self(Path::new(PIN_ROOT).join(id))
+    }
+
+    /// Makes the directory.
+    ///
+    /// # Errors
+    ///
+    /// It exists already, or there is no BPF file system.
+    pub fn create(&self) -> Result<(), KernelError> {
+        let fail = |error| KernelError::Pin {
+            path: self.0.clone(),
+            error,
+        };
+        match fs::create_dir(PIN_ROOT) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(error)),
+            _ => {}
+        }
+        fs::create_dir(&self.0).map_err(fail)
+    }
+
+    /// The path of a pin.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Whether it is there.
+    pub fn exists(&self) -> bool {
+        self.0.is_dir()
+    }
+
+    /// Pins links; they stay in force when we are gone.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a pin.
+    pub fn pin(&self, links: Vec<NamedLink>) -> Result<(), KernelError> {
+        for NamedLink { program, link } in links {
+            let path = self.0.join(program);
+            // The pinned link keeps the program attached; our own descriptor is not needed.
+            link.pin(&path).map_err(|error| KernelError::Pin {
+                path,
+                error: io::Error::other(chain(&error)),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes all pins away.
+    ///
+    /// # Errors
+    ///
+    /// A pin cannot be removed.
+    pub fn remove(&self) -> Result<(), KernelError> {
+        let fail = |error| KernelError::Pin {
+            path: self.0.clone(),
+            error,
+        };
+        if !self.exists() {
+            return Ok(());
+        }
+        fs::remove_dir_all(&self.0).map_err(fail)?;
+        // The last instance takes the common directory with it.
+        let _ = fs::remove_dir(PIN_ROOT);
+        Ok(())
+    }
+
+    /// The instances that have pins.
+    pub fn existing() -> Vec<String> {
+        let Ok(entries) = fs::read_dir(PIN_ROOT) else {
+            return Vec::new();
+        };
+        let mut ids: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+}

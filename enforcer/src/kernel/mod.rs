@@ -6,6 +6,9 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 pub mod attach;
+pub mod events;
+pub mod instance;
+pub mod lower;
 pub mod offsets;
 pub mod object;
 

@@ -1,0 +1,175 @@
+//! The ring buffer, read: bytes become [`Event`]s.
+
+use std::{
+    net::Ipv6Addr,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+    ptr,
+};
+
+use aya::maps::{Array, Map, MapData, RingBuf};
+use enforcer_common::{
+    event::{ConnectTail, ExecTail, Header, KIND_CONNECT, KIND_ESCAPE, KIND_EXEC, KIND_SOCKET},
+    rule::SlotState,
+};
+
+use super::KernelError;
+
+/// One event of the kernel programs.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What all events have.
+    pub header: Header,
+    /// What it is about.
+    pub body: Body,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// An exec.
+    Exec(ExecFacts),
+    /// A connect, or a datagram to an address.
+    Connect(SocketFacts),
+    /// A socket that a host rule cannot judge.
+    Socket(SocketFacts),
+    /// A task that left its agent's cgroup.
+    Escape,
+}
+
+/// The facts of an exec.
+#[derive(Clone, Debug)]
+pub struct ExecFacts {
+    /// The program as rules see it, then for each argument a NUL and the argument. May be cut.
+    pub text: Vec<u8>,
+    /// The path as given to the kernel. May be cut.
+    pub path: Vec<u8>,
+    /// The executable's own name in its directory.
+    pub name: Vec<u8>,
+    /// Size of the argument area, bytes.
+    pub argv_bytes: u32,
+}
+
+/// The facts of a connect or a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketFacts {
+    /// Address as judged; IPv4 in its mapped form.
+    pub address: Ipv6Addr,
+    /// Port.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: u32,
+    /// Address family of the socket.
+    pub family: u32,
+    /// Type of the socket.
+    pub socket_type: u32,
+}
+
+/// Reads a plain structure off the front of `bytes`.
+fn take<T: aya::Pod>(bytes: &mut &[u8]) -> Option<T> {
+    let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
+    *bytes = rest;
+    // SAFETY: `T` is plain data of exactly this many bytes; no alignment is assumed.
+    Some(unsafe { ptr::read_unaligned(head.as_ptr().cast::<T>()) })
+}
+
+impl Event {
+    /// Parses the bytes of one ring buffer record; `None` if they are not what the programs write.
+    pub fn parse(mut bytes: &[u8]) -> Option<Self> {
+        let rest = &mut bytes;
+        let header: Header = take(rest)?;
+        let body = match header.kind {
+            KIND_EXEC => {
+                let tail: ExecTail = take(rest)?;
+                let mut piece = |len: u32| {
+                    let (head, left) = rest.split_at_checked(len as usize)?;
+                    *rest = left;
+                    Some(head.to_vec())
+                };
+                Body::Exec(ExecFacts {
+                    text: piece(tail.text_len)?,
+                    path: piece(tail.path_len)?,
+                    name: piece(tail.name_len)?,
+                    argv_bytes: tail.argv_bytes,
+                })
+            }
+            KIND_CONNECT | KIND_SOCKET => {
+                let tail: ConnectTail = take(rest)?;
+                let facts = SocketFacts {
+                    address: tail.address.into(),
+                    port: u16::try_from(tail.port).ok()?,
+                    protocol: tail.protocol,
+                    family: tail.family,
+                    socket_type: tail.socket_type,
+                };
+                if header.kind == KIND_CONNECT {
+                    Body::Connect(facts)
+                } else {
+                    Body::Socket(facts)
+                }
+            }
+            KIND_ESCAPE => Body::Escape,
+            _ => return None,
+        };
+        Some(Self { header, body })
+    }
+}
+
+/// The events and counters of an instance.
+pub struct Feed {
+    ring: RingBuf<MapData>,
+    slots: Array<MapData, SlotState>,
+}
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Feed").finish_non_exhaustive()
+    }
+}
+
+impl Feed {
+    /// A feed over an instance's maps.
+    ///
+    /// # Errors
+    ///
+    /// The maps cannot be mapped into memory.
+    pub fn new(ring: Map, slots: Map) -> Result<Self, KernelError> {
+        Ok(Self {
+            ring: RingBuf::try_from(ring).map_err(|error| KernelError::map("EVENTS", error))?,
+            slots: Array::try_from(slots).map_err(|error| KernelError::map("SLOTS", error))?,
+        })
+    }
+
+    /// The feed of an instance whose maps are pinned in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// The pins are missing or of another kind.
+    pub fn from_pins(directory: &Path) -> Result<Self, KernelError> {
+        let open = |name: &'static str| {
+            MapData::from_pin(directory.join(name)).map_err(|error| KernelError::map(name, error))
+        };
+        Self::new(Map::RingBuf(open("EVENTS")?), Map::Array(open("SLOTS")?))
+    }
+
+    /// Readable when there are events.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    /// The next event. `Some(None)` is a record that could not be parsed.
+    pub fn next(&mut self) -> Option<Option<Event>> {
+        self.ring.next().map(|record| Event::parse(&record))
+    }
+
+    /// The counters of a slot.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to show them.
+    pub fn counters(&self, slot: u32) -> Result<SlotState, KernelError> {
+        self.slots
+            .get(&slot, 0)
+            .map_err(|error| KernelError::map("SLOTS", error))
+    }
+}

@@ -1,0 +1,137 @@
+//! One loaded instance of the kernel programs: its slots, its links, its events.
+
+use std::os::fd::AsFd;
+
+use aya::{Btf, Ebpf};
+use enforcer_common::load::Settings;
+
+use super::{
+    KernelError,
+    attach::{self, NamedLink, PinDir},
+    events::Feed,
+    lower::{self, Need},
+    object::{self, Sizes},
+    offsets,
+};
+use crate::policy::compile::Tables;
+
+/// Bytes of the event ring: some twenty thousand execs of ordinary length.
+pub const RING_BYTES: u32 = 4 << 20;
+
+/// What an instance is made of.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The policy of each slot.
+    pub slots: Vec<&'a Tables>,
+    /// Depth of the agents' cgroups below the root of the v2 hierarchy.
+    pub agent_level: u32,
+    /// Inode number of the mount namespace in which trusted directories are trusted; 0: no check.
+    pub mount_namespace: u32,
+    /// Whether to attach LSM programs where the kernel loads them.
+    pub lsm: bool,
+}
+
+/// The loaded programs and maps.
+#[derive(Debug)]
+pub struct Instance {
+    ebpf: Ebpf,
+    links: Vec<NamedLink>,
+    lsm: Vec<&'static str>,
+}
+
+impl Instance {
+    /// Loads everything, fills the tables, and attaches the programs that see the whole system. No cgroup is
+    /// governed yet.
+    ///
+    /// # Errors
+    ///
+    /// The kernel lacks something, or refuses something.
+    pub fn load(plan: &Plan<'_>) -> Result<Self, KernelError> {
+        let offsets = offsets::running_kernel()?;
+        let types: Btf = object::kernel_types()?;
+        let need = plan
+            .slots
+            .iter()
+            .fold(Need::default(), |sum, tables| sum.and(Need::of(tables)));
+        let settings = Settings {
+            agent_level: plan.agent_level,
+            sole_slot: 0,
+            mount_namespace: plan.mount_namespace,
+            ..Settings::ZERO
+        };
+        let sizes = Sizes {
+            slots: u32::try_from(plan.slots.len()).unwrap_or(u32::MAX),
+            segments: need.segments,
+            heads: need.heads,
+            connects: need.connects,
+            ring_bytes: RING_BYTES,
+        };
+        let mut ebpf = object::load(&offsets, &settings, sizes, &types)?;
+        let mut first_segment = 0;
+        for (slot, tables) in (0..).zip(&plan.slots) {
+            lower::fill(&mut ebpf, slot, first_segment, tables)?;
+            first_segment += Need::of(tables).segments;
+        }
+        let links = attach::system_wide(&mut ebpf, &types, plan.lsm)?;
+        let lsm = object::LSM
+            .iter()
+            .map(|spec| spec.name)
+            .filter(|name| links.iter().any(|link| link.program == *name))
+            .collect();
+        Ok(Self { ebpf, links, lsm })
+    }
+
+    /// Names of the LSM programs in force.
+    pub fn lsm(&self) -> &[&'static str] {
+        &self.lsm
+    }
+
+    /// Governs a cgroup and everything below it by the policy of `slot`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the entry or a link.
+    pub fn govern(
+        &mut self,
+        cgroup: impl AsFd,
+        id: u64,
+        slot: u32,
+    ) -> Result<Vec<NamedLink>, KernelError> {
+        let links = attach::to_cgroup(&mut self.ebpf, cgroup)?;
+        lower::set_agent(&mut self.ebpf, id, slot)?;
+        Ok(links)
+    }
+
+    /// Lets `pid` make one exec in `slot` that the policy does not decide: the operator's command.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the entry.
+    pub fn set_operator(&mut self, slot: u32, pid: u32) -> Result<(), KernelError> {
+        lower::set_operator(&mut self.ebpf, slot, pid)
+    }
+
+    /// Pins all links and the maps that a later process reads, and gives the events.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a pin. What was pinned stays for the caller to remove.
+    pub fn pin(mut self, pins: &PinDir, links: Vec<NamedLink>) -> Result<Feed, KernelError> {
+        for name in ["EVENTS", "SLOTS"] {
+            let map = self
+                .ebpf
+                .map_mut(name)
+                .ok_or_else(|| KernelError::map("pins", name))?;
+            map.pin(pins.join(name))
+                .map_err(|error| KernelError::map("pins", format!("{name}: {error}")))?;
+        }
+        pins.pin(self.links)?;
+        pins.pin(links)?;
+        let mut take = |name: &'static str| {
+            self.ebpf
+                .take_map(name)
+                .ok_or_else(|| KernelError::map("pins", name))
+        };
+        Feed::new(take("EVENTS")?, take("SLOTS")?)
+    }
+}

@@ -1,0 +1,143 @@
+//! Compiled tables into the maps of a slot.
+
+use std::borrow::Borrow;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key},
+};
+use enforcer_common::{
+    rule::{CONNECT_KEY_BITS, ConnectKey, ConnectValue, Head, HeadKey, PolicyHeader, SlotState},
+    table::Segment,
+};
+
+use super::KernelError;
+use crate::policy::compile::Tables;
+
+/// Takes a map out of the object by its name and type.
+macro_rules! map_mut {
+    ($ebpf:expr, $name:literal, $type:ident<$($arg:ty),*>) => {
+        $type::<&mut MapData, $($arg),*>::try_from(
+            $ebpf
+                .map_mut($name)
+                .ok_or_else(|| KernelError::map($name, "it is not in the object"))?,
+        )
+        .map_err(|error| KernelError::map($name, error))
+    };
+}
+
+/// What one policy needs of the shared maps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need {
+    /// Table segments.
+    pub segments: u32,
+    /// Program names.
+    pub heads: u32,
+    /// Connect entries.
+    pub connects: u32,
+}
+
+impl Need {
+    /// The needs of `tables`.
+    pub fn of(tables: &Tables) -> Self {
+        let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        Self {
+            segments: count(tables.segments.len()),
+            heads: count(tables.heads.len()),
+            connects: count(tables.connect.len()),
+        }
+    }
+
+    /// Both needs together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            segments: self.segments.saturating_add(other.segments),
+            heads: self.heads.saturating_add(other.heads),
+            connects: self.connects.saturating_add(other.connects),
+        }
+    }
+}
+
+/// Writes a policy's tables for `slot`. `first_segment` is where its segments start in the shared map.
+///
+/// # Errors
+///
+/// The kernel refuses an entry (no memory).
+pub fn fill(
+    ebpf: &mut Ebpf,
+    slot: u32,
+    first_segment: u32,
+    tables: &Tables,
+) -> Result<(), KernelError> {
+    let mut segments = map_mut!(ebpf, "TABLES", Array<Segment>)?;
+    for (index, segment) in (first_segment..).zip(&tables.segments) {
+        let segment: &Segment = segment;
+        segments
+            .set(index, segment, 0)
+            .map_err(|error| KernelError::map("TABLES", error))?;
+    }
+    let mut heads = map_mut!(ebpf, "HEADS", HashMap<HeadKey, Head>)?;
+    for (hash, head) in &tables.heads {
+        let key = HeadKey {
+            hash: *hash,
+            slot,
+            reserved: 0,
+        };
+        heads
+            .insert(key, head, 0)
+            .map_err(|error| KernelError::map("HEADS", error))?;
+    }
+    let mut connects = map_mut!(ebpf, "CONNECTS", LpmTrie<ConnectKey, ConnectValue>)?;
+    for (prefix, value) in &tables.connect {
+        let key = Key::new(
+            CONNECT_KEY_BITS + u32::from(prefix.prefix),
+            ConnectKey {
+                slot: slot.to_be(),
+                protocol: prefix.protocol.to_be(),
+                port: prefix.port.to_be(),
+                address: prefix.address,
+            },
+        );
+        connects
+            .insert(&key, value.borrow(), 0)
+            .map_err(|error| KernelError::map("CONNECTS", error))?;
+    }
+    let mut policies = map_mut!(ebpf, "POLICIES", Array<PolicyHeader>)?;
+    let header = PolicyHeader {
+        first_segment,
+        ..tables.header
+    };
+    policies
+        .set(slot, header, 0)
+        .map_err(|error| KernelError::map("POLICIES", error))
+}
+
+/// Gives the operator's one free exec in `slot` to `pid`.
+///
+/// # Errors
+///
+/// The kernel refuses the entry.
+pub fn set_operator(ebpf: &mut Ebpf, slot: u32, pid: u32) -> Result<(), KernelError> {
+    let mut slots = map_mut!(ebpf, "SLOTS", Array<SlotState>)?;
+    let state = SlotState {
+        operator_pid: pid,
+        live: 1,
+        ..slots
+            .get(&slot, 0)
+            .map_err(|error| KernelError::map("SLOTS", error))?
+    };
+    slots
+        .set(slot, state, 0)
+        .map_err(|error| KernelError::map("SLOTS", error))
+}
+
+/// Puts a cgroup and everything below it under `slot`.
+///
+/// # Errors
+///
+/// The kernel refuses the entry.
+pub fn set_agent(ebpf: &mut Ebpf, cgroup: u64, slot: u32) -> Result<(), KernelError> {
+    map_mut!(ebpf, "AGENTS", HashMap<u64, u32>)?
+        .insert(cgroup, slot, 0)
+        .map_err(|error| KernelError::map("AGENTS", error))
+}

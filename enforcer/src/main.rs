@@ -1,1 +1,7 @@
-fn main() {}
+//! The `enforcer` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    enforcer::cli::main()
+}

@@ -1,3 +1,109 @@
 //! The command line: one command a file. Each parses its arguments, calls the library and gives an exit code.
 
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    decide::{Engine, ExecAction, RuleCheck},
+    launch::LaunchError,
+    policy::{Parsed, PolicyError, compile::CompileError, validate},
+};
+
+pub mod audit;
+pub mod doctor;
+pub mod explain;
 pub mod policy;
+pub mod run;
+
+/// Exit status for bad use, a bad policy, or a machine that cannot enforce.
+const FAILURE: u8 = 2;
+
+/// Keeps an AI agent's process tree inside its policy.
+///
+/// Every exec and connect of everything below the agent is judged in the kernel against one policy; what breaks
+/// it is refused or killed before it runs one instruction; every decision is one line of the audit trail.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo enforcer run --policy /etc/enforcer/policies/coding-agent.json -- claude
+  enforcer explain --policy policies/coding-agent.json -- git push --force
+  enforcer policy check policies/strict.json
+  sudo enforcer audit tail -n 20
+  sudo enforcer doctor";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a command and everything it starts under a policy
+    Run(run::RunArgs),
+    /// Say what a policy decides, and why, without running anything
+    Explain(explain::ExplainArgs),
+    /// Check policies and print their schema
+    Policy(policy::PolicyArgs),
+    /// Read the audit trail
+    Audit(audit::AuditArgs),
+    /// Say what this kernel can enforce, found by really loading
+    Doctor(doctor::DoctorArgs),
+}
+
+/// The `enforcer` command: parses the arguments, runs, and turns errors into one message and a status.
+pub fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::from_env("ENFORCER_LOG");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Policy(args) => policy::run(&args, &prove_policy),
+        Command::Audit(args) => audit::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        let text = format!("{error:#}");
+        for line in text.lines() {
+            eprintln!("enforcer: {line}");
+        }
+        ExitCode::from(
+            error
+                .downcast_ref::<LaunchError>()
+                .map_or(FAILURE, LaunchError::exit_code),
+        )
+    })
+}
+
+/// What a policy must pass once its text is good: its tables, and the examples of its rules. Gives the faults.
+pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
+    match Engine::new(parsed.policy.clone(), 0) {
+        Ok(_) | Err(CompileError::Collision { .. }) => {}
+        Err(error) => return vec![fault(parsed, &error)],
+    }
+    let dirs = &parsed.policy.exec.trusted_dirs;
+    validate::examples(parsed, &|rule, words| {
+        let argv = words.iter().map(|word| word.clone().into_bytes()).collect();
+        RuleCheck::new(rule, dirs)
+            .is_ok_and(|check| check.matches(&ExecAction::from_words(argv)))
+    })
+}
+
+/// A compile error at the rule it speaks of.
+fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
+    if let CompileError::Pattern {
+        rule,
+        pattern,
+        why,
+        mend,
+    } = error
+        && let Some(index) = parsed.policy.exec.rules.iter().position(|r| r.id == *rule)
+    {
+        return parsed.error_at_rule(index, format!("pattern `{pattern}`: {why}"), *mend);
+    }
+    PolicyError::whole(error.to_string(), "see the policy reference")
+}

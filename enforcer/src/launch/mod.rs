@@ -13,6 +13,7 @@ mod error;
 mod identity;
 mod image;
 mod privilege;
+mod probe;
 mod process;
 mod program;
 mod signals;
@@ -22,6 +23,7 @@ pub use cgroup::{AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v
 pub use confine::Confinement;
 pub use error::LaunchError;
 pub use identity::{Identity, Origin};
+pub use probe::Probe;
 pub use process::{Child, ExitStatus, Pending, SpawnPlan, current_directory, spawn};
 pub use program::find_program;
 pub use signals::{Received, Signals};

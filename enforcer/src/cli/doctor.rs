@@ -1,0 +1,53 @@
+//! `enforcer doctor`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::doctor::{self, Verdict};
+
+/// Arguments of `enforcer doctor`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `enforcer doctor`. Exit status 1 when nothing can be enforced.
+///
+/// # Errors
+///
+/// When the output cannot be written.
+pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let report = doctor::examine();
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)
+            .context("the report cannot be written")?;
+    } else {
+        writeln!(out, "kernel {}", report.kernel)?;
+        for check in &report.checks {
+            let mark = match (check.ok, check.required) {
+                (true, _) => "ok     ",
+                (false, true) => "MISSING",
+                (false, false) => "absent ",
+            };
+            writeln!(out, "  {mark}  {:<28} {}", check.name, check.detail)?;
+        }
+        let text = match report.enforcement {
+            Verdict::Full => "full: denied execs and connects fail with EPERM, and the kill stands behind",
+            Verdict::Partial => {
+                "partial: denied execs are killed before their first instruction, denied connects fail with EPERM"
+            }
+            Verdict::None => "none: nothing can be enforced here; see MISSING above",
+        };
+        writeln!(out, "enforcement: {text}")?;
+    }
+    Ok(if report.enforcement == Verdict::None {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}

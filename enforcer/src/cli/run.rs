@@ -1,0 +1,58 @@
+//! `enforcer run`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::run::{self, DEFAULT_AUDIT, Level, OnDeny, Options};
+
+/// Arguments of `enforcer run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// The policy's file; the agent's user must not be able to write it
+    #[arg(long, value_name = "FILE", default_value = "/etc/enforcer/policies/coding-agent.json")]
+    pub policy: PathBuf,
+    /// The agent's name in the trail [default: CLAUDE_AGENT_NAME]
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Run the command as this user [default: who called sudo, else the current user]
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    #[arg(long, value_name = "FILE", help = format!("The audit trail [default: {DEFAULT_AUDIT}]"))]
+    pub audit: Option<PathBuf>,
+    /// How execs are denied
+    #[arg(long, value_enum, default_value = "errno")]
+    pub on_deny: OnDeny,
+    /// Do not start if the kernel gives less than this
+    #[arg(long, value_enum)]
+    pub require: Option<Level>,
+    /// Leave processes that outlive the command running, governed, instead of killing them
+    #[arg(long)]
+    pub keep: bool,
+    /// Print no start line, no warnings and no summary
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Runs `enforcer run`; the exit status is the command's, or 128 + the signal that ended it.
+///
+/// # Errors
+///
+/// When the command cannot be governed.
+pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let status = run::run(&Options {
+        policy: args.policy,
+        agent: args.agent,
+        user: args.user,
+        audit: args.audit,
+        on_deny: args.on_deny,
+        require: args.require,
+        keep: args.keep,
+        quiet: args.quiet,
+        command: args.command,
+    })?;
+    Ok(ExitCode::from(status))
+}

@@ -1,0 +1,86 @@
+//! Agents whose launcher is gone: their last events are written, and what is empty is taken down.
+
+use std::path::Path;
+
+use anyhow::Context;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{consume::Consumer, state::State};
+use crate::{
+    audit::Writer,
+    decide::Engine,
+    kernel::{attach::PinDir, events::Feed},
+    launch::{AgentCgroup, CgroupRoot},
+};
+
+/// Cleans up after launchers that are gone. What cannot be cleaned up is said and left; it stays governed.
+pub fn clean_up(root: &CgroupRoot, quiet: bool) {
+    let cgroups = root.list_existing().unwrap_or_default();
+    for id in State::existing() {
+        let cgroup = cgroups.iter().find(|cgroup| cgroup.name() == id);
+        match take_down(&id, cgroup) {
+            Ok(Some(processes)) if !quiet => eprintln!(
+                "enforcer: agent {id} of an earlier run is still governed: {processes} processes"
+            ),
+            Ok(_) => {}
+            Err(error) => eprintln!("enforcer: left-over agent {id}: {error:#}"),
+        }
+    }
+    // Made by a launcher that died before it wrote a state, or after it removed it.
+    let states = State::existing();
+    for cgroup in cgroups {
+        let owner = cgroup.name().trim_end_matches(".probe");
+        if !states.iter().any(|id| id == owner) && cgroup.is_empty().unwrap_or(false) {
+            let _ = cgroup.remove();
+        }
+    }
+    for id in PinDir::existing() {
+        if !states.contains(&id) && !root.path().join("enforcer").join(&id).exists() {
+            let _ = PinDir::of(&id).remove();
+        }
+    }
+}
+
+/// Writes a left-over agent's buffered events and takes it down if it is empty. How many processes it has, if
+/// it is not; `None` also if its launcher still runs.
+fn take_down(id: &str, cgroup: Option<&AgentCgroup>) -> anyhow::Result<Option<usize>> {
+    let Some((state, facts)) = State::take_over(id)? else {
+        return Ok(None);
+    };
+    let pins = PinDir::of(id);
+    if pins.join("EVENTS").exists() {
+        let parsed = crate::policy::parse(&facts.policy_text).context("its policy")?;
+        let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
+        let feed = Feed::from_pins(Path::new(&pins.join("")))?;
+        let writer = Writer::open(&facts.audit)?;
+        let place = cgroup.map_or_else(Default::default, |cgroup| cgroup.path().to_owned());
+        let mut consumer = Consumer::new(feed, engine, writer, facts.agent, place);
+        consumer.resume();
+        consumer.finish()?;
+    }
+    if let Some(cgroup) = cgroup {
+        if !cgroup.is_empty()? {
+            return Ok(Some(cgroup.procs()?.len()));
+        }
+        cgroup.remove()?;
+    }
+    pins.remove()?;
+    state.remove()?;
+    Ok(None)
+}
+
+/// Kills a process that left its agent's cgroup, unless it came back.
+pub fn kill_process(pid: u32, cgroup: &AgentCgroup) {
+    let Ok(pid) = i32::try_from(pid) else {
+        return;
+    };
+    let pid = Pid::from_raw(pid);
+    let inside = cgroup.procs().is_ok_and(|procs| procs.contains(&pid));
+    if !inside && pid.as_raw() > 1 {
+        // Gone already is as good.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+}

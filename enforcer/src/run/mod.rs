@@ -1,0 +1,476 @@
+//! `enforcer run`: the composition root that governs one process tree.
+//!
+//! Order is everything here. The policy is read and compiled before anything is created; the kernel programs
+//! are in force, tested and pinned before the agent's process leaves its starting line; and whatever fails on
+//! the way takes away what was made so far.
+
+mod consume;
+mod leftover;
+mod selftest;
+mod state;
+
+use std::{
+    ffi::OsString,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::geteuid,
+};
+
+use crate::{
+    audit::Writer,
+    decide::{Decision, Engine},
+    kernel::{
+        attach::PinDir,
+        instance::{Instance, Plan},
+    },
+    launch::{
+        AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
+        PidsLimit, Signals, SpawnPlan, Terminal, current_directory, find_program, spawn,
+    },
+    policy::compile::CompileError,
+    policy_file, seccomp,
+};
+
+use consume::Consumer;
+use state::State;
+
+/// Where the trail goes unless `--audit` says otherwise.
+pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
+
+/// How long killed processes may take to die.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How execs are denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnDeny {
+    /// With EPERM where the kernel loads LSM programs, else by SIGKILL.
+    Errno,
+    /// Always by SIGKILL.
+    Kill,
+}
+
+/// How much of the enforcement a kernel gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Level {
+    /// Denied execs are killed before their first instruction; denied connects get an errno.
+    Partial,
+    /// Denied execs get an errno too.
+    Full,
+}
+
+impl Level {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Partial => "partial",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What `run` is asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The policy's file.
+    pub policy: PathBuf,
+    /// The agent's name.
+    pub agent: Option<String>,
+    /// Who it runs as.
+    pub user: Option<String>,
+    /// The trail; `None` for the usual place.
+    pub audit: Option<PathBuf>,
+    /// How execs are denied.
+    pub on_deny: OnDeny,
+    /// Refuse to start below this level.
+    pub require: Option<Level>,
+    /// Leave the tree running, and governed, when the command ends.
+    pub keep: bool,
+    /// No start line and no summary.
+    pub quiet: bool,
+    /// The command.
+    pub command: Vec<OsString>,
+}
+
+/// Governs the command and everything it starts; its exit status.
+///
+/// # Errors
+///
+/// Anything that keeps enforcement from being whole. Nothing is left behind then.
+pub fn run(options: &Options) -> anyhow::Result<u8> {
+    if !geteuid().is_root() {
+        bail!(
+            "enforcer run needs root to load kernel programs; run it with sudo (the command itself runs as the invoking user)"
+        );
+    }
+    let signals = Signals::block()?;
+    let identity = Identity::resolve(options.user.as_deref(), |name| std::env::var_os(name))?;
+    let directory = current_directory(&identity)?;
+    let Some(command) = options.command.first() else {
+        bail!("no command; put it after --, as in: enforcer run --policy P -- bash");
+    };
+    let environment = identity.environment(std::env::vars_os());
+    let path = std::env::var_os("PATH");
+    let program = find_program(command, path.as_deref(), &directory, &identity)?;
+
+    let loaded = policy_file::load(&options.policy, Some(identity.uid))?;
+    for warning in &loaded.parsed.warnings {
+        if !options.quiet {
+            eprintln!(
+                "enforcer: warning: {}",
+                warning.in_file(&options.policy.display().to_string())
+            );
+        }
+    }
+    let (engine, seed) = compile(&loaded.parsed)?;
+    let audit = audit_path(options.audit.as_deref())?;
+    let writer = Writer::open(&audit)?;
+
+    let root = CgroupRoot::find()?;
+    leftover::clean_up(&root, options.quiet);
+
+    let agent = agent_name(options.agent.as_deref());
+    let id = new_id(agent.as_deref())?;
+    let mut scene = Scene::new(&id);
+    let state = State::create(
+        &id,
+        &state::Facts {
+            agent: agent.clone(),
+            audit: audit.clone(),
+            seed,
+            policy_path: options.policy.clone(),
+            policy_text: loaded.parsed.text().to_owned(),
+        },
+    )?;
+    scene.state = Some(state);
+    let cgroup = AgentCgroup::create(&root, &id)?;
+    scene.cgroups.push(cgroup.clone());
+    let pids = cgroup.limit_pids(DEFAULT_PIDS_MAX);
+
+    let probe = selftest::policy()?;
+    let mut instance = Instance::load(&Plan {
+        slots: vec![engine.tables(), probe.tables()],
+        agent_level: cgroup.level(),
+        mount_namespace: mount_namespace(&identity),
+        lsm: options.on_deny == OnDeny::Errno,
+    })?;
+    let level = if instance.lsm().contains(&"exec_check") {
+        Level::Full
+    } else {
+        Level::Partial
+    };
+    if let Some(required) = options.require
+        && level < required
+    {
+        bail!(
+            "this kernel gives {} enforcement, and --require asks for {}; `enforcer doctor` says why",
+            level.as_str(),
+            required.as_str()
+        );
+    }
+    let probe_cgroup = AgentCgroup::create(&root, &format!("{id}.probe"))?;
+    scene.cgroups.push(probe_cgroup.clone());
+    selftest::attempt(&mut instance, &probe_cgroup)?;
+    probe_cgroup.remove()?;
+    scene.cgroups.pop();
+
+    let links = instance.govern(cgroup.open()?, cgroup.id(), 0)?;
+    let confinement = confinement(&identity, &audit, &options.policy, &directory)?;
+    let plan = SpawnPlan {
+        program,
+        argv: options.command.clone(),
+        env: environment,
+        directory,
+        identity: &identity,
+        cgroup: &cgroup,
+        filters: vec![seccomp::compile(seccomp::RULES)?],
+        confinement: confinement.as_ref(),
+    };
+    let pending = spawn(&plan)?;
+    instance.set_operator(0, pending.pid().as_raw().unsigned_abs())?;
+    let pins = PinDir::of(&id);
+    pins.create()?;
+    scene.pins = Some(pins.clone());
+    let feed = instance.pin(&pins, links)?;
+    release_memory();
+
+    if !options.quiet {
+        announce(options, &identity, level, &audit, agent.as_deref(), &id, &pids);
+    }
+    let mut consumer = Consumer::new(feed, engine, writer, agent, cgroup.path().to_owned());
+    let child = match pending.go(Terminal::detect()) {
+        Ok(child) => child,
+        Err(error) => {
+            consumer.drain()?;
+            return Err(error.into());
+        }
+    };
+    let ended = watch(child, &signals, &mut consumer, &cgroup);
+    // Whatever went wrong, the tree does not outlive its record.
+    if ended.is_err() || !options.keep {
+        cgroup.kill_all(KILL_PATIENCE)?;
+    }
+    let ended = ended?;
+    consumer.finish()?;
+    if !options.quiet {
+        consumer.summary(&audit);
+    }
+    if options.keep && !cgroup.is_empty()? {
+        scene.keep();
+        if !options.quiet {
+            eprintln!(
+                "enforcer: agent {id} goes on under its policy; the next `enforcer run` writes its buffered events and takes it down once it is empty"
+            );
+        }
+    }
+    Ok(ended.code())
+}
+
+/// Compiles the policy under a fresh secret seed and proves its examples.
+fn compile(parsed: &crate::policy::Parsed) -> anyhow::Result<(Engine, u64)> {
+    let faults = crate::cli::prove_policy(parsed);
+    if let Some(first) = faults.first() {
+        bail!("{first}");
+    }
+    for _ in 0..8 {
+        let seed = random()?;
+        match Engine::new(parsed.policy.clone(), seed) {
+            Ok(engine) => return Ok((engine, seed)),
+            // Two names with one hash under this seed: another seed tells them apart.
+            Err(CompileError::Collision { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("no seed tells the policy's program names apart; report this as a defect")
+}
+
+/// A secret number from the kernel.
+fn random() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("/dev/urandom cannot be read")?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The trail's file; the usual place is made if it is missing.
+fn audit_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = given {
+        return std::path::absolute(path)
+            .with_context(|| format!("the trail's path {} cannot be made absolute", path.display()));
+    }
+    let path = PathBuf::from(DEFAULT_AUDIT);
+    if let Some(directory) = path.parent() {
+        use std::os::unix::fs::DirBuilderExt;
+        match std::fs::DirBuilder::new().mode(0o750).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "{} cannot be made; name another trail with --audit",
+                        directory.display()
+                    )
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(path)
+}
+
+/// The agent's name: the option, else the launcher's `CLAUDE_AGENT_NAME`; trimmed, control characters removed.
+fn agent_name(option: Option<&str>) -> Option<String> {
+    let name = match option {
+        Some(name) => name.to_owned(),
+        None => std::env::var("CLAUDE_AGENT_NAME").unwrap_or_default(),
+    };
+    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// A new name for the agent's cgroup, pins and state.
+fn new_id(agent: Option<&str>) -> anyhow::Result<String> {
+    let stem: String = agent
+        .unwrap_or("agent")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .take(24)
+        .collect();
+    let random = random()? & 0xffff_ffff;
+    Ok(format!("{stem}-{}-{random:08x}", process::id()))
+}
+
+/// The mount namespace that trusted directories belong to. An agent with uid 0 gets one of its own, which is
+/// not known yet.
+fn mount_namespace(identity: &Identity) -> u32 {
+    if identity.is_root() {
+        return 0;
+    }
+    std::fs::metadata("/proc/self/ns/mnt")
+        .ok()
+        .and_then(|meta| u32::try_from(meta.ino()).ok())
+        .unwrap_or(0)
+}
+
+/// What is hidden from an agent with uid 0: the trail, the policy's directory is read-only.
+fn confinement(
+    identity: &Identity,
+    audit: &Path,
+    policy: &Path,
+    directory: &Path,
+) -> anyhow::Result<Option<Confinement>> {
+    if !identity.is_root() {
+        return Ok(None);
+    }
+    let mut hide = vec![PathBuf::from(state::STATE_ROOT)];
+    // The usual place holds nothing but trails; another place may be a directory that the agent works in.
+    if audit.starts_with("/var/log/enforcer") {
+        hide.push(PathBuf::from("/var/log/enforcer"));
+    } else {
+        hide.push(audit.to_owned());
+    }
+    let policy = std::fs::canonicalize(policy).context("the policy's path cannot be resolved")?;
+    Ok(Some(Confinement::plan(&hide, &[policy], directory)?))
+}
+
+/// Gives freed memory back to the system: loading needs much more of it than running.
+fn release_memory() {
+    // SAFETY: a plain call of the C library, with no other thread in it.
+    unsafe { libc::malloc_trim(0) };
+}
+
+fn announce(
+    options: &Options,
+    identity: &Identity,
+    level: Level,
+    audit: &Path,
+    agent: Option<&str>,
+    id: &str,
+    pids: &PidsLimit,
+) {
+    let execs = match (level, options.on_deny) {
+        (Level::Full, _) => "denied execs fail with EPERM",
+        (Level::Partial, OnDeny::Kill) => "denied execs are killed before their first instruction",
+        (Level::Partial, OnDeny::Errno) => {
+            "denied execs are killed before their first instruction (this kernel loads no LSM programs)"
+        }
+    };
+    eprintln!(
+        "enforcer: enforcing ({}): {execs}; denied connects fail with EPERM",
+        level.as_str()
+    );
+    eprintln!(
+        "enforcer: agent {} [{id}] as {}, policy {}, trail {}",
+        agent.unwrap_or("unknown"),
+        identity.display_name(),
+        options.policy.display(),
+        audit.display()
+    );
+    if let PidsLimit::Unavailable(why) = pids {
+        eprintln!("enforcer: weaker: no limit on the number of processes: {why}");
+    }
+    for weakness in identity.weaknesses() {
+        eprintln!("enforcer: weaker: {weakness}");
+    }
+}
+
+/// Runs until the agent's first process has ended.
+fn watch(
+    mut child: Child,
+    signals: &Signals,
+    consumer: &mut Consumer,
+    cgroup: &AgentCgroup,
+) -> anyhow::Result<ExitStatus> {
+    loop {
+        let mut fds = [
+            PollFd::new(consumer.fd(), PollFlags::POLLIN),
+            PollFd::new(child.pidfd(), PollFlags::POLLIN),
+            PollFd::new(signals.fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("poll"),
+        }
+        let [events, ended, signalled] = fds.map(|fd| fd.any().unwrap_or(true));
+        if signalled {
+            while let Some(received) = signals.next()? {
+                child.on_signal(received);
+            }
+        }
+        if events {
+            for escaped in consumer.drain()? {
+                // The kernel has killed whoever moved it; the moved one is ours to kill.
+                leftover::kill_process(escaped, cgroup);
+            }
+        }
+        if (ended || signalled)
+            && let Some(status) = child.on_change()?
+        {
+            return Ok(status);
+        }
+    }
+}
+
+/// What has been made so far; dropped, it is all taken away.
+#[derive(Debug)]
+struct Scene {
+    id: String,
+    cgroups: Vec<AgentCgroup>,
+    pins: Option<PinDir>,
+    state: Option<State>,
+    kept: bool,
+}
+
+impl Scene {
+    fn new(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            cgroups: Vec::new(),
+            pins: None,
+            state: None,
+            kept: false,
+        }
+    }
+
+    /// Leaves everything in place.
+    fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let complain = |what: &dyn std::fmt::Display| {
+            eprintln!("enforcer: while cleaning up {}: {what}", self.id);
+        };
+        for cgroup in &self.cgroups {
+            if let Err(error) = cgroup.kill_all(KILL_PATIENCE).and_then(|()| cgroup.remove()) {
+                complain(&error);
+            }
+        }
+        if let Some(pins) = &self.pins
+            && let Err(error) = pins.remove()
+        {
+            complain(&error);
+        }
+        if let Some(state) = self.state.take()
+            && let Err(error) = state.remove()
+        {
+            complain(&error);
+        }
+    }
+}
+
+/// Whether a decision lets an action happen.
+pub(crate) fn allows(decision: Decision) -> bool {
+    decision == Decision::Allow
+}

@@ -58,8 +58,8 @@ impl ExitStatus {
     /// The exit status that stands for it: the code, or 128 + the signal.
     pub fn code(self) -> u8 {
         match self {
-            Self::Code(code) => code as u8,
-            Self::Signal(signal) => (128 + signal) as u8,
+            Self::Code(code) => code.cast_unsigned() as u8,
+            Self::Signal(signal) => (128 + signal).cast_unsigned() as u8,
         }
     }
 }
@@ -180,10 +180,10 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000; // linux/sched.h
 fn clone_into(cgroup: &OwnedFd) -> Result<Cloned, Errno> {
     let mut pidfd: libc::c_int = -1;
     let args = CloneArgs {
-        flags: CLONE_INTO_CGROUP | libc::CLONE_PIDFD as u64,
+        flags: CLONE_INTO_CGROUP | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
         pidfd: (&raw mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        cgroup: cgroup.as_raw_fd() as u64,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        cgroup: u64::from(cgroup.as_raw_fd().cast_unsigned()),
         ..CloneArgs::default()
     };
     // SAFETY: the arguments are those of their structure and size. Without CLONE_VM the child goes on with a
@@ -462,3 +462,7 @@ pub fn current_directory(identity: &Identity) -> Result<PathBuf, LaunchError> {
 #[cfg(test)]
 #[path = "process_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "terminal_tests.rs"]
+mod terminal_tests;

@@ -418,48 +418,5 @@ fn remove_directory(directory: &Path) -> Result<(), LaunchError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HYBRID: &str = "proc /proc proc rw 0 0\n\
-        tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
-        cgroup /sys/fs/cgroup/pids cgroup rw,pids 0 0\n\
-        cgroup2 /mnt/my\\040groups cgroup2 rw 0 0\n\
-        cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-
-    #[test]
-    fn the_usual_mount_comes_first() {
-        assert_eq!(
-            v2_mounts(HYBRID),
-            [
-                Path::new("/sys/fs/cgroup/unified"),
-                Path::new("/mnt/my groups")
-            ]
-        );
-        assert_eq!(
-            v2_mounts("none /x cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0"),
-            [Path::new("/sys/fs/cgroup"), Path::new("/x")]
-        );
-        assert!(v2_mounts("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ngarbage\n\n").is_empty());
-    }
-
-    #[test]
-    fn ids_are_plain_names() {
-        for good in ["a", "run-12.x_Y", &"a".repeat(64)] {
-            assert!(valid_id(good), "{good}");
-        }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "-x",
-            "a/b",
-            "cgroup.procs",
-            "a b",
-            "é",
-            &"a".repeat(65),
-        ] {
-            assert!(!valid_id(bad), "{bad}");
-        }
-    }
-}
+#[path = "cgroup_tests.rs"]
+mod tests;

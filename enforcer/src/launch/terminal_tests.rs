@@ -1,6 +1,6 @@
 //! The launcher on a real terminal: this test binary starts itself as the launcher on a pseudo-terminal.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 
-use super::tests::{PATIENCE, Rig};
 use super::*;
-use crate::launch::{CgroupRoot, Signals};
+use crate::launch::rig::{PATIENCE, Rig};
+use crate::launch::{CgroupRoot, Signals, spawn};
 
 /// Where the launcher finds the agent's command, one word a line.
 const WORDS: &str = "ENFORCER_TEST_WORDS";
@@ -22,7 +22,7 @@ const WORDS: &str = "ENFORCER_TEST_WORDS";
 const NAME: &str = "ENFORCER_TEST_NAME";
 /// Set once the signals are blocked for all threads of the launcher.
 const BLOCKED: &str = "ENFORCER_TEST_BLOCKED";
-const SELF: &str = "launch::process::terminal_tests::launcher";
+const SELF: &str = "launch::child::tests::launcher";
 /// Time for a shell to fork what it has announced: a stop between its vfork and exec would hang the shell.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Reports whether it has the foreground, then waits for Ctrl-C.
@@ -69,6 +69,9 @@ fn launcher() {
     std::process::exit(ended.code().into());
 }
 
+/// Numbers the sessions.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 /// A program on a terminal of its own.
 struct Session {
     master: std::fs::File,
@@ -86,7 +89,6 @@ impl Session {
             eprintln!("SKIPPED: needs root");
             return None;
         }
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "pty-{}-{}",
             std::process::id(),

@@ -290,19 +290,21 @@ impl AgentCgroup {
     /// # Errors
     /// When some are still there after `patience`, or the kernel refuses.
     pub fn kill_all(&self, patience: Duration) -> Result<(), LaunchError> {
+        self.kill_by("cgroup.kill", patience)
+    }
+
+    fn kill_by(&self, switch: &str, patience: Duration) -> Result<(), LaunchError> {
         let deadline = Instant::now() + patience;
-        let switch = self.path.join("cgroup.kill");
+        let switch = self.path.join(switch);
         let mut pause = Duration::from_micros(200);
         while !self.is_empty()? {
-            // `cgroup.kill` (5.14) catches forks that run at the same time; one by one is a race that is
-            // run again until nothing is left.
-            match fs::write(&switch, "1") {
-                Ok(()) => {}
-                Err(_) => {
-                    for pid in self.procs()? {
-                        // One that has died meanwhile is what is wanted.
-                        let _ = kill(pid, Signal::SIGKILL);
-                    }
+            // `cgroup.kill` (5.14) also catches forks that run at the same time. Without it they are frozen
+            // first, where that works, or one that forks faster than we read would never be caught.
+            if fs::write(&switch, "1").is_err() {
+                let _ = fs::write(self.path.join("cgroup.freeze"), "1");
+                for pid in self.procs()? {
+                    // One that has died meanwhile is what is wanted.
+                    let _ = kill(pid, Signal::SIGKILL);
                 }
             }
             if Instant::now() > deadline {

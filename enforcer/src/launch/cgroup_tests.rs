@@ -49,15 +49,28 @@ fn file_handle(path: &Path) -> u64 {
     u64::from_ne_bytes(handle.id)
 }
 
+/// Twelve lines of processes, each of which forks, leaves its session and ends, for ever.
+const BOMB: &str = "use POSIX; for (1..12) { next if fork; while (1) { my $p = fork; next unless defined $p; \
+     exit if $p; setsid(); } } open F, '>', 'ready'; print F \"1\\n\"; close F; sleep 1000";
+
+#[test]
+fn without_the_kernels_switch_a_tree_is_killed_too() {
+    let Some(rig) = Rig::new("slow-kill", "nobody") else {
+        return;
+    };
+    let mut child = rig.start(&["/usr/bin/perl", "-e", BOMB]);
+    rig.wait_for("ready");
+    rig.cgroup.kill_by("no-such-file", PATIENCE).unwrap();
+    assert!(rig.cgroup.is_empty().unwrap());
+    assert_eq!(child.wait().unwrap(), ExitStatus::Signal(9));
+}
+
 #[test]
 fn a_tree_that_forks_all_the_time_is_killed_whole() {
     let Some(rig) = Rig::new("bomb", "nobody") else {
         return;
     };
-    // Twelve lines of processes, each of which forks, leaves its session and ends, for ever.
-    let bomb = "use POSIX; for (1..12) { next if fork; while (1) { my $p = fork; next unless defined $p; \
-                exit if $p; setsid(); } } open F, '>', 'ready'; print F \"1\\n\"; close F; sleep 1000";
-    let mut child = rig.start(&["/usr/bin/perl", "-e", bomb]);
+    let mut child = rig.start(&["/usr/bin/perl", "-e", BOMB]);
     rig.wait_for("ready");
     // A child cgroup with a process of its own.
     let sub = rig.cgroup.path().join("sub");

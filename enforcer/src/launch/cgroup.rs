@@ -290,19 +290,21 @@ impl AgentCgroup {
     /// # Errors
     /// When some are still there after `patience`, or the kernel refuses.
     pub fn kill_all(&self, patience: Duration) -> Result<(), LaunchError> {
+        self.kill_by("cgroup.kill", patience)
+    }
+
+    fn kill_by(&self, switch: &str, patience: Duration) -> Result<(), LaunchError> {
         let deadline = Instant::now() + patience;
-        let switch = self.path.join("cgroup.kill");
+        let switch = self.path.join(switch);
         let mut pause = Duration::from_micros(200);
         while !self.is_empty()? {
-            // `cgroup.kill` (5.14) catches forks that run at the same time; one by one is a race that is
-            // run again until nothing is left.
-            match fs::write(&switch, "1") {
-                Ok(()) => {}
-                Err(_) => {
-                    for pid in self.procs()? {
-                        // One that has died meanwhile is what is wanted.
-                        let _ = kill(pid, Signal::SIGKILL);
-                    }
+            // `cgroup.kill` (5.14) also catches forks that run at the same time. Without it they are frozen
+            // first, where that works, or one that forks faster than we read would never be caught.
+            if fs::write(&switch, "1").is_err() {
+                let _ = fs::write(self.path.join("cgroup.freeze"), "1");
+                for pid in self.procs()? {
+                    // One that has died meanwhile is what is wanted.
+                    let _ = kill(pid, Signal::SIGKILL);
                 }
             }
             if Instant::now() > deadline {
@@ -418,48 +420,5 @@ fn remove_directory(directory: &Path) -> Result<(), LaunchError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HYBRID: &str = "proc /proc proc rw 0 0\n\
-        tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
-        cgroup /sys/fs/cgroup/pids cgroup rw,pids 0 0\n\
-        cgroup2 /mnt/my\\040groups cgroup2 rw 0 0\n\
-        cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-
-    #[test]
-    fn the_usual_mount_comes_first() {
-        assert_eq!(
-            v2_mounts(HYBRID),
-            [
-                Path::new("/sys/fs/cgroup/unified"),
-                Path::new("/mnt/my groups")
-            ]
-        );
-        assert_eq!(
-            v2_mounts("none /x cgroup2 rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0"),
-            [Path::new("/sys/fs/cgroup"), Path::new("/x")]
-        );
-        assert!(v2_mounts("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ngarbage\n\n").is_empty());
-    }
-
-    #[test]
-    fn ids_are_plain_names() {
-        for good in ["a", "run-12.x_Y", &"a".repeat(64)] {
-            assert!(valid_id(good), "{good}");
-        }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "-x",
-            "a/b",
-            "cgroup.procs",
-            "a b",
-            "é",
-            &"a".repeat(65),
-        ] {
-            assert!(!valid_id(bad), "{bad}");
-        }
-    }
-}
+#[path = "cgroup_tests.rs"]
+mod tests;

@@ -228,27 +228,5 @@ fn c_path(path: &Path) -> Result<CString, LaunchError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_outermost_paths_are_covered() {
-        let paths = ["/a/b", "/a", "/a-b", "/a/b/c", "/c/d", "/a"]
-            .map(PathBuf::from)
-            .to_vec();
-        assert_eq!(outermost(paths), ["/a", "/a-b", "/c/d"].map(PathBuf::from));
-    }
-
-    #[test]
-    fn the_working_directory_is_never_covered() {
-        let here = tempfile::tempdir().unwrap();
-        let work = fs::canonicalize(here.path()).unwrap().join("work");
-        fs::create_dir(&work).unwrap();
-        let hide = [here.path().to_owned()];
-        let error = Confinement::plan(&hide, &[], &work).unwrap_err();
-        assert!(matches!(error, LaunchError::Confine { .. }), "{error}");
-        assert!(Confinement::plan(&[work], &[], Path::new("/")).is_ok());
-        let missing = Confinement::plan(&[], &[PathBuf::from("/no/such/place")], Path::new("/"));
-        assert!(missing.unwrap_err().to_string().contains("/no/such/place"));
-    }
-}
+#[path = "confine_tests.rs"]
+mod tests;

@@ -50,11 +50,15 @@ impl Failure {
 
     /// Reads what the child wrote.
     pub(super) fn from_bytes(bytes: [u8; FAILURE_BYTES]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        let mut parts = [0; 3];
+        for (to, from) in parts.iter_mut().zip(bytes.chunks_exact(4)) {
+            *to = from.try_into().map_or(0, u32::from_ne_bytes);
+        }
+        let [step, detail, errno] = parts;
         Self {
-            step: u32::from_ne_bytes([a, b, c, d]),
-            detail: u32::from_ne_bytes([e, f, g, h]),
-            errno: i32::from_ne_bytes([i, j, k, l]),
+            step,
+            detail,
+            errno: errno.cast_signed(),
         }
     }
 }

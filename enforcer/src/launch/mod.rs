@@ -8,6 +8,8 @@
 //! is one function for each event.
 
 mod cgroup;
+mod child;
+mod clone;
 mod confine;
 mod error;
 mod identity;
@@ -20,11 +22,17 @@ mod signals;
 mod terminal;
 
 pub use cgroup::{AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v2_mounts};
+pub use child::{Child, ExitStatus};
 pub use confine::Confinement;
 pub use error::LaunchError;
 pub use identity::{Identity, Origin};
 pub use probe::Probe;
-pub use process::{Child, ExitStatus, Pending, SpawnPlan, current_directory, spawn};
+pub use process::{Pending, SpawnPlan, current_directory, spawn};
 pub use program::find_program;
 pub use signals::{Received, Signals};
 pub use terminal::Terminal;
+
+#[cfg(test)]
+mod filter_tests;
+#[cfg(test)]
+mod rig;

@@ -10,6 +10,8 @@ use super::{Identity, LaunchError};
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522; // linux/capability.h
 const HIGHEST_CAPABILITY: libc::c_ulong = 63; // two words of 32 bits
 
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1; // linux/keyctl.h
+
 // linux/securebits.h: uid 0 gives no capabilities on exec, none are kept over a change of uid, no ambient
 // ones are raised; and each of these for ever.
 const NOROOT: libc::c_ulong = 1 | 1 << 1;
@@ -57,12 +59,16 @@ pub(super) const STEP_UID: Step = 5;
 pub(super) const STEP_CAPABILITIES: Step = 6;
 /// Setting `no_new_privs`.
 pub(super) const STEP_NO_NEW_PRIVS: Step = 7;
+/// Leaving the launcher's session keyring.
+pub(super) const STEP_KEYRING: Step = 13;
 
 /// Makes the calling process the agent's user without any privilege, for good. Async-signal-safe.
 ///
 /// # Errors
 /// The step that failed and its errno.
 pub(super) fn drop_all(uid: u32, gid: u32, groups: &[u32]) -> Result<(), (Step, i32)> {
+    // SAFETY: no arguments.
+    let launcher = unsafe { libc::geteuid() };
     let at = |step: Step| move |errno: i32| (step, errno);
     for capability in 0..=HIGHEST_CAPABILITY {
         // SAFETY: the call takes numbers only.
@@ -83,6 +89,17 @@ pub(super) fn drop_all(uid: u32, gid: u32, groups: &[u32]) -> Result<(), (Step, 
     checked(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map_err(at(STEP_GID))?;
     // SAFETY: numbers only.
     checked(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map_err(at(STEP_UID))?;
+    // The session keyring is the launcher's, and who possesses a keyring can use its keys, whatever the uid.
+    if uid != launcher {
+        // SAFETY: numbers and a null pointer, which asks for a new keyring without a name.
+        let result =
+            unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0_usize) };
+        match checked(result) {
+            // A kernel without keys, or a container that keeps them from everybody.
+            Ok(_) | Err(libc::ENOSYS | libc::EPERM) => {}
+            Err(errno) => return Err((STEP_KEYRING, errno)),
+        }
+    }
     // Clearing the permitted and inheritable sets empties the ambient one too (capabilities(7)).
     clear_capabilities(true).map_err(at(STEP_CAPABILITIES))?;
     // SAFETY: numbers only.

@@ -3,25 +3,23 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{Pid, pipe2, setpgid};
 
+use super::clone::{Cloned, Process, clone_into};
 use super::image::{
     FAILURE_BYTES, Failure, Image, STEP_CONFINE, STEP_DESCRIPTORS, STEP_DIRECTORY, STEP_EXEC,
     STEP_SECCOMP,
 };
 use super::privilege::{
-    STEP_BOUNDING, STEP_CAPABILITIES, STEP_GID, STEP_GROUPS, STEP_NO_NEW_PRIVS, STEP_SECUREBITS,
-    STEP_UID,
+    STEP_BOUNDING, STEP_CAPABILITIES, STEP_GID, STEP_GROUPS, STEP_KEYRING, STEP_NO_NEW_PRIVS,
+    STEP_SECUREBITS, STEP_UID,
 };
-use super::terminal::stop_self;
-use super::{AgentCgroup, Confinement, Identity, LaunchError, Received, Terminal};
+use super::{AgentCgroup, Child, Confinement, Identity, LaunchError, Terminal};
 use crate::seccomp::BpfProgram;
 
 /// Everything about the process that is to be made.
@@ -45,25 +43,6 @@ pub struct SpawnPlan<'a> {
     pub confinement: Option<&'a Confinement>,
 }
 
-/// How the agent's first process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// With an exit code.
-    Code(i32),
-    /// By a signal.
-    Signal(i32),
-}
-
-impl ExitStatus {
-    /// The exit status that stands for it: the code, or 128 + the signal.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Code(code) => code as u8,
-            Self::Signal(signal) => (128 + signal) as u8,
-        }
-    }
-}
-
 /// A process in the agent's cgroup that waits to be let go. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Pending {
@@ -75,20 +54,6 @@ pub struct Pending {
     directory: PathBuf,
     user: String,
     confined: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Process {
-    pid: Pid,
-    pidfd: OwnedFd,
-}
-
-impl Process {
-    fn end(&self) {
-        // It has not been reaped, so the pid is still its own.
-        let _ = kill(self.pid, Signal::SIGKILL);
-        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
-    }
 }
 
 /// Makes the process. It is in the cgroup from its first instruction and waits for [`Pending::go`].
@@ -152,65 +117,6 @@ pub fn spawn(plan: &SpawnPlan<'_>) -> Result<Pending, LaunchError> {
     })
 }
 
-enum Cloned {
-    Parent { process: Process, inside: bool },
-    Child,
-}
-
-/// `struct clone_args` of linux/sched.h, as of Linux 5.7.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000; // linux/sched.h
-
-/// Forks, straight into a cgroup where `clone3` is there; some container runtimes hide it.
-fn clone_into(cgroup: &OwnedFd) -> Result<Cloned, Errno> {
-    let mut pidfd: libc::c_int = -1;
-    let args = CloneArgs {
-        flags: CLONE_INTO_CGROUP | libc::CLONE_PIDFD as u64,
-        pidfd: (&raw mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        cgroup: cgroup.as_raw_fd() as u64,
-        ..CloneArgs::default()
-    };
-    // SAFETY: the arguments are those of their structure and size. Without CLONE_VM the child goes on with a
-    // copy of this stack; it only runs async-signal-safe code.
-    let mut result =
-        unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-    let mut inside = true;
-    if result < 0 && Errno::last() == Errno::ENOSYS {
-        inside = false;
-        let flags = libc::CLONE_PIDFD | libc::SIGCHLD;
-        // SAFETY: as above; the third argument is where the pidfd goes.
-        result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
-    }
-    match result {
-        0 => Ok(Cloned::Child),
-        pid if pid > 0 => Ok(Cloned::Parent {
-            process: Process {
-                pid: Pid::from_raw(pid as libc::pid_t),
-                // SAFETY: the kernel has just opened it for us.
-                pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-            },
-            inside,
-        }),
-        _ => Err(Errno::last()),
-    }
-}
-
 impl Pending {
     /// The process, as this process's pid namespace numbers it.
     pub fn pid(&self) -> Pid {
@@ -260,12 +166,7 @@ impl Pending {
             terminal.restore();
             return Err(error);
         }
-        Ok(Child {
-            process,
-            terminal,
-            own_group,
-            ended: None,
-        })
+        Ok(Child::new(process, terminal))
     }
 
     fn explain(&self, failure: Failure) -> LaunchError {
@@ -300,6 +201,10 @@ impl Pending {
             STEP_GID => child("setting the group id", as_root),
             STEP_UID => child("setting the user id", as_root),
             STEP_CAPABILITIES => child("clearing the capabilities", as_root),
+            STEP_KEYRING => child(
+                "leaving the launcher's session keyring",
+                "raise the quota of keys (/proc/sys/kernel/keys)",
+            ),
             STEP_NO_NEW_PRIVS => child("setting no_new_privs", as_root),
             STEP_SECCOMP => child(
                 "loading the seccomp filter",
@@ -327,123 +232,6 @@ fn exec_mend(errno: i32) -> &'static str {
         libc::E2BIG => "the arguments and the environment are too long: shorten them",
         libc::EPERM => "a security policy of the host, or our own, refuses it: see the audit trail",
         _ => "give the agent's user the right to execute it and its interpreter",
-    }
-}
-
-/// The agent's first process while it runs. Dropping it leaves the process alone and restores the terminal.
-#[derive(Debug)]
-pub struct Child {
-    process: Process,
-    terminal: Terminal,
-    own_group: bool,
-    ended: Option<ExitStatus>,
-}
-
-impl Child {
-    /// The process.
-    pub fn pid(&self) -> Pid {
-        self.process.pid
-    }
-
-    /// Readable when the process has ended. It does not tell of stops: for these `SIGCHLD` is needed.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.process.pidfd.as_fd()
-    }
-
-    /// For a signal that the launcher got: passes it on. After `SIGCHLD` call [`Self::on_change`].
-    pub fn on_signal(&self, received: Received) {
-        if self.ended.is_some() || received.signal == Signal::SIGCHLD {
-            return;
-        }
-        if received.signal == Signal::SIGCONT {
-            self.terminal.continued(self.process.pid);
-        }
-        // In a group of all, the terminal has sent it to all.
-        if self.own_group || !received.by_kernel {
-            self.send(received.signal);
-        }
-    }
-
-    /// For `SIGCHLD` or a readable pidfd: takes note of what has become of the process; its exit status, if
-    /// it has ended. When the process was stopped at a terminal, this stops the launcher as well and returns
-    /// when both have been continued.
-    ///
-    /// # Errors
-    /// When the process cannot be waited for.
-    pub fn on_change(&mut self) -> Result<Option<ExitStatus>, LaunchError> {
-        while self.ended.is_none() {
-            match self.wait_once(WaitPidFlag::WNOHANG)? {
-                WaitStatus::StillAlive => break,
-                status => self.note(status),
-            }
-        }
-        Ok(self.ended)
-    }
-
-    /// Waits until the process has ended.
-    ///
-    /// # Errors
-    /// When the process cannot be waited for.
-    pub fn wait(&mut self) -> Result<ExitStatus, LaunchError> {
-        loop {
-            if let Some(ended) = self.ended {
-                return Ok(ended);
-            }
-            let status = self.wait_once(WaitPidFlag::empty())?;
-            self.note(status);
-        }
-    }
-
-    fn wait_once(&self, flags: WaitPidFlag) -> Result<WaitStatus, LaunchError> {
-        loop {
-            match waitpid(self.process.pid, Some(flags | WaitPidFlag::WUNTRACED)) {
-                Err(Errno::EINTR) => {}
-                other => {
-                    return other.map_err(LaunchError::system(
-                        "waiting for the agent's process",
-                        "start with SIGCHLD not ignored",
-                    ));
-                }
-            }
-        }
-    }
-
-    fn note(&mut self, status: WaitStatus) {
-        match status {
-            WaitStatus::Exited(_, code) => self.ended = Some(ExitStatus::Code(code)),
-            WaitStatus::Signaled(_, signal, _) => {
-                self.ended = Some(ExitStatus::Signal(signal as i32));
-            }
-            WaitStatus::Stopped(..) if self.terminal.has_job_control() => {
-                self.terminal.take_back();
-                stop_self();
-                self.terminal.give_to(self.process.pid);
-                self.send(Signal::SIGCONT);
-            }
-            _ => {}
-        }
-        if self.ended.is_some() {
-            self.terminal.restore();
-        }
-    }
-
-    fn send(&self, signal: Signal) {
-        let pid = self.process.pid;
-        let target = if self.own_group {
-            Pid::from_raw(-pid.as_raw())
-        } else {
-            pid
-        };
-        // It may be gone, or have become what we may not signal: neither needs an answer.
-        let _ = kill(target, signal);
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        if self.ended.is_none() {
-            self.terminal.restore();
-        }
     }
 }
 

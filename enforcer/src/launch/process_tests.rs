@@ -2,117 +2,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 
 use super::*;
-use crate::launch::{CgroupRoot, find_program};
-use crate::seccomp::{RULES, compile};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// An agent's cgroup and a directory in which every user can write, gone when the test ends.
-struct Rig {
-    cgroup: AgentCgroup,
-    place: tempfile::TempDir,
-    identity: Identity,
-    confinement: Option<Confinement>,
-    env: Vec<(OsString, OsString)>,
-}
-
-impl Rig {
-    /// Says so when the test cannot run.
-    fn new(name: &str, user: &str) -> Option<Self> {
-        if !nix::unistd::Uid::effective().is_root() {
-            eprintln!("SKIPPED: {name}: needs root");
-            return None;
-        }
-        let root = CgroupRoot::find().unwrap();
-        let id = format!("test-{name}-{}", std::process::id());
-        let place = tempfile::tempdir().unwrap();
-        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let identity = Identity::resolve(Some(user), |_| None).unwrap();
-        Some(Self {
-            cgroup: AgentCgroup::create(&root, &id).unwrap(),
-            place,
-            env: identity.environment(std::env::vars_os()),
-            identity,
-            confinement: None,
-        })
-    }
-
-    fn plan(&self, words: &[&str]) -> SpawnPlan<'_> {
-        let directory = self.place.path().to_owned();
-        let path = std::env::var_os("PATH");
-        let program = find_program(
-            words[0].as_ref(),
-            path.as_deref(),
-            &directory,
-            &self.identity,
-        )
-        .unwrap();
-        SpawnPlan {
-            program,
-            argv: words.iter().map(Into::into).collect(),
-            env: self.env.clone(),
-            directory,
-            identity: &self.identity,
-            cgroup: &self.cgroup,
-            filters: vec![compile(RULES).unwrap()],
-            confinement: self.confinement.as_ref(),
-        }
-    }
-
-    fn start(&self, words: &[&str]) -> Child {
-        spawn(&self.plan(words))
-            .unwrap()
-            .go(Terminal::none())
-            .unwrap()
-    }
-
-    fn run(&self, words: &[&str]) -> ExitStatus {
-        self.start(words).wait().unwrap()
-    }
-
-    /// Runs a shell script and returns what it wrote.
-    fn sh(&self, script: &str) -> String {
-        let status = self.run(&["/bin/sh", "-c", &format!("exec > out 2>&1; {script}")]);
-        let out = self.read("out");
-        assert_eq!(status, ExitStatus::Code(0), "{out}");
-        out
-    }
-
-    /// Runs a Perl program and returns what it wrote; Perl makes system calls that a shell cannot.
-    fn perl(&self, program: &str) -> (ExitStatus, String) {
-        let program = format!("open STDOUT, '>', 'out' or die; $| = 1; {program}");
-        (
-            self.run(&["/usr/bin/perl", "-e", &program]),
-            self.read("out"),
-        )
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.place.path().join(name)).unwrap_or_default()
-    }
-
-    fn wait_for(&self, name: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = self.read(name);
-            if text.ends_with('\n') {
-                return text;
-            }
-            assert!(Instant::now() < deadline, "{name} was never written");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.cgroup.kill_all(PATIENCE).unwrap();
-        self.cgroup.remove().unwrap();
-    }
-}
+use crate::launch::rig::Rig;
+use crate::launch::{ExitStatus, Received};
 
 fn status_fields(text: &str) -> HashMap<&str, Vec<&str>> {
     text.lines()
@@ -268,195 +165,7 @@ fn nothing_runs_before_it_is_let_go() {
     assert_eq!(rig.read("ran"), "");
 }
 
-#[test]
-fn all_descendants_are_in_the_cgroup() {
-    let Some(rig) = Rig::new("member", "nobody") else {
-        return;
-    };
-    let line = format!("0::/enforcer/{}\n", rig.cgroup.name());
-    let out = rig.sh("cat /proc/$$/cgroup; (setsid cat /proc/self/cgroup)");
-    assert_eq!(out.matches(&line).count(), 2, "{out}");
-    assert_eq!(rig.cgroup.level(), 2);
-    // The inode number is what the kernel calls the cgroup's id: the file handle holds that.
-    let (_, handle) = ((), file_handle(rig.cgroup.path()));
-    assert_eq!(rig.cgroup.id(), handle);
-    let all = CgroupRoot::find().unwrap().list_existing().unwrap();
-    assert!(
-        all.iter()
-            .any(|other| other.id() == rig.cgroup.id() && other.level() == 2)
-    );
-}
-
-fn file_handle(path: &Path) -> u64 {
-    #[repr(C)]
-    struct Handle {
-        bytes: u32,
-        kind: i32,
-        id: [u8; 8],
-    }
-    let mut handle = Handle {
-        bytes: 8,
-        kind: 0,
-        id: [0; 8],
-    };
-    let mut mount = 0;
-    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-    // SAFETY: the handle has room for the eight bytes that it says.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_name_to_handle_at,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            &raw mut handle,
-            &raw mut mount,
-            0,
-        )
-    };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
-    u64::from_ne_bytes(handle.id)
-}
-
-#[test]
-fn a_tree_that_forks_all_the_time_is_killed_whole() {
-    let Some(rig) = Rig::new("bomb", "nobody") else {
-        return;
-    };
-    // Twelve lines of processes, each of which forks, leaves its session and ends, for ever.
-    let bomb = "use POSIX; for (1..12) { next if fork; while (1) { my $p = fork; next unless defined $p; \
-                exit if $p; setsid(); } } open F, '>', 'ready'; print F \"1\\n\"; close F; sleep 1000";
-    let mut child = rig.start(&["/usr/bin/perl", "-e", bomb]);
-    rig.wait_for("ready");
-    // A child cgroup with a process of its own.
-    let sub = rig.cgroup.path().join("sub");
-    fs::create_dir_all(sub.join("deeper")).unwrap();
-    let mut sleeper = rig.start(&["sleep", "1000"]);
-    fs::write(sub.join("deeper/cgroup.procs"), sleeper.pid().to_string()).unwrap();
-    assert!(rig.cgroup.procs().unwrap().contains(&sleeper.pid()));
-    assert!(!rig.cgroup.is_empty().unwrap());
-    assert!(rig.cgroup.remove().is_err());
-
-    rig.cgroup.kill_all(PATIENCE).unwrap();
-    assert!(rig.cgroup.is_empty().unwrap());
-    assert_eq!(child.wait().unwrap(), ExitStatus::Signal(9));
-    assert_eq!(sleeper.wait().unwrap(), ExitStatus::Signal(9));
-    assert_eq!(rig.cgroup.procs().unwrap(), []);
-    rig.cgroup.remove().unwrap();
-    assert!(!rig.cgroup.path().exists());
-    // All of it again, on what is gone: no error.
-    rig.cgroup.kill_all(PATIENCE).unwrap();
-    rig.cgroup.remove().unwrap();
-}
-
-#[test]
-fn a_cgroup_is_made_once_and_belongs_to_root() {
-    let Some(rig) = Rig::new("once", "nobody") else {
-        return;
-    };
-    let root = CgroupRoot::find().unwrap();
-    let error = AgentCgroup::create(&root, rig.cgroup.name()).unwrap_err();
-    assert!(error.to_string().contains("may still run"), "{error}");
-    assert!(matches!(
-        AgentCgroup::create(&root, "../x"),
-        Err(LaunchError::BadCgroupId(_))
-    ));
-    let out = rig.sh(&format!(
-        "cd {}; echo $$ > ../../cgroup.procs || echo refused; mkdir sub || echo refused; \
-         echo $$ > cgroup.procs || echo refused",
-        rig.cgroup.path().display()
-    ));
-    assert_eq!(out.matches("refused").count(), 3, "{out}");
-    // Either answer is one: what counts is that the limit is what it says.
-    if let crate::launch::PidsLimit::Set(max) = rig.cgroup.limit_pids(77) {
-        let file = fs::read_to_string(rig.cgroup.path().join("pids.max")).unwrap();
-        assert_eq!((max, file.trim()), (77, "77"));
-    }
-}
-
-#[test]
-fn refused_families_and_ioctls_get_their_errno() {
-    let Some(rig) = Rig::new("seccomp", "nobody") else {
-        return;
-    };
-    // Family by family: `socket` as type 3 (raw) where nobody may have one, so that the errno tells who refused.
-    let (_, out) = rig.perl(
-        "for my $f (1, 2, 10, 16, 0, 4, 9, 11, 15, 17, 18, 40, 45, 46, 1000, -1) { \
-           my $t = $f == 16 ? 3 : 2; print \"$f=\", (socket(my $s, $f, $t, 0) ? 0 : $!+0), ' ' }",
-    );
-    assert_eq!(
-        out,
-        "1=0 2=0 10=0 16=0 0=97 4=97 9=97 11=97 15=97 17=97 18=97 40=97 45=97 46=97 1000=97 -1=97 "
-    );
-    let (_, out) = rig.perl(
-        "require 'syscall.ph' if 0; for my $f (1, 17) { print \"$f=\", \
-           (socketpair(my $a, my $b, $f, 2, 0) ? 0 : $!+0), ' ' } \
-         open N, '<', '/dev/null'; my $x = 'x'; for my $r (0x5412, 0x541c, 0x5413) { \
-           print ioctl(N, $r, $x) ? 0 : $!+0, ' ' }",
-    );
-    // TIOCSTI and TIOCLINUX are refused; TIOCGWINSZ reaches the device, which is no terminal.
-    assert_eq!(out, "1=0 17=97 1 1 25 ");
-}
-
 #[cfg(target_arch = "x86_64")]
-#[test]
-fn a_call_by_a_foreign_number_kills() {
-    let Some(rig) = Rig::new("x32", "nobody") else {
-        return;
-    };
-    // getpid by its x32 number, and garbage above the 32 bits of a family.
-    let (status, out) = rig.perl("print 'here'; syscall(0x40000000 + 39); print 'there'");
-    assert_eq!(
-        (status, out.as_str()),
-        (ExitStatus::Signal(libc::SIGSYS), "here")
-    );
-    let (_, out) = rig.perl("print syscall(41, (1 << 32) | 17, 3, 0), ' ', $!+0");
-    assert_eq!(out, "-1 97");
-}
-
-#[test]
-fn an_agent_with_uid_0_sees_no_cgroups_and_changes_no_settings() {
-    let Some(mut rig) = Rig::new("confine", "root") else {
-        return;
-    };
-    let hidden = tempfile::tempdir().unwrap();
-    fs::write(hidden.path().join("trail"), "x").unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), "secret").unwrap();
-    let fixed = tempfile::tempdir().unwrap();
-    let hide = [hidden.path().to_owned(), file.path().to_owned()];
-    let read_only = [fixed.path().to_owned()];
-    rig.confinement = Some(Confinement::plan(&hide, &read_only, rig.place.path()).unwrap());
-    let (hidden, fixed, file) = (
-        hidden.path().display(),
-        fixed.path().display(),
-        file.path().display(),
-    );
-    let out = rig.sh(&format!(
-        "echo cgroups: $(ls -A /sys/fs/cgroup) $(ls -A /sys/fs/bpf); echo hidden: $(ls -A {hidden}); \
-         echo file: $(cat {file}); \
-         (echo x > {hidden}/new) || echo A refused; (echo x > {fixed}/new) || echo B refused; \
-         (cat /proc/sys/kernel/hostname > /proc/sys/kernel/hostname) || echo C refused; \
-         (: > /proc/sysrq-trigger) || echo D refused; \
-         umount {hidden} || echo E refused; mount -o remount,rw {fixed} || echo F refused; \
-         unshare -Urm umount {hidden} || echo G refused; \
-         unshare -Urm mount -o remount,bind,rw {fixed} || echo H refused; \
-         nsenter -t 1 -m true || echo I refused; ls /proc/1/root/sys/fs/cgroup/ || echo J refused"
-    ));
-    assert!(
-        out.contains("cgroups:\n") && out.contains("hidden:\n") && out.contains("file:\n"),
-        "{out}"
-    );
-    for letter in 'A'..='J' {
-        assert!(
-            out.contains(&format!("{letter} refused")),
-            "{letter}: {out}"
-        );
-    }
-    // Only in the agent's own view.
-    assert_eq!(fs::read_to_string(format!("{hidden}/trail")).unwrap(), "x");
-    fs::write(format!("{fixed}/new"), "x").unwrap();
-    assert!(rig.cgroup.path().join("cgroup.procs").exists());
-}
-
 #[test]
 fn signals_reach_the_agents_whole_group() {
     let Some(rig) = Rig::new("signal", "nobody") else {
@@ -499,4 +208,22 @@ fn many_threads_can_launch_at_a_time() {
         }
     });
     assert!(rig.cgroup.is_empty().unwrap());
+}
+
+#[test]
+fn another_user_gets_none_of_the_launchers_keys() {
+    let Some(rig) = Rig::new("keys", "nobody") else {
+        return;
+    };
+    // KEYCTL_GET_KEYRING_ID (0) of KEY_SPEC_SESSION_KEYRING (-3), made if there is none.
+    // SAFETY: numbers only.
+    let ours = unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 1) };
+    if ours < 0 {
+        eprintln!("SKIPPED: this kernel has no keys");
+        return;
+    }
+    let number = libc::SYS_keyctl;
+    let (_, out) = rig.perl(&format!("print syscall({number}, 0, -3, 0)"));
+    let theirs: i64 = out.parse().unwrap();
+    assert!(theirs > 0 && theirs != ours, "{theirs} {ours}");
 }

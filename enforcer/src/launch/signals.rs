@@ -80,7 +80,7 @@ impl Signals {
             .read_signal()
             .map_err(LaunchError::system("reading a signal", "please report it"))?;
         Ok(read.and_then(|info| {
-            let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
+            let signal = Signal::try_from(info.ssi_signo.cast_signed()).ok()?;
             Some(Received {
                 signal,
                 by_kernel: info.ssi_code == SI_KERNEL,

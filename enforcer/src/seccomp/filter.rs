@@ -72,9 +72,9 @@ const FAMILIES: &[u32] = &[
     libc::AF_NETLINK as u32,
 ];
 
-/// What is refused, in the order of the call's number in no particular meaning: every rule stands alone.
+/// What is refused. Every rule stands alone; the order means nothing.
 ///
-/// Foreign ABIs (i386 and x32 on x86-64, 32-bit ARM on AArch64) are no rule here: their calls kill the
+/// Foreign ABIs (i386 and x32 on x86-64, 32-bit ARM on `AArch64`) are no rule here: their calls kill the
 /// process, because their numbers would pass a filter that is written for the native ones.
 pub const RULES: &[Rule] = &[
     Rule {

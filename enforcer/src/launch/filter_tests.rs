@@ -1,0 +1,43 @@
+//! The seccomp filter as the agent meets it.
+
+use super::ExitStatus;
+use super::rig::Rig;
+
+#[test]
+fn refused_families_and_ioctls_get_their_errno() {
+    let Some(rig) = Rig::new("seccomp", "nobody") else {
+        return;
+    };
+    // Family by family: `socket` as type 3 (raw) where nobody may have one, so that the errno tells who refused.
+    let (_, out) = rig.perl(
+        "for my $f (1, 2, 10, 16, 0, 4, 9, 11, 15, 17, 18, 40, 45, 46, 1000, -1) { \
+           my $t = $f == 16 ? 3 : 2; print \"$f=\", (socket(my $s, $f, $t, 0) ? 0 : $!+0), ' ' }",
+    );
+    assert_eq!(
+        out,
+        "1=0 2=0 10=0 16=0 0=97 4=97 9=97 11=97 15=97 17=97 18=97 40=97 45=97 46=97 1000=97 -1=97 "
+    );
+    let (_, out) = rig.perl(
+        "for my $f (1, 17) { print \"$f=\", \
+           (socketpair(my $a, my $b, $f, 2, 0) ? 0 : $!+0), ' ' } \
+         open N, '<', '/dev/null'; my $x = 'x'; for my $r (0x5412, 0x541c, 0x5413) { \
+           print ioctl(N, $r, $x) ? 0 : $!+0, ' ' }",
+    );
+    // TIOCSTI and TIOCLINUX are refused; TIOCGWINSZ reaches the device, which is no terminal.
+    assert_eq!(out, "1=0 17=97 1 1 25 ");
+}
+
+#[test]
+fn a_call_by_a_foreign_number_kills() {
+    let Some(rig) = Rig::new("x32", "nobody") else {
+        return;
+    };
+    // getpid by its x32 number, and garbage above the 32 bits of a family.
+    let (status, out) = rig.perl("print 'here'; syscall(0x40000000 + 39); print 'there'");
+    assert_eq!(
+        (status, out.as_str()),
+        (ExitStatus::Signal(libc::SIGSYS), "here")
+    );
+    let (_, out) = rig.perl("print syscall(41, (1 << 32) | 17, 3, 0), ' ', $!+0");
+    assert_eq!(out, "-1 97");
+}

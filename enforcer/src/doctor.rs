@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     kernel::{
-        attach::PIN_ROOT,
+        attach::{BPF_ROOT, bpf_mounted},
         object::{self, CORE, Hook, LSM, Sizes},
         offsets,
     },
@@ -171,17 +171,14 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
 }
 
 fn bpf_file_system() -> Result<String, String> {
-    let place = PIN_ROOT.trim_end_matches("/enforcer");
-    let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
-    let mounted = mounts.lines().any(|line| {
-        let mut words = line.split(' ');
-        words.nth(1) == Some(place) && words.next() == Some("bpf")
-    });
-    if mounted {
-        Ok(place.to_owned())
-    } else if std::path::Path::new(place).is_dir() {
-        Ok(format!("{place} (`enforcer run` mounts it)"))
-    } else {
-        Err(format!("{place} does not exist; boot a kernel with CONFIG_BPF_SYSCALL"))
+    match bpf_mounted() {
+        Ok(true) => Ok(BPF_ROOT.to_owned()),
+        Ok(false) if std::path::Path::new(BPF_ROOT).is_dir() => {
+            Ok(format!("{BPF_ROOT} (`enforcer run` mounts it)"))
+        }
+        Ok(false) => Err(format!(
+            "{BPF_ROOT} does not exist; boot a kernel with CONFIG_BPF_SYSCALL"
+        )),
+        Err(error) => Err(format!("/proc/self/mounts cannot be read: {error}")),
     }
 }

@@ -4,10 +4,13 @@
 //! `launch`, `seccomp`, `audit`) do the I/O and know `policy` and `decide`, never one another; they meet in
 //! the composition roots (`run`, `doctor`).
 
+pub mod audit;
 pub mod cli;
 pub mod decide;
+pub mod doctor;
 pub mod kernel;
 pub mod launch;
 pub mod policy;
 pub mod policy_file;
+pub mod run;
 pub mod seccomp;

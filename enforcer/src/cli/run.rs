@@ -18,6 +18,7 @@ pub struct RunArgs {
     /// Run the command as this user [default: who called sudo, else the current user]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
+    /// The audit trail.
     #[arg(long, value_name = "FILE", help = format!("The audit trail [default: {DEFAULT_AUDIT}]"))]
     pub audit: Option<PathBuf>,
     /// How execs are denied

@@ -14,6 +14,8 @@ use aya::{
     },
 };
 
+use nix::mount::{MsFlags, mount};
+
 use super::{
     KernelError,
     object::{CORE, Hook, LSM, ProgramSpec, chain, load_program},
@@ -97,8 +99,8 @@ pub fn to_cgroup(ebpf: &mut Ebpf, cgroup: impl AsFd) -> Result<Vec<NamedLink>, K
         let program = ebpf
             .program_mut(spec.name)
             .ok_or_else(|| KernelError::map("programs", spec.name))?;
-        // Several may sit on one cgroup; each can only refuse.
-        let mode = CgroupAttachMode::AllowMultiple;
+        // No flag: links always sit beside one another, and the kernel refuses flags here.
+        let mode = CgroupAttachMode::Single;
         let link = match spec.hook {
             Hook::SocketAddress => {
                 let program = <&mut CgroupSockAddr>::try_from(program).map_err(fail)?;
@@ -128,8 +130,47 @@ pub fn to_cgroup(ebpf: &mut Ebpf, cgroup: impl AsFd) -> Result<Vec<NamedLink>, K
 #[derive(Clone, Debug)]
 pub struct PinDir(PathBuf);
 
-/// Where instances pin, below the BPF file system.
+/// Where systems mount the BPF file system.
+pub const BPF_ROOT: &str = "/sys/fs/bpf";
+/// Where instances pin.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/enforcer";
+
+/// Whether the BPF file system is mounted in its place.
+///
+/// # Errors
+///
+/// The mounts cannot be read.
+pub fn bpf_mounted() -> io::Result<bool> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    Ok(mounts.lines().any(|line| {
+        let mut words = line.split(' ');
+        words.nth(1) == Some(BPF_ROOT) && words.next() == Some("bpf")
+    }))
+}
+
+/// Mounts the BPF file system where it is not: pins have no other place.
+///
+/// # Errors
+///
+/// The kernel refuses the mount.
+pub fn mount_bpf() -> Result<(), KernelError> {
+    let fail = |error| KernelError::Pin {
+        path: BPF_ROOT.into(),
+        error,
+    };
+    if bpf_mounted().map_err(fail)? {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(
+        Some("bpf"),
+        BPF_ROOT,
+        Some("bpf"),
+        flags,
+        Some("mode=0700"),
+    )
+    .map_err(|errno| fail(errno.into()))
+}
 
 impl PinDir {
     /// The directory of instance `id`.

@@ -1,7 +1,5 @@
 //! Compiled tables into the maps of a slot.
 
-use std::borrow::Borrow;
-
 use aya::{
     Ebpf,
     maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key},
@@ -99,7 +97,7 @@ pub fn fill(
             },
         );
         connects
-            .insert(&key, value.borrow(), 0)
+            .insert(&key, value, 0)
             .map_err(|error| KernelError::map("CONNECTS", error))?;
     }
     let mut policies = map_mut!(ebpf, "POLICIES", Array<PolicyHeader>)?;

@@ -28,6 +28,11 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// The text that was read.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The path in the text of the exec rule with this index in `policy.exec.rules` (entries of a hook's lists
     /// that were left out make the two differ); the top of the text for an index that is not there.
     pub fn rule_path(&self, index: usize) -> JsonPath {

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     os::fd::BorrowedFd,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::Context;
@@ -32,6 +32,19 @@ struct Counts {
     denied: u64,
 }
 
+impl Counts {
+    fn note(&mut self, body: &Body, decision: Decision) {
+        match body {
+            Body::Exec(_) => self.execs += 1,
+            Body::Connect(_) | Body::Socket(_) => self.connects += 1,
+            Body::Escape => {}
+        }
+        if decision != Decision::Allow {
+            self.denied += 1;
+        }
+    }
+}
+
 /// Reads an instance's events and writes them to the trail.
 #[derive(Debug)]
 pub struct Consumer {
@@ -39,7 +52,6 @@ pub struct Consumer {
     engine: Engine,
     writer: Writer,
     agent: Option<String>,
-    cgroup: PathBuf,
     counts: Counts,
     lost: u64,
     next_seq: u64,
@@ -52,14 +64,12 @@ impl Consumer {
         engine: Engine,
         writer: Writer,
         agent: Option<String>,
-        cgroup: PathBuf,
-    ) -> Self {
+        ) -> Self {
         Self {
             feed,
             engine,
             writer,
             agent,
-            cgroup,
             counts: Counts::default(),
             lost: 0,
             next_seq: 0,
@@ -142,13 +152,10 @@ impl Consumer {
             Body::Exec(_) | Body::Escape => self.engine.exec_outcome(judgement),
             Body::Connect(_) | Body::Socket(_) => self.engine.connect_outcome(judgement),
         };
-        if judgement.decision != Decision::Allow {
-            self.counts.denied += 1;
-        }
+        self.counts.note(&event.body, judgement.decision);
         let action = self.action(header, &outcome, judgement.decision, offset);
         match &event.body {
             Body::Exec(facts) => {
-                self.counts.execs += 1;
                 let exec = Exec {
                     text: &facts.text,
                     argv_bytes: facts.argv_bytes,
@@ -158,7 +165,6 @@ impl Consumer {
                 Record::exec(&action, &exec)
             }
             Body::Connect(facts) => {
-                self.counts.connects += 1;
                 let connect = Connect {
                     host: None,
                     address: Some(facts.address.to_canonical()),
@@ -169,10 +175,71 @@ impl Consumer {
                 Record::connect(&action, &connect)
             }
             Body::Socket(facts) => {
-                self.counts.connects += 1;
                 Record::socket(&action, facts.family, facts.socket_type, facts.protocol)
             }
             Body::Escape => Record::escape(&action),
         }
     }
+}
+
+impl Consumer {
+    fn action<'a>(
+        &'a self,
+        header: &Header,
+        outcome: &'a Outcome,
+        decision: Decision,
+        offset: i128,
+    ) -> Action<'a> {
+        Action {
+            timestamp: at(header.boottime_ns, offset),
+            agent: self.name(),
+            reason: &outcome.reason,
+            security_risk: outcome.security_risk,
+            rule: outcome.rule.as_deref(),
+            decision,
+            verdict: Verdict::from_number(header.verdict),
+            stage: Stage::from_number(header.stage),
+            risk: Some(outcome.risk),
+            pid: header.pid,
+            ppid: header.ppid,
+            uid: header.uid,
+            cgroup: header.cgroup,
+            seq: header.seq,
+            latency_ns: header.latency_ns,
+        }
+    }
+
+    /// Goes on after another consumer that is gone: what the kernel counted as lost before is not its business.
+    pub fn resume(&mut self) {
+        self.lost = self.feed.counters(SLOT).map_or(0, |state| state.lost);
+    }
+
+    /// Says on stderr what happened, and where it is written.
+    pub fn summary(&self, audit: &Path) {
+        let Counts {
+            execs,
+            connects,
+            denied,
+        } = self.counts;
+        let shown = if denied > 0 && io::stderr().is_terminal() {
+            format!("\x1b[31m{denied} denied\x1b[0m")
+        } else {
+            format!("{denied} denied")
+        };
+        eprintln!(
+            "enforcer: {execs} execs, {connects} connects, {shown}; trail: {}",
+            audit.display()
+        );
+    }
+}
+
+/// What to add to a `CLOCK_BOOTTIME` reading to have UTC, in nanoseconds.
+fn boot_offset() -> anyhow::Result<i128> {
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).context("CLOCK_BOOTTIME cannot be read")?;
+    let boot = i128::from(boot.tv_sec()) * 1_000_000_000 + i128::from(boot.tv_nsec());
+    Ok(Timestamp::now().as_nanosecond() - boot)
+}
+
+fn at(boottime_ns: u64, offset: i128) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(boottime_ns) + offset).unwrap_or_else(|_| Timestamp::now())
 }

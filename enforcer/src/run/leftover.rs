@@ -56,8 +56,7 @@ fn take_down(id: &str, cgroup: Option<&AgentCgroup>) -> anyhow::Result<Option<us
         let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
         let feed = Feed::from_pins(Path::new(&pins.join("")))?;
         let writer = Writer::open(&facts.audit)?;
-        let place = cgroup.map_or_else(Default::default, |cgroup| cgroup.path().to_owned());
-        let mut consumer = Consumer::new(feed, engine, writer, facts.agent, place);
+        let mut consumer = Consumer::new(feed, engine, writer, facts.agent);
         consumer.resume();
         consumer.finish()?;
     }

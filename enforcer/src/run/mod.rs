@@ -26,9 +26,9 @@ use nix::{
 
 use crate::{
     audit::Writer,
-    decide::{Decision, Engine},
+    decide::Engine,
     kernel::{
-        attach::PinDir,
+        attach::{PinDir, mount_bpf},
         instance::{Instance, Plan},
     },
     launch::{
@@ -134,6 +134,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let writer = Writer::open(&audit)?;
 
     let root = CgroupRoot::find()?;
+    mount_bpf()?;
     leftover::clean_up(&root, options.quiet);
 
     let agent = agent_name(options.agent.as_deref());
@@ -204,7 +205,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     if !options.quiet {
         announce(options, &identity, level, &audit, agent.as_deref(), &id, &pids);
     }
-    let mut consumer = Consumer::new(feed, engine, writer, agent, cgroup.path().to_owned());
+    let mut consumer = Consumer::new(feed, engine, writer, agent);
     let child = match pending.go(Terminal::detect()) {
         Ok(child) => child,
         Err(error) => {
@@ -468,9 +469,4 @@ impl Drop for Scene {
             complain(&error);
         }
     }
-}
-
-/// Whether a decision lets an action happen.
-pub(crate) fn allows(decision: Decision) -> bool {
-    decision == Decision::Allow
 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod ebpf;
+mod lint;
 mod packages;
 mod process;
 mod root;
@@ -34,6 +35,8 @@ enum Task {
     Build,
     /// Build, then run CMD under policies/coding-agent.json; without CMD, the session of policies/demo.sh
     Run(RunArgs),
+    /// Check formatting, clippy (kernel programs too), licences, bans and sources of the dependencies
+    Lint(LintArgs),
 }
 
 #[derive(clap::Args)]
@@ -41,6 +44,13 @@ struct ToolchainArgs {
     /// Also install what lint, the integration tests and the virtual machines need
     #[arg(long)]
     test: bool,
+}
+
+#[derive(clap::Args)]
+struct LintArgs {
+    /// Also check the dependencies against the advisory database, which is fetched from the network
+    #[arg(long)]
+    advisories: bool,
 }
 
 #[derive(clap::Args)]
@@ -69,5 +79,11 @@ fn task(task: Task) -> Result<()> {
         Task::Ebpf => ebpf::build(&toolchain::ensure(false)?).map(drop),
         Task::Build => build::release().map(drop),
         Task::Run(args) => build::run(args.policy.as_deref(), &args.command),
+        Task::Lint(args) => {
+            let toolchain = toolchain::ensure(true)?;
+            // clippy compiles enforcer, which embeds the object.
+            ebpf::build(&toolchain)?;
+            lint::all(&toolchain, args.advisories)
+        }
     }
 }

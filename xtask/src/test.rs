@@ -19,7 +19,7 @@ use crate::{build, ebpf, lint, root, toolchain};
 /// The crate whose tests need a real kernel and root.
 const INTEGRATION: &str = "enforcer-tests";
 /// Time for a stage; what hangs must not hang the whole.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT: Duration = Duration::from_mins(15);
 /// Runs every test executable, also after a failure, and reports what the tests skipped.
 const RUN_ALL: &str = r#"
 skips=$(mktemp) || exit 125

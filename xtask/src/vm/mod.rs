@@ -77,18 +77,27 @@ pub fn run(job: &Job, line: impl FnMut(&str)) -> Result<i32> {
     };
     guest::write(&initramfs, &image, &content)?;
     let console = directory.join("console.log");
-    let status = boot(job, &image.vmlinuz(), &initramfs, &console, line).with_context(|| {
-        format!(
-            "last lines of the kernel's console ({}):\n{}",
-            console.display(),
-            tail(&console)
-        )
-    });
-    // Some 200 MB that the next run writes again.
+    let booted = boot(job, &image.vmlinuz(), &initramfs, &console, line);
+    // Some 120 MB that the next run writes again.
     let _ = fs::remove_file(&initramfs);
-    let status = status?;
-    complaints(&console)?;
-    Ok(status)
+    let complaint = complaint(&console);
+    match (booted, complaint) {
+        (Ok(status), None) => Ok(status),
+        (Ok(_), Some(complaint)) => bail!(
+            "the kernel complained: {complaint}; whole console: {}",
+            console.display()
+        ),
+        (Err(error), complaint) => {
+            let complaint = complaint
+                .map(|line| format!("; the kernel complained: {line}"))
+                .unwrap_or_default();
+            bail!(
+                "{error:#}{complaint}\nlast lines of {}:\n{}",
+                console.display(),
+                tail(&console)
+            )
+        }
+    }
 }
 
 fn boot(
@@ -188,18 +197,13 @@ fn serial_file(console: &Path) -> OsString {
     file
 }
 
-/// An error when the kernel wrote of a bug.
-fn complaints(console: &Path) -> Result<()> {
-    let text = fs::read(console).with_context(|| format!("cannot read {}", console.display()))?;
+/// The first line in which the kernel wrote of a bug.
+fn complaint(console: &Path) -> Option<String> {
+    let text = fs::read(console).ok()?;
     let text = String::from_utf8_lossy(&text);
-    if let Some(found) = text.lines().find(|line| is_trouble(line)) {
-        bail!(
-            "the kernel complained: {}; whole console: {}",
-            found.trim(),
-            console.display()
-        );
-    }
-    Ok(())
+    text.lines()
+        .find(|line| is_trouble(line))
+        .map(|line| line.trim().to_owned())
 }
 
 fn is_trouble(line: &str) -> bool {

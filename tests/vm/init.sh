@@ -58,6 +58,8 @@ while read -r module; do
 done </vm/modules
 
 busybox hostname enforcer-vm
+busybox chmod 700 /root
+busybox chown -R agent:agent /home/agent
 busybox ip link set lo up || fail "no loopback"
 
 # Should the program that watches us be killed, the machine must not run on for ever.

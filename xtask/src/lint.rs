@@ -71,8 +71,13 @@ fn dependencies(advisories: bool) -> Result<()> {
         step(&format!(
             "Installing cargo-deny {CARGO_DENY} (two or three minutes)"
         ));
-        // Half the compile time of the release profile, and it runs for less than a second.
-        toolchain::cargo_install("cargo-deny", CARGO_DENY, &["--debug"], &[])?;
+        // It runs for a second: the release profile's link-time optimization is not worth its minute.
+        toolchain::cargo_install(
+            "cargo-deny",
+            CARGO_DENY,
+            &["--debug"],
+            &[("CARGO_PROFILE_DEV_DEBUG", "0")],
+        )?;
     }
     for manifest in ["Cargo.toml", EBPF_MANIFEST] {
         let mut deny = deny(manifest)?;

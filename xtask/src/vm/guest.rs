@@ -33,6 +33,7 @@ const PACKAGES: &[&str] = &[
     "iproute2",
     "libc-bin",
     "libgcc-s1",
+    "libpam-modules",
     "libseccomp2",
     "make",
     "mawk",
@@ -220,6 +221,22 @@ fn users<W: std::io::Write>(archive: &mut Archive<W>) -> Result<()> {
         0o644,
         b"127.0.0.1 localhost enforcer-vm\n::1 localhost\n",
     )?;
+    // What pam-auth-update writes at installation; here everyone may become everyone, as root may anyway.
+    for part in [
+        "account",
+        "auth",
+        "password",
+        "session",
+        "session-noninteractive",
+    ] {
+        let kind = part.split('-').next().unwrap_or(part);
+        let rule = format!("{kind} required pam_permit.so\n");
+        archive.file(
+            &Path::new("/etc/pam.d").join(format!("common-{part}")),
+            0o644,
+            rule.as_bytes(),
+        )?;
+    }
     archive.directory(&Path::new("/home").join(USER))
 }
 

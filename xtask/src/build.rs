@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::process::{
-    as_root, cargo, command, is_root, note, run as run_command, shown, step, sudo,
+    as_root, as_root_with_environment, cargo, is_root, note, run as run_command, shown, step,
+    unwrap_cargo,
 };
 use crate::{ebpf, root, toolchain};
 
@@ -66,7 +67,11 @@ pub fn run(policy: Option<&Path>, words: &[OsString]) -> Result<()> {
     );
     let policy = install_policy(&policy)?;
 
-    let mut enforcer = privileged(&binary)?;
+    if !is_root() {
+        note("not root: using sudo to load the kernel programs; the command itself runs as you");
+    }
+    let mut enforcer = as_root_with_environment(&binary)?;
+    unwrap_cargo(&mut enforcer);
     enforcer
         .arg("run")
         .arg("--policy")
@@ -110,18 +115,4 @@ fn install_policy(policy: &Path) -> Result<PathBuf> {
         .arg(&installed);
     run_command(&mut install)?;
     Ok(installed)
-}
-
-/// The binary as root, with the environment that the command is to have.
-fn privileged(binary: &Path) -> Result<std::process::Command> {
-    if is_root() {
-        return Ok(command(binary));
-    }
-    note("not root: using sudo to load the kernel programs; the command itself runs as you");
-    let mut sudo = sudo()?;
-    // sudo replaces PATH by its own even when it keeps the environment.
-    let mut path = OsString::from("PATH=");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    sudo.args(["--preserve-env", "env"]).arg(path).arg(binary);
-    Ok(sudo)
 }

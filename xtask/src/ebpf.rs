@@ -40,6 +40,11 @@ pub fn object() -> PathBuf {
     root::target().join("bpf/enforcer.bpf.o")
 }
 
+/// Where cargo compiles the kernel programs.
+pub fn build_directory() -> PathBuf {
+    root::target().join("bpf/build")
+}
+
 /// Compiles the kernel programs; the object is only touched when it changes, so that nothing that embeds it
 /// is compiled again for nothing.
 ///
@@ -47,7 +52,7 @@ pub fn object() -> PathBuf {
 /// When the compiler or linker fails, or the object cannot be copied.
 pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     step("Kernel programs");
-    let directory = root::target().join("bpf/build");
+    let directory = build_directory();
     let mut cargo = toolchain.cargo();
     cargo
         .current_dir(root::repository().join("enforcer-ebpf"))

@@ -2,13 +2,20 @@
 
 mod build;
 mod ebpf;
+mod libtest;
+mod lint;
 mod packages;
 mod process;
 mod root;
+mod stream;
+mod test;
 mod toolchain;
+mod vm;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -34,6 +41,12 @@ enum Task {
     Build,
     /// Build, then run CMD under policies/coding-agent.json; without CMD, the session of policies/demo.sh
     Run(RunArgs),
+    /// Check formatting, clippy (kernel programs too), licences, bans and sources of the dependencies
+    Lint(LintArgs),
+    /// Run everything: lint, unit tests, integration tests on this kernel and in virtual machines
+    Test(TestArgs),
+    /// Run CMD in virtual machines with Debian's kernels; without CMD, look round in each
+    Vm(VmArgs),
 }
 
 #[derive(clap::Args)]
@@ -44,10 +57,42 @@ struct ToolchainArgs {
 }
 
 #[derive(clap::Args)]
+struct LintArgs {
+    /// Also check the dependencies against the advisory database, which is fetched from the network
+    #[arg(long)]
+    advisories: bool,
+}
+
+#[derive(clap::Args)]
+struct TestArgs {
+    /// Run only these stages; may be given several times
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<test::Stage>,
+    /// Run only the tests whose name contains this
+    filter: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct VmArgs {
+    /// The kernel to boot (default: all of them)
+    #[arg(long)]
+    kernel: Option<vm::Kernel>,
+    /// Seconds that a machine may run
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    timeout: u64,
+    /// A file that the guest gets at the same path; may be given several times
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
+    /// The command and its arguments; target/release/enforcer is `enforcer` in the guest's PATH
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+#[derive(clap::Args)]
 struct RunArgs {
     /// Policy to run under (default: policies/coding-agent.json)
     #[arg(long, value_name = "FILE")]
-    policy: Option<std::path::PathBuf>,
+    policy: Option<PathBuf>,
     /// The command and its arguments
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -55,7 +100,9 @@ struct RunArgs {
 
 fn main() -> ExitCode {
     match task(Cli::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // The summary has said what failed, and its last line stays the last one.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -63,11 +110,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn task(task: Task) -> Result<()> {
+fn task(task: Task) -> Result<bool> {
     match task {
-        Task::Toolchain(args) => toolchain::ensure(args.test).map(drop),
-        Task::Ebpf => ebpf::build(&toolchain::ensure(false)?).map(drop),
-        Task::Build => build::release().map(drop),
-        Task::Run(args) => build::run(args.policy.as_deref(), &args.command),
+        Task::Toolchain(args) => toolchain::ensure(args.test).map(drop)?,
+        Task::Ebpf => ebpf::build(&toolchain::ensure(false)?).map(drop)?,
+        Task::Build => build::release().map(drop)?,
+        Task::Run(args) => build::run(args.policy.as_deref(), &args.command)?,
+        Task::Vm(args) => {
+            let kernels = args
+                .kernel
+                .map_or_else(|| vm::Kernel::ALL.to_vec(), |kernel| vec![kernel]);
+            vm::shell(
+                &kernels,
+                &args.command,
+                Duration::from_secs(args.timeout),
+                &args.with,
+            )?;
+        }
+        Task::Lint(args) => {
+            let toolchain = toolchain::ensure(true)?;
+            // clippy compiles enforcer, which embeds the object.
+            ebpf::build(&toolchain)?;
+            lint::all(&toolchain, args.advisories)?;
+        }
+        Task::Test(args) => return Ok(test::all(&args.only, args.filter.as_deref())),
     }
+    Ok(true)
 }

@@ -10,10 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::root;
 
-/// Variables that an outer `cargo run` (or rustup's proxy) sets and that would steer an inner cargo of
-/// another toolchain: the wrong rustc, the wrong shared libraries, the wrong flags.
-const OUTER_CARGO: &[&str] = &[
-    "CARGO",
+/// Variables that steer cargo and rustc: right for the workspace, wrong for another toolchain.
+const STEERING: &[&str] = &[
     "CARGO_BUILD_RUSTC",
     "CARGO_BUILD_RUSTC_WRAPPER",
     "CARGO_BUILD_RUSTFLAGS",
@@ -27,8 +25,6 @@ const OUTER_CARGO: &[&str] = &[
     "RUSTDOC",
     "RUSTDOCFLAGS",
     "RUSTFLAGS",
-    "RUSTUP_TOOLCHAIN",
-    "RUST_RECURSION_COUNT",
 ];
 
 /// Prints the heading of a step.
@@ -61,19 +57,49 @@ pub fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Removes what an outer cargo left in the environment, so that another toolchain can be used.
+/// Removes what an outer cargo and the user's own settings would do to another toolchain: the wrong rustc,
+/// the wrong shared libraries, the wrong flags.
 pub fn scrub(command: &mut Command) -> &mut Command {
-    for variable in OUTER_CARGO {
+    for variable in STEERING {
         command.env_remove(variable);
     }
     for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_")
-            || text.starts_with("CARGO_MANIFEST_")
-            || text.starts_with("CARGO_PROFILE_")
-        {
+        if name.to_string_lossy().starts_with("CARGO_PROFILE_") {
             command.env_remove(&name);
         }
+    }
+    unwrap_cargo(command);
+    command.env_remove("LD_LIBRARY_PATH")
+}
+
+/// Gives a command the environment that the user has, without what `cargo run` and rustup add to it for us.
+pub fn unwrap_cargo(command: &mut Command) -> &mut Command {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let added = matches!(
+            &*text,
+            "CARGO" | "RUSTUP_TOOLCHAIN" | "RUST_RECURSION_COUNT" | "RUSTUP_TOOLCHAIN_SOURCE"
+        );
+        if added || text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    if let Some(libraries) = env::var_os("LD_LIBRARY_PATH") {
+        let cargo = env::var_os("CARGO").map(PathBuf::from);
+        let toolchain = cargo
+            .as_deref()
+            .and_then(Path::parent)
+            .and_then(Path::parent);
+        let ours = |path: &PathBuf| {
+            path.starts_with(root::target()) || toolchain.is_some_and(|top| path.starts_with(top))
+        };
+        let kept: Vec<PathBuf> = env::split_paths(&libraries)
+            .filter(|path| !ours(path))
+            .collect();
+        match env::join_paths(&kept) {
+            Ok(kept) if !kept.is_empty() => command.env("LD_LIBRARY_PATH", kept),
+            _ => command.env_remove("LD_LIBRARY_PATH"),
+        };
     }
     command
 }
@@ -161,11 +187,23 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     Ok(sudo)
 }
 
-/// sudo, to be followed by its options and the command.
+/// A command that runs as root in our environment: sudo alone would take away most of it, and PATH in any case.
 ///
 /// # Errors
-/// When there is no sudo.
-pub fn sudo() -> Result<Command> {
+/// When we are not root and there is no sudo.
+pub fn as_root_with_environment(program: impl AsRef<OsStr>) -> Result<Command> {
+    if is_root() {
+        return Ok(command(program));
+    }
+    let mut path = OsString::from("PATH=");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    let mut sudo =
+        sudo().with_context(|| format!("`{}` must run as root", program.as_ref().display()))?;
+    sudo.args(["--preserve-env", "env"]).arg(path).arg(program);
+    Ok(sudo)
+}
+
+fn sudo() -> Result<Command> {
     match find("sudo") {
         Some(sudo) => Ok(command(sudo)),
         None => bail!("not root, and there is no sudo: run this task as root, or install sudo"),

@@ -131,8 +131,19 @@ fn nightly() -> Option<Toolchain> {
     match probe(&toolchain) {
         Ok(()) => Some(toolchain),
         Err(error) => {
+            let text = format!("{error:#}");
+            let errors: Vec<&str> = text
+                .lines()
+                .filter(|line| line.contains("error: "))
+                .map(str::trim)
+                .collect();
+            let errors = if errors.is_empty() {
+                text
+            } else {
+                errors.join("; ")
+            };
             note(&format!(
-                "rustup's nightly and bpf-linker do not work together, taking Debian's compiler: {error:#}"
+                "rustup's nightly and bpf-linker do not work together, taking Debian's compiler: {errors}"
             ));
             None
         }

@@ -1,0 +1,283 @@
+//! All tests, on all kernels, with one line at the end.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::Value;
+
+use crate::libtest::{Counts, SKIPPED};
+use crate::process::{as_root_with_environment, cargo, note, shown, step, unwrap_cargo};
+use crate::stream::{self, End};
+use crate::vm::{self, Kernel};
+use crate::{build, ebpf, lint, root, toolchain};
+
+/// The crate whose tests need a real kernel and root.
+const INTEGRATION: &str = "enforcer-tests";
+/// Time for a stage; what hangs must not hang the whole.
+const LIMIT: Duration = Duration::from_mins(15);
+/// Runs every test executable, also after a failure, and reports what the tests skipped.
+const RUN_ALL: &str = r#"
+skips=$(mktemp) || exit 125
+chmod 666 "$skips"
+export ENFORCER_SKIPS=$skips
+filter=$1
+shift
+status=0
+for test in "$@"; do
+    "$test" ${filter:+"$filter"} || status=$?
+done
+while read -r line; do
+    echo "enforcer-test-skipped: $line"
+done <"$skips"
+rm -f "$skips"
+exit $status
+"#;
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// Formatting, clippy, dependencies
+    Lint,
+    /// Tests beside the code, without root
+    Unit,
+    /// Integration tests on this machine's kernel, as root
+    Host,
+    /// Integration tests on Debian's 6.1
+    #[value(name = "vm-6.1")]
+    Vm61,
+    /// Integration tests on Debian's 6.12
+    #[value(name = "vm-6.12")]
+    Vm612,
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [Self::Lint, Self::Unit, Self::Host, Self::Vm61, Self::Vm612];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lint => "lint",
+            Self::Unit => "unit tests",
+            Self::Host => "this kernel",
+            Self::Vm61 => "kernel 6.1",
+            Self::Vm612 => "kernel 6.12",
+        }
+    }
+}
+
+/// What the integration stages need.
+struct Integration {
+    enforcer: PathBuf,
+    /// The test executables.
+    tests: Vec<PathBuf>,
+    /// Everything the crate was compiled to: the tests and the programs that they start.
+    executables: Vec<PathBuf>,
+}
+
+/// Runs the stages (all when none is named) and prints the summary; returns whether all went well.
+///
+/// The very last line is `N passed, N failed, N skipped` over all stages. A stage that fails without a failed
+/// test, or that could not run, counts as one failure.
+pub fn all(only: &[Stage], filter: Option<&str>) -> bool {
+    let stages: Vec<Stage> = Stage::ALL
+        .into_iter()
+        .filter(|stage| only.is_empty() || only.contains(stage))
+        .collect();
+    let mut total = Counts::default();
+    let mut summary = Vec::new();
+    let mut record = |name: &str, started: Instant, counts: Counts, result: Result<()>| {
+        let mut counts = counts;
+        if let Err(error) = &result {
+            println!("    FAILED: {name}: {error:#}");
+            counts.failed = counts.failed.max(1);
+        }
+        total += counts;
+        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+        summary.push(format!(
+            "{name:<12} {verdict:<7} {counts} ({} s)",
+            started.elapsed().as_secs()
+        ));
+    };
+
+    let started = Instant::now();
+    let toolchain =
+        toolchain::ensure(true).and_then(|toolchain| ebpf::build(&toolchain).map(|_| toolchain));
+    match &toolchain {
+        Ok(_) => record("set-up", started, Counts::default(), Ok(())),
+        Err(error) => record(
+            "set-up",
+            started,
+            Counts::default(),
+            Err(anyhow::anyhow!("{error:#}")),
+        ),
+    }
+    let mut integration = None;
+    for stage in stages {
+        let started = Instant::now();
+        let mut counts = Counts::default();
+        let result = match (&toolchain, stage) {
+            (Err(_), _) => Err(anyhow::anyhow!("could not run, for the set-up failed")),
+            (Ok(toolchain), Stage::Lint) => lint::all(toolchain, false),
+            (Ok(_), Stage::Unit) => unit(filter, &mut counts),
+            (Ok(_), stage) => {
+                let built = integration.get_or_insert_with(|| {
+                    integration_build().map_err(|error| format!("{error:#}"))
+                });
+                match built {
+                    Ok(built) => integration_stage(stage, built, filter, &mut counts),
+                    Err(error) => Err(anyhow::anyhow!("could not run: {error}")),
+                }
+            }
+        };
+        record(stage.name(), started, counts, result);
+    }
+    step("Summary");
+    for line in summary {
+        note(&line);
+    }
+    println!("{total}");
+    total.failed == 0
+}
+
+fn unit(filter: Option<&str>, counts: &mut Counts) -> Result<()> {
+    step("Unit tests");
+    let mut test = cargo();
+    test.args([
+        "test",
+        "--workspace",
+        "--exclude",
+        INTEGRATION,
+        "--no-fail-fast",
+        "--target-dir",
+    ])
+    .arg(root::target());
+    test.args(filter);
+    note(&format!("$ {}", shown(&test)));
+    let end = stream::lines(&mut test, LIMIT, |line| show(line, counts))?;
+    judge(end, filter, *counts)
+}
+
+/// Builds the release binary and the integration crate.
+fn integration_build() -> Result<Integration> {
+    let enforcer = build::user_space()?;
+    step("Integration tests: compiling");
+    let mut test = cargo();
+    test.args([
+        "test",
+        "--package",
+        INTEGRATION,
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+        "--target-dir",
+    ]);
+    test.arg(root::target()).stderr(Stdio::inherit());
+    note(&format!("$ {}", shown(&test)));
+    let output = test.output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("the integration tests do not compile");
+    }
+    let mut integration = Integration {
+        enforcer,
+        tests: Vec::new(),
+        executables: Vec::new(),
+    };
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: Value =
+            serde_json::from_str(line).with_context(|| format!("cargo printed no JSON: {line}"))?;
+        if let Some(executable) = message["executable"].as_str() {
+            if message["profile"]["test"] == true {
+                integration.tests.push(executable.into());
+            }
+            integration.executables.push(executable.into());
+        }
+    }
+    if integration.tests.is_empty() {
+        bail!("cargo named no test executable of {INTEGRATION}");
+    }
+    Ok(integration)
+}
+
+fn integration_stage(
+    stage: Stage,
+    built: &Integration,
+    filter: Option<&str>,
+    counts: &mut Counts,
+) -> Result<()> {
+    step(&format!("Integration tests: {}", stage.name()));
+    let mut words: Vec<OsString> = ["bash", "-c", RUN_ALL, "tests", filter.unwrap_or_default()]
+        .map(OsString::from)
+        .to_vec();
+    words.extend(built.tests.iter().map(OsString::from));
+    let directory = root::repository().join("tests");
+    let kernel = match stage {
+        Stage::Vm61 => Kernel::V6_1,
+        Stage::Vm612 => Kernel::V6_12,
+        _ => return on_this_kernel(&words, &directory, built, filter, counts),
+    };
+    let mut variables = vec![("CARGO_MANIFEST_DIR", directory.clone().into())];
+    for name in ["RUST_BACKTRACE", "RUST_TEST_THREADS"] {
+        variables.extend(env::var_os(name).map(|value| (name, value)));
+    }
+    let job = vm::Job {
+        kernel,
+        executables: built.executables.clone(),
+        enforcer: Some(built.enforcer.clone()),
+        variables,
+        directory,
+        words,
+        timeout: LIMIT,
+    };
+    let status = vm::run(&job, |line| show(line, counts))?;
+    if status != 0 {
+        bail!("the tests ended with status {status}");
+    }
+    some_ran(filter, *counts)
+}
+
+fn on_this_kernel(
+    words: &[OsString],
+    directory: &Path,
+    built: &Integration,
+    filter: Option<&str>,
+    counts: &mut Counts,
+) -> Result<()> {
+    let mut tests = as_root_with_environment(&words[0])?;
+    unwrap_cargo(&mut tests);
+    tests
+        .args(&words[1..])
+        .current_dir(directory)
+        .stdin(Stdio::null());
+    tests
+        .env("ENFORCER_BIN", &built.enforcer)
+        .env("CARGO_MANIFEST_DIR", directory);
+    let end = stream::lines(&mut tests, LIMIT, |line| show(line, counts))?;
+    judge(end, filter, *counts)
+}
+
+fn show(line: &str, counts: &mut Counts) {
+    counts.read(line);
+    match line.strip_prefix(SKIPPED) {
+        Some(reason) => println!("skipped: {reason}"),
+        None => println!("{line}"),
+    }
+}
+
+fn judge(end: End, filter: Option<&str>, counts: Counts) -> Result<()> {
+    match end {
+        End::TimedOut => bail!("not done after {} s", LIMIT.as_secs()),
+        End::Exited(status) if !status.success() => bail!("the tests ended with {status}"),
+        End::Exited(_) => some_ran(filter, counts),
+    }
+}
+
+/// A stage in which no test ran is no success, unless a filter was asked for.
+fn some_ran(filter: Option<&str>, counts: Counts) -> Result<()> {
+    if counts.passed == 0 && filter.is_none() {
+        bail!("no test passed");
+    }
+    Ok(())
+}

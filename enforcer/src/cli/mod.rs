@@ -10,7 +10,7 @@ use crate::{
     policy::{Parsed, PolicyError, compile::CompileError, validate},
 };
 
-//AUD
+pub mod audit;
 pub mod doctor;
 //EXP
 pub mod policy;
@@ -47,7 +47,7 @@ enum Command {
     /// Check policies and print their schema
     Policy(policy::PolicyArgs),
     /// Read the audit trail
-    //Audit(audit::AuditArgs),
+    Audit(audit::AuditArgs),
     /// Say what this kernel can enforce, found by really loading
     Doctor(doctor::DoctorArgs),
 }
@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         //Command::Explain(args) => explain::run(&args),
         Command::Policy(args) => policy::run(&args, &prove_policy),
-        //Command::Audit(args) => audit::run(&args),
+        Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -1,0 +1,18 @@
+//! The audit trail: one JSON object a line, for every exec and connect of an agent, the allowed ones too.
+//!
+//! [`Record`] is one line, redacted when it is made; [`Writer`] appends lines to the rotated file; [`Reader`]
+//! and [`Entry`] read them back, also those that a pre-tool hook wrote.
+
+mod error;
+mod file;
+mod reader;
+mod record;
+mod writer;
+
+pub use error::AuditError;
+pub use reader::{Entry, Follower, Malformed, Reader};
+pub use record::{Action, Connect, Event, Exec, Record, Stage, Verdict};
+pub use writer::{BACKUPS, MAX_BYTES, Options, Writer};
+
+/// Where the trail is kept unless another place is named.
+pub const DEFAULT_PATH: &str = "/var/log/enforcer/audit.jsonl";

@@ -1,0 +1,455 @@
+//! One line of the trail.
+//!
+//! The keys and their order are fixed (design, section 7): readers of the existing trail reject a line with any
+//! other key, so all else lies in `parameters`. Every string is redacted when the record is made; a record that
+//! shows a secret cannot be built.
+
+use std::net::IpAddr;
+
+use enforcer_common::event as kernel;
+use jiff::Timestamp;
+use jiff::tz::Offset;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::decide::{Decision, Risk, redact};
+
+/// Longest string that is kept, in bytes before redaction; a longer one is cut and the record says `truncated`.
+const STRING_MAX: usize = 64 * 1024;
+
+/// What kind of line it is. Readers know no other kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The action went on.
+    Approval,
+    /// The action did not happen.
+    Denial,
+    /// The breaker opened.
+    CircuitBreakerTrip,
+}
+
+impl Event {
+    /// The word in the trail.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approval => "approval",
+            Self::Denial => "denial",
+            Self::CircuitBreakerTrip => "circuit_breaker_trip",
+        }
+    }
+}
+
+/// What an enforcement point did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The action went on.
+    Allowed,
+    /// The system call failed with an errno.
+    Errno,
+    /// The process was killed.
+    Killed,
+}
+
+impl Verdict {
+    /// Reads a `VERDICT_` number of the kernel; anything unknown counts as an errno, so as a denial.
+    pub fn from_number(number: u32) -> Self {
+        match number {
+            kernel::VERDICT_ALLOWED => Self::Allowed,
+            kernel::VERDICT_KILLED => Self::Killed,
+            _ => Self::Errno,
+        }
+    }
+
+    /// The word in the trail.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Errno => "errno",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// Where an action was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Before the kernel commits to it (LSM).
+    Lsm,
+    /// On the kernel's own copy of the arguments.
+    Exec,
+    /// By a cgroup socket program.
+    Cgroup,
+    /// By the seccomp supervisor.
+    Seccomp,
+    /// A stage that this version does not know.
+    Unknown,
+}
+
+impl Stage {
+    /// Reads a `STAGE_` number of the kernel.
+    pub fn from_number(number: u32) -> Self {
+        match number {
+            kernel::STAGE_LSM => Self::Lsm,
+            kernel::STAGE_EXEC => Self::Exec,
+            kernel::STAGE_CGROUP => Self::Cgroup,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The word in the trail.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lsm => "lsm",
+            Self::Exec => "exec",
+            Self::Cgroup => "cgroup",
+            Self::Seccomp => "seccomp",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What every action has, whatever it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Action<'a> {
+    /// When it was judged.
+    pub timestamp: Timestamp,
+    /// The agent's name; empty is written as `unknown`.
+    pub agent: &'a str,
+    /// Why it was decided so.
+    pub reason: &'a str,
+    /// Whether the denial is for security (a rule denied it), not for want of a rule.
+    pub security_risk: bool,
+    /// The rule that decided, if one did.
+    pub rule: Option<&'a str>,
+    /// What the policy says.
+    pub decision: Decision,
+    /// What was done.
+    pub verdict: Verdict,
+    /// Where it was judged.
+    pub stage: Stage,
+    /// The rule's risk.
+    pub risk: Option<Risk>,
+    /// The process.
+    pub pid: u32,
+    /// Its parent.
+    pub ppid: u32,
+    /// Its real user.
+    pub uid: u32,
+    /// Its cgroup's id.
+    pub cgroup: u64,
+    /// The event's number in its slot.
+    pub seq: u64,
+    /// How long the judgement took, ns.
+    pub latency_ns: u32,
+}
+
+/// What an exec has besides.
+#[derive(Clone, Copy, Debug)]
+pub struct Exec<'a> {
+    /// The text in raw form: the program, then for each argument a NUL and the argument.
+    pub text: &'a [u8],
+    /// Size of the whole argument area, bytes.
+    pub argv_bytes: u32,
+    /// Whether `text` is only the first part.
+    pub truncated: bool,
+    /// Path of the executable as given; empty if not known.
+    pub exe: &'a [u8],
+}
+
+/// What a connect, or a socket, has besides.
+#[derive(Clone, Copy, Debug)]
+pub struct Connect<'a> {
+    /// The name that the address was looked up by, if known.
+    pub host: Option<&'a str>,
+    /// The address as judged. IPv4-mapped addresses are written as IPv4. None for a socket.
+    pub address: Option<IpAddr>,
+    /// The port. None for a socket.
+    pub port: Option<u16>,
+    /// IP protocol number.
+    pub protocol: u32,
+    /// Address family and type of the socket, where they are the reason (sockets that no host rule can judge).
+    pub socket: Option<(u32, u32)>,
+}
+
+/// One line of the trail. Made by its constructors only, redacted then, never changed after.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    timestamp: String,
+    event: Event,
+    agent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    security_risk: bool,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    parameters: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denial_count: Option<u64>,
+}
+
+impl Record {
+    /// An exec that was judged.
+    pub fn exec(action: &Action<'_>, exec: &Exec<'_>) -> Self {
+        let mut parameters = Map::with_capacity(16);
+        let (text, cut) = within(exec.text);
+        parameters.insert("command".into(), redact::command(text).into());
+        parameters.insert("argv_bytes".into(), exec.argv_bytes.into());
+        if exec.truncated || cut {
+            parameters.insert("truncated".into(), true.into());
+        }
+        if !exec.exe.is_empty() {
+            parameters.insert("exe".into(), redact::text(within(exec.exe).0).into());
+        }
+        action.process(&mut parameters);
+        action.judgement(&mut parameters);
+        action.record("exec", parameters)
+    }
+
+    /// A connect, or a datagram to an address, that was judged.
+    pub fn connect(action: &Action<'_>, connect: &Connect<'_>) -> Self {
+        let mut parameters = Map::with_capacity(16);
+        action.process(&mut parameters);
+        if let Some(host) = connect.host.filter(|h| !h.is_empty()) {
+            parameters.insert("host".into(), redact::text(host.as_bytes()).into());
+        }
+        if let Some(address) = connect.address {
+            parameters.insert("address".into(), address.to_canonical().to_string().into());
+        }
+        if let Some(port) = connect.port {
+            parameters.insert("port".into(), port.into());
+        }
+        parameters.insert("protocol".into(), protocol_name(connect.protocol));
+        action.judgement(&mut parameters);
+        if let Some((family, kind)) = connect.socket {
+            parameters.insert("family".into(), family.into());
+            parameters.insert("socket_type".into(), kind.into());
+        }
+        action.record("connect", parameters)
+    }
+
+    /// A socket of a family or protocol that no host rule can judge.
+    pub fn socket(action: &Action<'_>, family: u32, socket_type: u32, protocol: u32) -> Self {
+        let socket = Some((family, socket_type));
+        Self::connect(
+            action,
+            &Connect {
+                host: None,
+                address: None,
+                port: None,
+                protocol,
+                socket,
+            },
+        )
+    }
+
+    /// A task left its agent's cgroup; it was killed. `action.verdict` says so.
+    pub fn escape(action: &Action<'_>) -> Self {
+        let mut parameters = Map::with_capacity(12);
+        action.process(&mut parameters);
+        action.judgement(&mut parameters);
+        parameters.insert("escape".into(), true.into());
+        action.record("exec", parameters)
+    }
+
+    /// Events that were lost between two that arrived. Their actions were denied.
+    ///
+    /// `first_seq` is the number of the first one lost.
+    pub fn gap(timestamp: Timestamp, agent: &str, lost: u64, first_seq: u64) -> Self {
+        let mut parameters = Map::with_capacity(3);
+        parameters.insert("decision".into(), Decision::Deny.as_str().into());
+        parameters.insert("seq".into(), first_seq.into());
+        parameters.insert("lost".into(), lost.into());
+        Self {
+            timestamp: stamp(timestamp),
+            event: Event::Denial,
+            agent: agent_name(agent),
+            tool: None,
+            reason: format!("events lost: {lost}"),
+            security_risk: true,
+            parameters,
+            denial_count: None,
+        }
+    }
+
+    /// The breaker opened after `denial_count` denials.
+    pub fn breaker_trip(
+        timestamp: Timestamp,
+        agent: &str,
+        reason: &str,
+        denial_count: u64,
+    ) -> Self {
+        Self {
+            timestamp: stamp(timestamp),
+            event: Event::CircuitBreakerTrip,
+            agent: agent_name(agent),
+            tool: None,
+            reason: redact::text(within(reason.as_bytes()).0),
+            security_risk: false,
+            parameters: Map::new(),
+            denial_count: Some(denial_count),
+        }
+    }
+
+    /// A tool call that the hook front end judged. Long strings in `parameters` are cut.
+    pub fn tool_call(
+        timestamp: Timestamp,
+        event: Event,
+        agent: &str,
+        tool: &str,
+        reason: &str,
+        security_risk: bool,
+        parameters: &Map<String, Value>,
+    ) -> Self {
+        let mut cut = false;
+        let short: Map<String, Value> = parameters
+            .iter()
+            .map(|(k, v)| (k.clone(), shorten(v, &mut cut)))
+            .collect();
+        let mut parameters = redact::members(&short);
+        if cut {
+            parameters.insert("truncated".into(), true.into());
+        }
+        Self {
+            timestamp: stamp(timestamp),
+            event,
+            agent: agent_name(agent),
+            tool: Some(redact::text(within(tool.as_bytes()).0)),
+            reason: redact::text(within(reason.as_bytes()).0),
+            security_risk,
+            parameters,
+            denial_count: None,
+        }
+    }
+
+    /// What kind of line it is.
+    pub fn event(&self) -> Event {
+        self.event
+    }
+
+    /// Appends the line, newline included. On an error, which no value made here causes, `out` is as before.
+    ///
+    /// # Errors
+    /// What the serializer says.
+    pub fn write_line(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let before = out.len();
+        let written = serde_json::to_writer(&mut *out, self);
+        match &written {
+            Ok(()) => out.push(b'\n'),
+            Err(_) => out.truncate(before),
+        }
+        written
+    }
+}
+
+impl Action<'_> {
+    fn process(&self, parameters: &mut Map<String, Value>) {
+        parameters.insert("pid".into(), self.pid.into());
+        parameters.insert("ppid".into(), self.ppid.into());
+        parameters.insert("uid".into(), self.uid.into());
+        parameters.insert("cgroup".into(), self.cgroup.into());
+    }
+
+    fn judgement(&self, parameters: &mut Map<String, Value>) {
+        if let Some(rule) = self.rule.filter(|r| !r.is_empty()) {
+            parameters.insert(
+                "rule".into(),
+                redact::text(within(rule.as_bytes()).0).into(),
+            );
+        }
+        parameters.insert("decision".into(), self.decision.as_str().into());
+        parameters.insert("verdict".into(), self.verdict.as_str().into());
+        parameters.insert("stage".into(), self.stage.as_str().into());
+        if let Some(risk) = self.risk {
+            parameters.insert("risk".into(), risk.as_str().into());
+        }
+        parameters.insert("seq".into(), self.seq.into());
+        parameters.insert("latency_ns".into(), self.latency_ns.into());
+    }
+
+    fn record(&self, tool: &str, parameters: Map<String, Value>) -> Record {
+        let event = match self.verdict {
+            Verdict::Allowed => Event::Approval,
+            Verdict::Errno | Verdict::Killed => Event::Denial,
+        };
+        Record {
+            timestamp: stamp(self.timestamp),
+            event,
+            agent: agent_name(self.agent),
+            tool: Some(tool.to_owned()),
+            reason: redact::text(within(self.reason.as_bytes()).0),
+            security_risk: self.security_risk,
+            parameters,
+            denial_count: None,
+        }
+    }
+}
+
+/// `2026-11-21T02:37:44.309895+00:00`: microseconds always, as the readers of the trail expect.
+fn stamp(timestamp: Timestamp) -> String {
+    let t = Offset::UTC.to_datetime(timestamp);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}+00:00",
+        t.year(),
+        t.month(),
+        t.day(),
+        t.hour(),
+        t.minute(),
+        t.second(),
+        t.subsec_nanosecond() / 1000
+    )
+}
+
+fn agent_name(agent: &str) -> String {
+    let name = redact::text(within(agent.as_bytes()).0);
+    let name = name.trim();
+    if name.is_empty() {
+        "unknown".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+/// TCP and UDP by name, others by number.
+fn protocol_name(protocol: u32) -> Value {
+    match protocol {
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        other => other.into(),
+    }
+}
+
+/// The first part of a string, and whether that is not all.
+fn within(raw: &[u8]) -> (&[u8], bool) {
+    if raw.len() <= STRING_MAX {
+        return (raw, false);
+    }
+    // Not in the middle of a character.
+    let mut end = STRING_MAX;
+    while end > STRING_MAX - 4 && raw[end] & 0xc0 == 0x80 {
+        end -= 1;
+    }
+    (&raw[..end], true)
+}
+
+/// A value with its long strings cut.
+fn shorten(value: &Value, cut: &mut bool) -> Value {
+    match value {
+        Value::String(s) => {
+            let (head, long) = within(s.as_bytes());
+            *cut |= long;
+            Value::from(String::from_utf8_lossy(head))
+        }
+        Value::Array(items) => items.iter().map(|v| shorten(v, cut)).collect(),
+        Value::Object(object) => object
+            .iter()
+            .map(|(k, v)| (k.clone(), shorten(v, cut)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod record_tests;

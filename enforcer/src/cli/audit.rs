@@ -1,0 +1,245 @@
+//! `enforcer audit`: reads the trail.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+
+use crate::audit::{DEFAULT_PATH, Entry, Reader};
+use crate::decide::redact;
+
+/// How long `--follow` waits between two looks at the file.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Reads the audit trail.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    #[command(subcommand)]
+    command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Shows the last lines of the trail: time, agent, verdict, what was done, and why it was decided so
+    Tail(TailArgs),
+}
+
+/// What `audit tail` takes.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// The trail
+    #[arg(value_name = "FILE", default_value = DEFAULT_PATH)]
+    file: PathBuf,
+    /// Goes on with new lines as they come, through rotations
+    #[arg(short, long)]
+    follow: bool,
+    /// How many lines
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 20)]
+    lines: usize,
+    /// Shows the lines as they are in the file
+    #[arg(long)]
+    json: bool,
+    /// Only what was denied
+    #[arg(long)]
+    denied: bool,
+}
+
+/// Runs `enforcer audit`.
+///
+/// # Errors
+/// The trail is missing or cannot be read, or standard output cannot be written.
+pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
+    match &args.command {
+        AuditCommand::Tail(tail) => {
+            let stdout = io::stdout();
+            let style = Style {
+                colour: stdout.is_terminal() && colour_wanted(),
+            };
+            match show(tail, style, &mut stdout.lock()) {
+                // The reader of a pipe has seen enough.
+                Err(e)
+                    if e.downcast_ref::<io::Error>()
+                        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) =>
+                {
+                    Ok(())
+                }
+                other => other,
+            }
+        }
+    }
+}
+
+/// `NO_COLOR` (no-color.org: set and not empty) and dumb terminals get none.
+fn colour_wanted() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+    !no_color && !dumb
+}
+
+fn show(args: &TailArgs, style: Style, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut malformed = 0_u64;
+    let mut wanted = |line: &[u8]| {
+        let entry = Entry::parse(line);
+        malformed += u64::from(entry.is_err());
+        entry.is_ok_and(|e| !args.denied || e.is_denied())
+    };
+    let (lines, mut follower) = Reader::new(&args.file).last(args.lines, &mut wanted)?;
+    for line in &lines {
+        print(line, args.json, style, out)?;
+    }
+    out.flush()?;
+    report(malformed);
+    while args.follow {
+        std::thread::sleep(POLL);
+        let mut malformed = 0;
+        let mut printed = Ok(());
+        follower.poll(|line| match Entry::parse(line) {
+            Ok(entry) if args.denied && !entry.is_denied() => {}
+            Ok(_) if printed.is_ok() => printed = print(line, args.json, style, out),
+            Ok(_) => {}
+            Err(_) => malformed += 1,
+        })?;
+        printed?;
+        out.flush()?;
+        report(malformed);
+    }
+    Ok(())
+}
+
+fn report(malformed: u64) {
+    if malformed > 0 {
+        eprintln!("enforcer: {malformed} malformed lines were skipped");
+    }
+}
+
+fn print(line: &[u8], json: bool, style: Style, out: &mut impl Write) -> anyhow::Result<()> {
+    if json {
+        // JSON escapes the control characters below 0x20; a foreign line may hold others.
+        writeln!(out, "{}", redact::sanitise(line))?;
+    } else {
+        let entry = Entry::parse(line).context("reading a line of the trail again")?;
+        writeln!(out, "{}", style.line(&entry))?;
+    }
+    Ok(())
+}
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug)]
+struct Style {
+    colour: bool,
+}
+
+impl Style {
+    /// `2026-11-21 02:37:44.309  coder  DENIED killed  exec rm -rf /  (no-rm: reason)`
+    fn line(self, entry: &Entry) -> String {
+        let event = clean(&entry.text("event"));
+        let (word, colour) = match event.as_str() {
+            "approval" => ("allowed".to_owned(), "32"),
+            "denial" => (denial(entry), "31"),
+            "circuit_breaker_trip" => ("BREAKER OPEN".to_owned(), "1;31"),
+            _ => (event.clone(), "33"),
+        };
+        let time = clean(&entry.text("timestamp"));
+        let time = time
+            .strip_suffix("+00:00")
+            .unwrap_or(&time)
+            .replacen('T', " ", 1);
+        // Milliseconds are enough for the eye.
+        let time = time.get(..23).unwrap_or(&time);
+        let what = [clean(&entry.text("tool")), subject(entry)].join(" ");
+        let mut line = format!(
+            "{}  {}  {}  {}",
+            self.paint("2", time),
+            clean(&entry.text("agent")),
+            self.paint(colour, &format!("{word:<13}")),
+            what.trim()
+        );
+        let why = why(entry);
+        if !why.is_empty() {
+            line.push_str("  ");
+            line.push_str(&self.paint("2", &format!("({why})")));
+        }
+        line
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// `DENIED`, and how, where that is known.
+fn denial(entry: &Entry) -> String {
+    format!("DENIED {}", clean(&entry.parameter("verdict")))
+        .trim_end()
+        .to_owned()
+}
+
+/// The command, the address, or what else a tool was called with.
+fn subject(entry: &Entry) -> String {
+    let command = entry.parameter("command");
+    if !command.is_empty() {
+        let cut = if entry.parameter("truncated") == "true" {
+            " …"
+        } else {
+            ""
+        };
+        return clean(&command) + cut;
+    }
+    let address = clean(&entry.parameter("address"));
+    if !address.is_empty() {
+        let port = clean(&entry.parameter("port"));
+        let host = clean(&entry.parameter("host"));
+        let protocol = clean(&entry.parameter("protocol"));
+        let place = if address.contains(':') {
+            format!("[{address}]:{port}")
+        } else {
+            format!("{address}:{port}")
+        };
+        let name = if host.is_empty() {
+            String::new()
+        } else {
+            format!("{host} ")
+        };
+        return format!("{name}{place} {protocol}").trim().to_owned();
+    }
+    for key in ["file_path", "path", "url", "pattern"] {
+        let value = entry.parameter(key);
+        if !value.is_empty() {
+            return clean(&value);
+        }
+    }
+    let pid = clean(&entry.parameter("pid"));
+    if pid.is_empty() {
+        String::new()
+    } else {
+        format!("pid {pid}")
+    }
+}
+
+/// The rule and the reason; the rule's id once only.
+fn why(entry: &Entry) -> String {
+    let rule = clean(&entry.parameter("rule"));
+    let reason = clean(&entry.text("reason"));
+    if rule.is_empty() || reason.contains(&rule) {
+        reason
+    } else if reason.is_empty() {
+        rule
+    } else {
+        format!("{rule}: {reason}")
+    }
+}
+
+/// Foreign lines may hold anything: nothing of it reaches the terminal unprintable.
+fn clean(text: &str) -> String {
+    redact::sanitise(text.as_bytes())
+}
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod audit_tests;

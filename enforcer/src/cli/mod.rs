@@ -67,8 +67,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
     };
     result.unwrap_or_else(|error| {
-        let text = format!("{error:#}");
-        for line in text.lines() {
+        for line in message(&error).lines() {
             eprintln!("enforcer: {line}");
         }
         ExitCode::from(
@@ -77,6 +76,19 @@ pub fn main() -> ExitCode {
                 .map_or(FAILURE, LaunchError::exit_code),
         )
     })
+}
+
+/// An error and its causes in one line. Many of our messages hold the cause already, before the mend: a cause that has
+/// been told is not told again.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// What a policy must pass once its text is good: its tables, and the examples of its rules. Gives the faults.
@@ -88,8 +100,7 @@ pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
     let dirs = &parsed.policy.exec.trusted_dirs;
     validate::examples(parsed, &|rule, words| {
         let argv = words.iter().map(|word| word.clone().into_bytes()).collect();
-        RuleCheck::new(rule, dirs)
-            .is_ok_and(|check| check.matches(&ExecAction::from_words(argv)))
+        RuleCheck::new(rule, dirs).is_ok_and(|check| check.matches(&ExecAction::from_words(argv)))
     })
 }
 

@@ -8,10 +8,11 @@ mod consume;
 mod leftover;
 mod selftest;
 mod state;
+mod trail;
 
 use std::{
     ffi::OsString,
-    io::{self, Read},
+    io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process,
@@ -25,7 +26,6 @@ use nix::{
 };
 
 use crate::{
-    audit::Writer,
     decide::Engine,
     kernel::{
         attach::{PinDir, mount_bpf},
@@ -33,14 +33,16 @@ use crate::{
     },
     launch::{
         AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
-        PidsLimit, Signals, SpawnPlan, Terminal, current_directory, find_program, spawn,
+        Pending, PidsLimit, Signals, SpawnPlan, Terminal, current_directory, find_program, spawn,
     },
     policy::compile::CompileError,
-    policy_file, seccomp,
+    policy_file::{self, PolicyFileError},
+    seccomp,
 };
 
 use consume::Consumer;
 use state::State;
+use trail::Trail;
 
 /// Where the trail goes unless `--audit` says otherwise.
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
@@ -129,9 +131,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
-    let (engine, seed) = compile(&loaded.parsed)?;
-    let audit = audit_path(options.audit.as_deref())?;
-    let writer = Writer::open(&audit)?;
+    let (engine, seed) = compile(&loaded.parsed, &options.policy)?;
+    let mut trail = Trail::open(options.audit.as_deref())?;
+    let audit = trail.path().to_owned();
 
     let root = CgroupRoot::find()?;
     mount_bpf()?;
@@ -203,23 +205,24 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     release_memory();
 
     if !options.quiet {
-        announce(options, &identity, level, &audit, agent.as_deref(), &id, &pids);
+        announce(
+            options,
+            &identity,
+            level,
+            &audit,
+            agent.as_deref(),
+            &id,
+            &pids,
+        );
     }
-    let mut consumer = Consumer::new(feed, engine, writer, agent);
-    let child = match pending.go(Terminal::detect()) {
-        Ok(child) => child,
+    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent);
+    let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
+        Ok(ended) => ended,
         Err(error) => {
-            consumer.drain()?;
-            return Err(error.into());
+            consumer.abandon();
+            return Err(error);
         }
     };
-    let ended = watch(child, &signals, &mut consumer, &cgroup);
-    // Whatever went wrong, the tree does not outlive its record.
-    if ended.is_err() || !options.keep {
-        cgroup.kill_all(KILL_PATIENCE)?;
-    }
-    let ended = ended?;
-    consumer.finish()?;
     if !options.quiet {
         consumer.summary(&audit);
     }
@@ -235,10 +238,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
 }
 
 /// Compiles the policy under a fresh secret seed and proves its examples.
-fn compile(parsed: &crate::policy::Parsed) -> anyhow::Result<(Engine, u64)> {
-    let faults = crate::cli::prove_policy(parsed);
-    if let Some(first) = faults.first() {
-        bail!("{first}");
+fn compile(parsed: &crate::policy::Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
+    let errors = crate::cli::prove_policy(parsed);
+    if !errors.is_empty() {
+        let path = file.display().to_string();
+        return Err(PolicyFileError::Invalid { path, errors }.into());
     }
     for _ in 0..8 {
         let seed = random()?;
@@ -261,30 +265,6 @@ fn random() -> anyhow::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// The trail's file; the usual place is made if it is missing.
-fn audit_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(path) = given {
-        return std::path::absolute(path)
-            .with_context(|| format!("the trail's path {} cannot be made absolute", path.display()));
-    }
-    let path = PathBuf::from(DEFAULT_AUDIT);
-    if let Some(directory) = path.parent() {
-        use std::os::unix::fs::DirBuilderExt;
-        match std::fs::DirBuilder::new().mode(0o750).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "{} cannot be made; name another trail with --audit",
-                        directory.display()
-                    )
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(path)
-}
-
 /// The agent's name: the option, else the launcher's `CLAUDE_AGENT_NAME`; trimmed, control characters removed.
 fn agent_name(option: Option<&str>) -> Option<String> {
     let name = match option {
@@ -300,7 +280,13 @@ fn new_id(agent: Option<&str>) -> anyhow::Result<String> {
     let stem: String = agent
         .unwrap_or("agent")
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .take(24)
         .collect();
     let random = random()? & 0xffff_ffff;
@@ -381,6 +367,31 @@ fn announce(
     }
 }
 
+/// Lets the agent go and records what it does until it has ended.
+fn supervise(
+    pending: Pending,
+    signals: &Signals,
+    consumer: &mut Consumer,
+    cgroup: &AgentCgroup,
+    keep: bool,
+) -> anyhow::Result<ExitStatus> {
+    let child = match pending.go(Terminal::detect()) {
+        Ok(child) => child,
+        Err(error) => {
+            consumer.drain()?;
+            return Err(error.into());
+        }
+    };
+    let ended = watch(child, signals, consumer, cgroup);
+    // Whatever went wrong, the tree does not outlive its record.
+    if ended.is_err() || !keep {
+        cgroup.kill_all(KILL_PATIENCE)?;
+    }
+    let ended = ended?;
+    consumer.finish()?;
+    Ok(ended)
+}
+
 /// Runs until the agent's first process has ended.
 fn watch(
     mut child: Child,
@@ -454,7 +465,10 @@ impl Drop for Scene {
             eprintln!("enforcer: while cleaning up {}: {what}", self.id);
         };
         for cgroup in &self.cgroups {
-            if let Err(error) = cgroup.kill_all(KILL_PATIENCE).and_then(|()| cgroup.remove()) {
+            if let Err(error) = cgroup
+                .kill_all(KILL_PATIENCE)
+                .and_then(|()| cgroup.remove())
+            {
                 complain(&error);
             }
         }

@@ -1,6 +1,6 @@
 //! The command line: one command a file. Each parses its arguments, calls the library and gives an exit code.
 
-use std::process::ExitCode;
+use std::{cell::RefCell, collections::HashMap, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -98,9 +98,16 @@ pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
         Err(error) => return vec![fault(parsed, &error)],
     }
     let dirs = &parsed.policy.exec.trusted_dirs;
+    // A rule's own tables are made once for all its examples.
+    let checks: RefCell<HashMap<String, Option<RuleCheck>>> = RefCell::default();
     validate::examples(parsed, &|rule, words| {
         let argv = words.iter().map(|word| word.clone().into_bytes()).collect();
-        RuleCheck::new(rule, dirs).is_ok_and(|check| check.matches(&ExecAction::from_words(argv)))
+        checks
+            .borrow_mut()
+            .entry(rule.id.clone())
+            .or_insert_with(|| RuleCheck::new(rule, dirs).ok())
+            .as_ref()
+            .is_some_and(|check| check.matches(&ExecAction::from_words(argv)))
     })
 }
 

@@ -97,6 +97,11 @@ pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
         Ok(_) | Err(CompileError::Collision { .. }) => {}
         Err(error) => return vec![fault(parsed, &error)],
     }
+    prove_examples(parsed)
+}
+
+/// The examples of a policy's rules: the faults.
+pub fn prove_examples(parsed: &Parsed) -> Vec<PolicyError> {
     let dirs = &parsed.policy.exec.trusted_dirs;
     // A rule's own tables are made once for all its examples.
     let checks: RefCell<HashMap<String, Option<RuleCheck>>> = RefCell::default();
@@ -112,7 +117,7 @@ pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
 }
 
 /// A compile error at the rule it speaks of.
-fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
+pub fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
     if let CompileError::Pattern {
         rule,
         pattern,

@@ -26,6 +26,7 @@ use nix::{
 };
 
 use crate::{
+    cli::{fault, prove_examples},
     decide::Engine,
     kernel::{
         attach::{PinDir, mount_bpf},
@@ -35,7 +36,7 @@ use crate::{
         AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
         Pending, PidsLimit, Signals, SpawnPlan, Terminal, current_directory, find_program, spawn,
     },
-    policy::compile::CompileError,
+    policy::{Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
     seccomp,
 };
@@ -238,19 +239,24 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
 }
 
 /// Compiles the policy under a fresh secret seed and proves its examples.
-fn compile(parsed: &crate::policy::Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
-    let errors = crate::cli::prove_policy(parsed);
-    if !errors.is_empty() {
-        let path = file.display().to_string();
-        return Err(PolicyFileError::Invalid { path, errors }.into());
-    }
+fn compile(parsed: &Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
+    let refuse = |errors| PolicyFileError::Invalid {
+        path: file.display().to_string(),
+        errors,
+    };
     for _ in 0..8 {
         let seed = random()?;
         match Engine::new(parsed.policy.clone(), seed) {
-            Ok(engine) => return Ok((engine, seed)),
+            Ok(engine) => {
+                let errors = prove_examples(parsed);
+                if errors.is_empty() {
+                    return Ok((engine, seed));
+                }
+                return Err(refuse(errors).into());
+            }
             // Two names with one hash under this seed: another seed tells them apart.
             Err(CompileError::Collision { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(refuse(vec![fault(parsed, &error)]).into()),
         }
     }
     bail!("no seed tells the policy's program names apart; report this as a defect")

@@ -422,7 +422,7 @@ fn text(path: &Path) -> String {
 }
 
 /// Where agents' cgroups lie: below the cgroup v2 root.
-fn cgroups() -> PathBuf {
+pub fn cgroups() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let root = mounts
         .lines()
@@ -452,7 +452,8 @@ fn below(directory: &Path, agent: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn left_over(agent: &str) -> Vec<PathBuf> {
+/// What sessions of this agent have made and not taken away: cgroups, pins and states.
+pub fn left_over(agent: &str) -> Vec<PathBuf> {
     [
         cgroups(),
         PathBuf::from("/sys/fs/bpf/enforcer"),

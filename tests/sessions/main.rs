@@ -1,0 +1,1 @@
+//! Real work under the policies.

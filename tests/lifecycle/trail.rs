@@ -222,7 +222,10 @@ fn tail_shows_it_readably() {
         "  AGENT  allowed        exec true ared x  (No rule matches (default: allow))".to_owned(),
     ];
     assert_eq!(bare[1..], expected, "{shown}");
-    assert!(bare[0].contains("exec bash -c /bin/true one; head"), "{shown}");
+    assert!(
+        bare[0].contains("exec bash -c /bin/true one; head"),
+        "{shown}"
+    );
     assert_eq!(tail(&["-n", "1"]).lines().count(), 1);
     assert_eq!(tail(&["--denied"]).lines().count(), 2);
     let json = tail(&["--json"]);

@@ -157,9 +157,10 @@ impl Feed {
         self.ring.as_fd()
     }
 
-    /// The next event. `Some(None)` is a record that could not be parsed.
-    pub fn next(&mut self) -> Option<Option<Event>> {
-        self.ring.next().map(|record| Event::parse(&record))
+    /// Gives the next event to `each`, and takes it off the ring afterwards. It is `None` for a record that could
+    /// not be parsed.
+    pub fn next_with<T>(&mut self, each: impl FnOnce(Option<Event>) -> T) -> Option<T> {
+        self.ring.next().map(|record| each(Event::parse(&record)))
     }
 
     /// The counters of a slot.

@@ -153,6 +153,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             policy_text: loaded.parsed.text().to_owned(),
         },
     )?;
+    let losses = state.losses();
     scene.state = Some(state);
     let cgroup = AgentCgroup::create(&root, &id)?;
     scene.cgroups.push(cgroup.clone());
@@ -216,7 +217,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             &pids,
         );
     }
-    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent);
+    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent, losses);
     let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
         Ok(ended) => ended,
         Err(error) => {

@@ -120,6 +120,11 @@ impl State {
         Ok(Some((state, facts)))
     }
 
+    /// The file that tells how many losses the trail tells of.
+    pub fn losses(&self) -> PathBuf {
+        self.directory.join("lost")
+    }
+
     fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
         let file = OpenOptions::new()
             .write(true)

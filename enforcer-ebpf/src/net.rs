@@ -244,11 +244,11 @@ pub fn weigh(slot: u32, words: [u32; 4], port: u16, protocol: u32) -> Judgement 
             0
         };
         key.data.port = if form & 2 != 0 { port.to_be() } else { 0 };
-        if let Some(value) = CONNECTS.get(&key) {
-            if value.rank > rank {
-                rank = value.rank;
-                decision = value.decision;
-            }
+        if let Some(value) = CONNECTS.get(&key)
+            && value.rank > rank
+        {
+            rank = value.rank;
+            decision = value.decision;
         }
         form += 1;
     }

@@ -88,8 +88,7 @@ pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
     let dirs = &parsed.policy.exec.trusted_dirs;
     validate::examples(parsed, &|rule, words| {
         let argv = words.iter().map(|word| word.clone().into_bytes()).collect();
-        RuleCheck::new(rule, dirs)
-            .is_ok_and(|check| check.matches(&ExecAction::from_words(argv)))
+        RuleCheck::new(rule, dirs).is_ok_and(|check| check.matches(&ExecAction::from_words(argv)))
     })
 }
 

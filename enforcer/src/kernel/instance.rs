@@ -132,6 +132,10 @@ impl Instance {
                 .take_map(name)
                 .ok_or_else(|| KernelError::map("pins", name))
         };
-        Feed::new(take("EVENTS")?, take("SLOTS")?)
+        let mut feed = Feed::new(take("EVENTS")?, take("SLOTS")?)?;
+        if object::diagnostics() {
+            feed.diagnose(&mut self.ebpf)?;
+        }
+        Ok(feed)
     }
 }

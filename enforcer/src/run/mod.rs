@@ -203,7 +203,15 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     release_memory();
 
     if !options.quiet {
-        announce(options, &identity, level, &audit, agent.as_deref(), &id, &pids);
+        announce(
+            options,
+            &identity,
+            level,
+            &audit,
+            agent.as_deref(),
+            &id,
+            &pids,
+        );
     }
     let mut consumer = Consumer::new(feed, engine, writer, agent);
     let child = match pending.go(Terminal::detect()) {
@@ -264,8 +272,12 @@ fn random() -> anyhow::Result<u64> {
 /// The trail's file; the usual place is made if it is missing.
 fn audit_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(path) = given {
-        return std::path::absolute(path)
-            .with_context(|| format!("the trail's path {} cannot be made absolute", path.display()));
+        return std::path::absolute(path).with_context(|| {
+            format!(
+                "the trail's path {} cannot be made absolute",
+                path.display()
+            )
+        });
     }
     let path = PathBuf::from(DEFAULT_AUDIT);
     if let Some(directory) = path.parent() {
@@ -300,7 +312,13 @@ fn new_id(agent: Option<&str>) -> anyhow::Result<String> {
     let stem: String = agent
         .unwrap_or("agent")
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .take(24)
         .collect();
     let random = random()? & 0xffff_ffff;
@@ -454,7 +472,10 @@ impl Drop for Scene {
             eprintln!("enforcer: while cleaning up {}: {what}", self.id);
         };
         for cgroup in &self.cgroups {
-            if let Err(error) = cgroup.kill_all(KILL_PATIENCE).and_then(|()| cgroup.remove()) {
+            if let Err(error) = cgroup
+                .kill_all(KILL_PATIENCE)
+                .and_then(|()| cgroup.remove())
+            {
                 complain(&error);
             }
         }

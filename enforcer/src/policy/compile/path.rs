@@ -7,8 +7,9 @@ use enforcer_common::{
 
 use super::{
     CompileError,
-    automaton::{Alphabet, Target},
+    automaton::Alphabet,
     group::{BUDGETS, Groups},
+    union::Target,
 };
 
 /// Between two components: slashes, and components `.`.

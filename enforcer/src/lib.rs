@@ -4,5 +4,6 @@
 //! `launch`, `seccomp`, `audit`) do the I/O and know `policy` and `decide`, never one another; they meet in
 //! the composition roots (`run`, `doctor`).
 
+pub mod cli;
 pub mod decide;
 pub mod policy;

@@ -4,6 +4,7 @@ pub mod action;
 mod decision;
 pub mod engine;
 pub mod matcher;
+pub mod shell;
 
 pub use action::{ConnectAction, ExecAction, Script};
 pub use decision::{Decision, Risk};

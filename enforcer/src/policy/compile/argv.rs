@@ -120,7 +120,7 @@ fn alternatives<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
 
 /// A word that is none of these.
 fn other_word(words: &BTreeSet<String>) -> String {
-    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
     differs(&words)
 }
 

@@ -1,6 +1,6 @@
 //! A deterministic automaton over bytes, built by `regex-automata`, pruned, minimised and laid out as [`enforcer_common::table`] describes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use enforcer_common::table::{CLASS_WORDS, GROUP_HEADER_WORDS, SEGMENT_WORDS};
 use regex_automata::{
@@ -137,12 +137,7 @@ impl Automaton {
     /// the ways out of a state that accepts the highest number there is behind it.
     fn prune(&mut self) {
         let states = self.accept.len();
-        let mut sources = vec![Vec::new(); states];
-        for (at, target) in self.next.iter().enumerate() {
-            if *target != 0 {
-                sources[*target as usize].push((at / self.stride) as u32);
-            }
-        }
+        let sources = self.sources();
         // The highest accept number that one or more steps can reach, found from the highest down.
         let mut ahead = vec![0u16; states];
         let mut accepting: Vec<u32> = (0..states as u32)
@@ -210,14 +205,51 @@ impl Automaton {
         self.stride = kept.len();
     }
 
+    /// How many steps each state is from the nearest accepting one; the largest number if there is none.
+    fn distances(&self) -> Vec<u32> {
+        let sources = self.sources();
+        let mut distances: Vec<u32> = self
+            .accept
+            .iter()
+            .map(|accept| if *accept > 0 { 0 } else { u32::MAX })
+            .collect();
+        let mut queue: VecDeque<u32> = (0..self.accept.len() as u32)
+            .filter(|state| self.accept[*state as usize] > 0)
+            .collect();
+        while let Some(target) = queue.pop_front() {
+            for source in &sources[target as usize] {
+                if distances[*source as usize] == u32::MAX {
+                    distances[*source as usize] = distances[target as usize] + 1;
+                    queue.push_back(*source);
+                }
+            }
+        }
+        distances
+    }
+
+    /// The states that lead to each state.
+    fn sources(&self) -> Vec<Vec<u32>> {
+        let mut sources = vec![Vec::new(); self.accept.len()];
+        for (at, target) in self.next.iter().enumerate() {
+            let source = (at / self.stride) as u32;
+            let known: &mut Vec<u32> = &mut sources[*target as usize];
+            if *target != 0 && known.last() != Some(&source) {
+                known.push(source);
+            }
+        }
+        sources
+    }
+
     /// Joins states that no text tells apart, and drops those that nothing leads to. The dead state stays 0,
     /// accepting states come last.
     fn minimise(&mut self) {
         let states = self.accept.len();
+        // States with an accepting state at different distances differ, which settles most at once.
         let mut block: Vec<u32> = self
-            .accept
-            .iter()
-            .map(|accept| u32::from(*accept))
+            .distances()
+            .into_iter()
+            .zip(&self.accept)
+            .map(|(distance, accept)| distance.min(0xffff) << 16 | u32::from(*accept))
             .collect();
         let mut count = 0;
         let mut names: HashMap<Vec<u32>, u32> = HashMap::new();
@@ -230,14 +262,11 @@ impl Automaton {
                 signature.push(block[state]);
                 signature.extend(row.iter().map(|target| block[*target as usize]));
                 let fresh = names.len() as u32;
-                let name = match names.get(&signature) {
-                    Some(name) => *name,
-                    None => {
-                        names.insert(signature.clone(), fresh);
-                        fresh
-                    }
-                };
-                refined.push(name);
+                let known = names.get(&signature).copied();
+                refined.push(known.unwrap_or_else(|| {
+                    names.insert(signature.clone(), fresh);
+                    fresh
+                }));
             }
             block = refined;
             if names.len() == count {

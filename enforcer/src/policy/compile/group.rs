@@ -40,7 +40,7 @@ pub(super) struct Expressions {
 
 impl Expressions {
     /// Parses an expression that the compiler wrote.
-    pub(super) fn add(&mut self, text: String) -> Result<usize, regex_syntax::Error> {
+    pub(super) fn add(&mut self, text: String) -> Result<usize, String> {
         if let Some(known) = self.by_text.get(&text) {
             return Ok(*known);
         }
@@ -77,7 +77,7 @@ pub(super) enum Refusal {
 #[derive(Debug)]
 enum Built {
     /// Not stored: perhaps only a trial of how much fits.
-    Loose(Automaton),
+    Loose(Box<Automaton>),
     /// Stored at a segment and offset.
     Stored(u32, u32),
 }
@@ -205,19 +205,18 @@ impl Groups {
         targets.sort_by(|a, b| (a.accept, &a.pieces).cmp(&(b.accept, &b.pieces)));
         targets.dedup();
         let key = (alphabet, budget, targets);
-        let known = match self.known.get(&key) {
-            Some(known) => *known,
-            None => {
-                let known = match self.build(alphabet, &key.2, budget) {
-                    Ok(automaton) => automaton.map(|automaton| {
-                        self.built.push(Built::Loose(automaton));
-                        self.built.len() - 1
-                    }),
-                    Err(why) => return self.blame(alphabet, items, budget, why),
-                };
-                self.known.insert(key, known);
-                known
-            }
+        let known = if let Some(known) = self.known.get(&key) {
+            *known
+        } else {
+            let known = match self.build(alphabet, &key.2, budget) {
+                Ok(automaton) => automaton.map(|automaton| {
+                    self.built.push(Built::Loose(Box::new(automaton)));
+                    self.built.len() - 1
+                }),
+                Err(why) => return self.blame(alphabet, items, budget, why),
+            };
+            self.known.insert(key, known);
+            known
         };
         Ok(known.map(|index| (index, ranks)))
     }

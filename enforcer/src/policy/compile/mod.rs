@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::{
     decide::Decision,
-    policy::model::{ExecPolicy, Matcher, Policy, Rule},
+    policy::model::{ArgvPattern, ExecPolicy, Matcher, Policy, Rule},
 };
 
 mod arena;
@@ -269,7 +269,7 @@ impl Compiler<'_> {
                 RuleRef::None => {}
                 RuleRef::Transparent => {
                     for program in transparent {
-                        self.argv(rank, program, &Default::default(), true, program)?;
+                        self.argv(rank, program, &ArgvPattern::default(), true, program)?;
                     }
                 }
                 RuleRef::Builtin(_) => {
@@ -329,7 +329,7 @@ impl Compiler<'_> {
             .groups
             .expressions
             .add(expression)
-            .map_err(|error| self.wrong(rank, text, &error.to_string(), SIMPLER))?;
+            .map_err(|error| self.wrong(rank, text, &error, SIMPLER))?;
         let item = Item {
             rank,
             pieces: vec![piece],
@@ -347,7 +347,7 @@ impl Compiler<'_> {
     fn regex(&mut self, rank: u16, text: &str) -> Result<(), CompileError> {
         let hir = search::parse(text).map_err(|error| {
             let mend = "correct it; classes are ASCII, write `(?u:...)` for Unicode ones";
-            self.wrong(rank, text, &error.to_string(), mend)
+            self.wrong(rank, text, &error, mend)
         })?;
         for search in search::split(&hir) {
             let weight = search::weight(&search.hir);
@@ -371,7 +371,7 @@ impl Compiler<'_> {
         &mut self,
         rank: u16,
         program: &str,
-        pattern: &crate::policy::model::ArgvPattern,
+        pattern: &ArgvPattern,
         strict: bool,
         text: &str,
     ) -> Result<(), CompileError> {
@@ -410,7 +410,7 @@ impl Compiler<'_> {
                     .groups
                     .expressions
                     .add(piece)
-                    .map_err(|error| self.wrong(rank, text, &error.to_string(), SIMPLER))?;
+                    .map_err(|error| self.wrong(rank, text, &error, SIMPLER))?;
                 pieces.push(piece);
             }
             let item = Item {

@@ -1,19 +1,21 @@
 //! Holds the tables against references that share no code with them: the `regex` crate, a naive fnmatch and a
 //! naive reading of argv rules.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::Config};
 
 use super::{
+    RuleRef,
     automaton::{Alphabet, Automaton},
+    exec_tables,
     group::BUDGETS,
     search,
     union::{Target, union},
 };
 use crate::{
     decide::{Decision, ExecAction, Risk, RuleCheck},
-    policy::model::{ArgvPattern, Matcher, Rule},
+    policy::model::{ArgvPattern, ExecPolicy, Matcher, Rule},
 };
 use regex_syntax::hir::Hir;
 
@@ -418,6 +420,54 @@ proptest! {
                     argv_reference(&pattern, words, strict),
                     "{} {:?} on {:?}", decision, &pattern, words
                 );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { failure_persistence: None, ..Config::with_cases(48) })]
+
+    #[test]
+    fn argv_rules_of_one_program_never_say_less_than_their_readings(
+        patterns in vec(argv_pattern(), 2..6),
+        lines in vec(argv_words(), 1..24),
+    ) {
+        let rules: Vec<_> = patterns
+            .iter()
+            .map(|pattern| {
+                let pattern = ArgvPattern { program: vec!["git".to_owned()], ..pattern.clone() };
+                rule(Decision::Deny, Matcher::Argv(pattern))
+            })
+            .collect();
+        let refs: Vec<_> = (0..rules.len())
+            .map(|at| (RuleRef::Rule(at), Decision::Deny))
+            .collect();
+        let exec = ExecPolicy {
+            default: Decision::Deny,
+            trusted_dirs: Vec::new(),
+            transparent: Vec::new(),
+            fileless: Decision::Deny,
+            loader: Decision::Deny,
+            rules,
+        };
+        let tables = exec_tables(&exec, &refs, &[], 1).unwrap();
+        let matcher = crate::decide::Matcher::new(Arc::new(tables));
+        for words in &lines {
+            let mut line = vec![b"git".to_vec()];
+            line.extend(words.iter().map(|word| word.as_bytes().to_vec()));
+            let rank = matcher.exec_rank(&ExecAction::from_words(line));
+            // The first of equals has the highest rank; two ranks are reserved.
+            let expected = patterns
+                .iter()
+                .position(|pattern| argv_reference(pattern, words, false))
+                .map_or(0, |at| 2 + (patterns.len() - 1 - at) as u32);
+            prop_assert!(rank >= expected, "{:?} on {:?}: {} < {}", &patterns, words, rank, expected);
+            let behind_option = words.windows(2).any(|pair| {
+                pair[0].starts_with('-') && ["push", "rm", "a b"].contains(&pair[1])
+            });
+            if !behind_option {
+                prop_assert_eq!(rank, expected, "{:?} on {:?}", &patterns, words);
             }
         }
     }

@@ -88,14 +88,13 @@ fn join_classes(parts: &[Rc<Automaton>]) -> Result<([u8; 256], Vec<u8>), Failure
             .iter()
             .map(|part| part.classes[usize::from(byte)])
             .collect();
-        classes[usize::from(byte)] = match names.get(&tuple) {
-            Some(name) => *name,
-            None => {
-                let name = u8::try_from(bytes.len()).map_err(|_| Failure::TooLarge)?;
-                bytes.push(byte);
-                names.insert(tuple, name);
-                name
-            }
+        classes[usize::from(byte)] = if let Some(name) = names.get(&tuple) {
+            *name
+        } else {
+            let name = u8::try_from(bytes.len()).map_err(|_| Failure::TooLarge)?;
+            bytes.push(byte);
+            names.insert(tuple, name);
+            name
         };
     }
     Ok((classes, bytes))

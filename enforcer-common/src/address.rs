@@ -30,9 +30,9 @@ pub fn normalise(address: [u8; 16]) -> [u8; 16] {
     ]);
     let middle = u32::from_be_bytes([address[8], address[9], address[10], address[11]]);
     let low = u32::from_be_bytes([address[12], address[13], address[14], address[15]]);
-    let v4 = if high == 0 && middle == 0xffff {
-        low
-    } else if high == 0x0064_ff9b_0000_0000 && middle == 0 {
+    let mapped = high == 0 && middle == 0xffff;
+    let nat64 = high == 0x0064_ff9b_0000_0000 && middle == 0;
+    let v4 = if mapped || nat64 {
         low
     } else if high >> 48 == 0x2002 {
         (high >> 16) as u32

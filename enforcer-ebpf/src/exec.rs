@@ -401,9 +401,13 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
             return unreadable;
         }
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
-        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR)) && (*header).fileless > judgement.decision {
+        // Its own setting stands in for the default, and is the least that is said.
+        let fileless = (*header).fileless;
+        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR))
+            && (judgement.cause == CAUSE_DEFAULT || fileless > judgement.decision)
+        {
             judgement = Judgement {
-                decision: (*header).fileless,
+                decision: fileless,
                 cause: CAUSE_FILELESS,
                 rank: 0,
             };

@@ -104,13 +104,12 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
             return 1;
         }
         let mut read = 1;
-        let target = ptr::addr_of_mut!((*scratch).gather).cast::<u8>().add(at as usize);
+        let target = ptr::addr_of_mut!((*scratch).gather)
+            .cast::<u8>()
+            .add(at as usize);
         if string != 0 {
-            read = bpf_probe_read_user_str(
-                target.cast(),
-                CHUNK_BYTES as u32,
-                string as *const c_void,
-            );
+            read =
+                bpf_probe_read_user_str(target.cast(), CHUNK_BYTES as u32, string as *const c_void);
         } else {
             if index != 0 {
                 return 1;
@@ -129,7 +128,9 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
                 (*scratch).overflow = 1;
                 return 1;
             }
-            let target = ptr::addr_of_mut!((*scratch).gather).cast::<u8>().add(at as usize);
+            let target = ptr::addr_of_mut!((*scratch).gather)
+                .cast::<u8>()
+                .add(at as usize);
             let read = bpf_probe_read_kernel_str(
                 target.cast(),
                 CHUNK_BYTES as u32,
@@ -212,8 +213,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         return -EPERM;
     };
     let sock = read_kernel::<u64>(socket + offset!(socket_sk)).unwrap_or(0);
-    let protocol =
-        u32::from(read_kernel::<u16>(sock + offset!(sock_protocol)).unwrap_or(0));
+    let protocol = u32::from(read_kernel::<u16>(sock + offset!(sock_protocol)).unwrap_or(0));
     let socket_type = u32::from(read_kernel::<u16>(sock + offset!(sock_type)).unwrap_or(0));
     let (judged, port) = match family {
         AF_UNSPEC | AF_UNIX | AF_NETLINK => return 0,

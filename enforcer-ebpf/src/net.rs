@@ -11,8 +11,8 @@ use aya_ebpf::{
 use enforcer_common::{
     address,
     event::{
-        CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_RULE, ConnectTail, Header,
-        KIND_CONNECT, KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED, VERDICT_ERRNO,
+        CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_RULE, ConnectTail, Header, KIND_CONNECT,
+        KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED, VERDICT_ERRNO,
     },
     rule::{ALLOW, CONNECT_KEY_BITS, ConnectKey, DENY},
 };

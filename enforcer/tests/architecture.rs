@@ -1,6 +1,11 @@
 //! The rules of the house that the compiler does not check: what the pure parts may not touch, that only
 //! `kernel` knows aya, and that adapters do not know one another.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "an integration test: clippy only knows tests by their attribute"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},

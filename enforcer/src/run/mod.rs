@@ -101,6 +101,10 @@ pub struct Options {
 /// # Errors
 ///
 /// Anything that keeps enforcement from being whole. Nothing is left behind then.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one list of steps: what may come before what is easier to see whole"
+)]
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     if !geteuid().is_root() {
         bail!(
@@ -154,7 +158,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     scene.state = Some(state);
     let cgroup = AgentCgroup::create(&root, &id)?;
     scene.cgroups.push(cgroup.clone());
-    let pids = cgroup.limit_pids(DEFAULT_PIDS_MAX);
+    let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
     let probe = selftest::policy()?;
     let mut instance = Instance::load(&Plan {
@@ -210,7 +214,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             &audit,
             agent.as_deref(),
             &id,
-            &pids,
+            &process_limit,
         );
     }
     let mut consumer = Consumer::new(feed, engine, writer, agent);
@@ -365,7 +369,7 @@ fn announce(
     audit: &Path,
     agent: Option<&str>,
     id: &str,
-    pids: &PidsLimit,
+    process_limit: &PidsLimit,
 ) {
     let execs = match (level, options.on_deny) {
         (Level::Full, _) => "denied execs fail with EPERM",
@@ -385,7 +389,7 @@ fn announce(
         options.policy.display(),
         audit.display()
     );
-    if let PidsLimit::Unavailable(why) = pids {
+    if let PidsLimit::Unavailable(why) = process_limit {
         eprintln!("enforcer: weaker: no limit on the number of processes: {why}");
     }
     for weakness in identity.weaknesses() {

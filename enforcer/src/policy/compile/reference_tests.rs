@@ -159,8 +159,7 @@ fn fnmatch(pattern: &[char], text: &[u8], guard: bool) -> bool {
     match first {
         '*' => {
             fnmatch(rest, text, guard)
-                || (!text.is_empty()
-                    && !(guard && text[0] == b'/')
+                || (text.first().is_some_and(|byte| !(guard && *byte == b'/'))
                     && fnmatch(pattern, &text[1..], guard && text[0] != b' '))
         }
         '?' | '[' => {

@@ -161,11 +161,13 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
     {
         let result = object::load_program(&mut ebpf, spec, &types)
             .map(|verified| format!("{}: loads, {verified} instructions verified", spec.name))
-            .map_err(|error| {
-                if required {
-                    error.to_string()
-                } else {
+            .map_err(|error| match (required, spec.name) {
+                (true, _) => error.to_string(),
+                (false, "exec_check") => {
                     format!("{error}; denied execs are killed instead of failing with an errno")
+                }
+                (false, _) => {
+                    format!("{error}; the programs on the agent's cgroup judge connects alone")
                 }
             });
         let name = match spec.hook {

@@ -1,1 +1,20 @@
-//! Integration tests of enforcer.
+//! What the integration tests share: sessions under `enforcer run`, the trails that they leave, and what the
+//! machine gives.
+
+mod attempts;
+mod machine;
+mod session;
+mod trail;
+
+pub use attempts::{Attempt, Attempts, Outcomes, open};
+pub use machine::{Level, in_guest, level, patience, program, quick, root, skip};
+pub use session::{Ended, Running, Session, agent_user, enforcer};
+pub use trail::{Denial, Line, Trail};
+
+/// The path of an offender (a file of `tests/probes`) that the tests were built with.
+#[macro_export]
+macro_rules! probe {
+    ($name:literal) => {
+        std::path::Path::new(env!(concat!("CARGO_BIN_EXE_", $name)))
+    };
+}

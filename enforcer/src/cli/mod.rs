@@ -1,6 +1,6 @@
 //! The command line: one command a file. Each parses its arguments, calls the library and gives an exit code.
 
-use std::process::ExitCode;
+use std::{cell::RefCell, collections::HashMap, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -67,8 +67,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
     };
     result.unwrap_or_else(|error| {
-        let text = format!("{error:#}");
-        for line in text.lines() {
+        for line in message(&error).lines() {
             eprintln!("enforcer: {line}");
         }
         ExitCode::from(
@@ -79,21 +78,46 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// An error and its causes in one line. Many of our messages hold the cause already, before the mend: a cause that has
+/// been told is not told again.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 /// What a policy must pass once its text is good: its tables, and the examples of its rules. Gives the faults.
 pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
     match Engine::new(parsed.policy.clone(), 0) {
         Ok(_) | Err(CompileError::Collision { .. }) => {}
         Err(error) => return vec![fault(parsed, &error)],
     }
+    prove_examples(parsed)
+}
+
+/// The examples of a policy's rules: the faults.
+pub fn prove_examples(parsed: &Parsed) -> Vec<PolicyError> {
     let dirs = &parsed.policy.exec.trusted_dirs;
+    // A rule's own tables are made once for all its examples.
+    let checks: RefCell<HashMap<String, Option<RuleCheck>>> = RefCell::default();
     validate::examples(parsed, &|rule, words| {
         let argv = words.iter().map(|word| word.clone().into_bytes()).collect();
-        RuleCheck::new(rule, dirs).is_ok_and(|check| check.matches(&ExecAction::from_words(argv)))
+        checks
+            .borrow_mut()
+            .entry(rule.id.clone())
+            .or_insert_with(|| RuleCheck::new(rule, dirs).ok())
+            .as_ref()
+            .is_some_and(|check| check.matches(&ExecAction::from_words(argv)))
     })
 }
 
 /// A compile error at the rule it speaks of.
-fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
+pub fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
     if let CompileError::Pattern {
         rule,
         pattern,

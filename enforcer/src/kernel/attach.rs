@@ -179,11 +179,20 @@ impl PinDir {
             path: self.0.clone(),
             error,
         };
-        match fs::create_dir(PIN_ROOT) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(error)),
-            _ => {}
+        // Another instance that ends takes the empty common directory away, perhaps between the two steps.
+        let mut tries = 0;
+        loop {
+            match fs::create_dir(PIN_ROOT) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(fail(error));
+                }
+                _ => {}
+            }
+            match fs::create_dir(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 100 => tries += 1,
+                other => return other.map_err(fail),
+            }
         }
-        fs::create_dir(&self.0).map_err(fail)
     }
 
     /// The path of a pin.

@@ -116,6 +116,12 @@ impl Consumer {
         self.drain().map(|_| ())
     }
 
+    /// Gives up: a trail that was made for this run and in which nothing was written is taken away.
+    pub fn abandon(self) {
+        // What went wrong is told already; an empty file that stays does no harm.
+        let _ = self.writer.abandon();
+    }
+
     /// A gap in the numbers becomes a record that says how many are missing.
     fn note_losses(&mut self) -> anyhow::Result<()> {
         let lost = self.feed.counters(SLOT)?.lost;

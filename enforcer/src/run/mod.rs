@@ -8,10 +8,11 @@ mod consume;
 mod leftover;
 mod selftest;
 mod state;
+mod trail;
 
 use std::{
     ffi::OsString,
-    io::{self, Read},
+    io::Read,
     os::{fd::BorrowedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process,
@@ -22,7 +23,7 @@ use anyhow::{Context, bail};
 use nix::unistd::geteuid;
 
 use crate::{
-    audit::Writer,
+    cli::{fault, prove_examples},
     decide::Engine,
     kernel::{
         attach::{PinDir, mount_bpf},
@@ -30,14 +31,17 @@ use crate::{
     },
     launch::{
         AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
-        PidsLimit, Signals, SpawnPlan, Terminal, Watched, current_directory, find_program, spawn,
+        Pending, PidsLimit, Signals, SpawnPlan, Terminal, Watched, current_directory, find_program,
+        spawn,
     },
-    policy::compile::CompileError,
-    policy_file, seccomp,
+    policy::{Parsed, compile::CompileError},
+    policy_file::{self, PolicyFileError},
+    seccomp,
 };
 
 use consume::Consumer;
 use state::State;
+use trail::Trail;
 
 /// Where the trail goes unless `--audit` says otherwise.
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
@@ -112,10 +116,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         );
     }
     let signals = Signals::block()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .context("the event loop cannot be made")?;
     let identity = Identity::resolve(options.user.as_deref(), |name| std::env::var_os(name))?;
     let directory = current_directory(&identity)?;
     let Some(command) = options.command.first() else {
@@ -134,9 +134,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
-    let (engine, seed) = compile(&loaded.parsed)?;
-    let audit = audit_path(options.audit.as_deref())?;
-    let writer = Writer::open(&audit)?;
+    let (engine, seed) = compile(&loaded.parsed, &options.policy)?;
+    let mut trail = Trail::open(options.audit.as_deref())?;
+    let audit = trail.path().to_owned();
 
     let root = CgroupRoot::find()?;
     mount_bpf()?;
@@ -217,21 +217,14 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             &process_limit,
         );
     }
-    let mut consumer = Consumer::new(feed, engine, writer, agent);
-    let child = match pending.go(Terminal::detect()) {
-        Ok(child) => child,
+    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent);
+    let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
+        Ok(ended) => ended,
         Err(error) => {
-            consumer.drain()?;
-            return Err(error.into());
+            consumer.abandon();
+            return Err(error);
         }
     };
-    let ended = runtime.block_on(watch(child, &signals, &mut consumer, &cgroup));
-    // Whatever went wrong, the tree does not outlive its record.
-    if ended.is_err() || !options.keep {
-        cgroup.kill_all(KILL_PATIENCE)?;
-    }
-    let ended = ended?;
-    consumer.finish()?;
     if !options.quiet {
         consumer.summary(&audit);
     }
@@ -247,18 +240,24 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
 }
 
 /// Compiles the policy under a fresh secret seed and proves its examples.
-fn compile(parsed: &crate::policy::Parsed) -> anyhow::Result<(Engine, u64)> {
-    let faults = crate::cli::prove_policy(parsed);
-    if let Some(first) = faults.first() {
-        bail!("{first}");
-    }
+fn compile(parsed: &Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
+    let refuse = |errors| PolicyFileError::Invalid {
+        path: file.display().to_string(),
+        errors,
+    };
     for _ in 0..8 {
         let seed = random()?;
         match Engine::new(parsed.policy.clone(), seed) {
-            Ok(engine) => return Ok((engine, seed)),
+            Ok(engine) => {
+                let errors = prove_examples(parsed);
+                if errors.is_empty() {
+                    return Ok((engine, seed));
+                }
+                return Err(refuse(errors).into());
+            }
             // Two names with one hash under this seed: another seed tells them apart.
             Err(CompileError::Collision { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(refuse(vec![fault(parsed, &error)]).into()),
         }
     }
     bail!("no seed tells the policy's program names apart; report this as a defect")
@@ -271,34 +270,6 @@ fn random() -> anyhow::Result<u64> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .context("/dev/urandom cannot be read")?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// The trail's file; the usual place is made if it is missing.
-fn audit_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(path) = given {
-        return std::path::absolute(path).with_context(|| {
-            format!(
-                "the trail's path {} cannot be made absolute",
-                path.display()
-            )
-        });
-    }
-    let path = PathBuf::from(DEFAULT_AUDIT);
-    if let Some(directory) = path.parent() {
-        use std::os::unix::fs::DirBuilderExt;
-        match std::fs::DirBuilder::new().mode(0o750).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "{} cannot be made; name another trail with --audit",
-                        directory.display()
-                    )
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(path)
 }
 
 /// The agent's name: the option, else the launcher's `CLAUDE_AGENT_NAME`; trimmed, control characters removed.
@@ -395,6 +366,35 @@ fn announce(
     for weakness in identity.weaknesses() {
         eprintln!("enforcer: weaker: {weakness}");
     }
+}
+
+/// Lets the agent go and records what it does until it has ended.
+fn supervise(
+    pending: Pending,
+    signals: &Signals,
+    consumer: &mut Consumer,
+    cgroup: &AgentCgroup,
+    keep: bool,
+) -> anyhow::Result<ExitStatus> {
+    let child = match pending.go(Terminal::detect()) {
+        Ok(child) => child,
+        Err(error) => {
+            consumer.drain()?;
+            return Err(error.into());
+        }
+    };
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("the event loop cannot be made")
+        .and_then(|runtime| runtime.block_on(watch(child, signals, consumer, cgroup)));
+    // Whatever went wrong, the tree does not outlive its record.
+    if ended.is_err() || !keep {
+        cgroup.kill_all(KILL_PATIENCE)?;
+    }
+    let ended = ended?;
+    consumer.finish()?;
+    Ok(ended)
 }
 
 /// Runs until the agent's first process has ended.

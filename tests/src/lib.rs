@@ -6,7 +6,7 @@ mod machine;
 mod session;
 mod trail;
 
-pub use attempts::{Attempt, Attempts, Outcomes, open};
+pub use attempts::{Attempt, Attempts, Outcomes, forbidding, open};
 pub use machine::{Level, in_guest, level, patience, program, quick, root, skip};
 pub use session::{Ended, Running, Session, agent_user, enforcer};
 pub use trail::{Denial, Line, Trail};

@@ -9,8 +9,7 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{
     helpers::generated::{
         bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
-        bpf_probe_read_user_str,
-        bpf_send_signal,
+        bpf_probe_read_user_str, bpf_send_signal,
     },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -19,9 +18,9 @@ use aya_log_ebpf::debug;
 use enforcer_common::{
     event::{
         CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FILELESS, CAUSE_INTERNAL, CAUSE_OPERATOR, CAUSE_RULE,
-        CAUSE_TRANSPARENT, CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX,
-        ExecTail, FLAG_SCRIPT, FLAG_TRUNCATED, FLAG_TRUSTED, Header, KIND_EXEC, STAGE_EXEC,
-        VERDICT_ALLOWED, VERDICT_KILLED,
+        CAUSE_TRANSPARENT, CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail,
+        FLAG_SCRIPT, FLAG_TRUNCATED, FLAG_TRUSTED, Header, KIND_EXEC, STAGE_EXEC, VERDICT_ALLOWED,
+        VERDICT_KILLED,
     },
     rule::{ALLOW, ASK, DENY, PolicyHeader, RANK_TRANSPARENT, SlotState},
 };
@@ -33,9 +32,9 @@ use crate::{
         user_string_len,
     },
     maps::{
-        CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR,
-        KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES,
-        POLICIES, Scratch, claim_scratch, offset, release_scratch, set_mark,
+        CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR, KIND_SCRIPT,
+        KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch, claim_scratch, offset, release_scratch,
+        set_mark,
     },
     task::{self, Membership, read_kernel},
 };
@@ -133,7 +132,15 @@ fn committed(
     } else {
         VERDICT_KILLED
     };
-    let recorded = record(scratch, member.slot, state, judgement, verdict, STAGE_EXEC, start);
+    let recorded = record(
+        scratch,
+        member.slot,
+        state,
+        judgement,
+        verdict,
+        STAGE_EXEC,
+        start,
+    );
     if judgement.decision != ALLOW || !recorded {
         kill();
         // SAFETY: a field of a map value.
@@ -246,7 +253,9 @@ fn keep_name(scratch: *mut Scratch, index: u32, start: u32, name_len: u32) -> Op
         let room = ptr::addr_of_mut!((*scratch).gather)
             .cast::<u8>()
             .add(crate::maps::GATHER_BYTES + ((index as usize) << 8));
-        let source = ptr::addr_of!((*scratch).text).cast::<u8>().add(start as usize);
+        let source = ptr::addr_of!((*scratch).text)
+            .cast::<u8>()
+            .add(start as usize);
         (bpf_probe_read_kernel(room.cast(), name_len, source.cast()) == 0).then_some(room as u64)
     }
 }
@@ -378,7 +387,11 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
             },
         );
         if argv0_len <= 256 {
-            let argv0_base = base_start(scratch, ptr::addr_of!((*scratch).argv0), argv0_len as u32 - 1);
+            let argv0_base = base_start(
+                scratch,
+                ptr::addr_of!((*scratch).argv0),
+                argv0_len as u32 - 1,
+            );
             let name_len = (argv0_len as u32 - 1).wrapping_sub(argv0_base);
             if name_len > 0 && name_len <= 255 {
                 add_form(
@@ -395,15 +408,26 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
             }
         }
 
-        store_text(&mut judge, path_len, base, exe_len, first_args, first_args_len);
+        store_text(
+            &mut judge,
+            path_len,
+            base,
+            exe_len,
+            first_args,
+            first_args_len,
+        );
         judge_forms(&raw mut judge);
         if (*scratch).unreadable != 0 {
             return unreadable;
         }
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
-        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR)) && (*header).fileless > judgement.decision {
+        // Its own setting stands in for the default, and is the least that is said.
+        let fileless = (*header).fileless;
+        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR))
+            && (judgement.cause == CAUSE_DEFAULT || fileless > judgement.decision)
+        {
             judgement = Judgement {
-                decision: (*header).fileless,
+                decision: fileless,
                 cause: CAUSE_FILELESS,
                 rank: 0,
             };
@@ -494,13 +518,7 @@ fn user_argv0(judge: *mut Judge, address: u64) -> u64 {
 
 /// The forms of the path as given: the one that allow rules see, and the base name.
 #[inline(always)]
-fn add_path_forms(
-    scratch: *mut Scratch,
-    path_len: u32,
-    base: u32,
-    args: u64,
-    args_len: u32,
-) {
+fn add_path_forms(scratch: *mut Scratch, path_len: u32, base: u32, args: u64, args_len: u32) {
     // SAFETY: address of a field of a map value.
     let path = unsafe { ptr::addr_of!((*scratch).path) } as u64;
     let base_form = Form {
@@ -585,14 +603,7 @@ fn add_interp_forms(scratch: *mut Scratch, interp: u64, args: u64, args_len: u32
 
 /// Keeps the first form's text, the path and the executable's own name for the event.
 #[inline(always)]
-fn store_text(
-    judge: *mut Judge,
-    path_len: u32,
-    base: u32,
-    exe_len: u32,
-    args: u64,
-    args_len: u32,
-) {
+fn store_text(judge: *mut Judge, path_len: u32, base: u32, exe_len: u32, args: u64, args_len: u32) {
     // SAFETY: map values; every length is clamped below the room that is left.
     unsafe {
         let scratch = (*judge).scratch;
@@ -681,4 +692,3 @@ pub fn record(
         )
     }
 }
-

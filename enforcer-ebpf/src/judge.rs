@@ -17,9 +17,8 @@ use enforcer_common::{
 };
 
 use crate::maps::{
-    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, FORMS, Form, HEADS, JOBS, KIND_DESCRIPTOR,
-    KIND_TRUSTED,
-    PATH_BYTES, Scratch, TABLES, TEXT_BYTES,
+    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
+    KIND_DESCRIPTOR, KIND_TRUSTED, PATH_BYTES, Scratch, TABLES, TEXT_BYTES,
 };
 
 /// Bytes that one callback walks; the verifier unrolls this many.
@@ -525,11 +524,8 @@ extern "C" fn find_end(_index: u32, context: *mut c_void) -> i64 {
     unsafe {
         let scratch = (*judge).scratch;
         let target = ptr::addr_of_mut!((*scratch).text).cast::<c_void>();
-        let read = bpf_probe_read_user_str(
-            target,
-            CHUNK_BYTES as u32,
-            (*scratch).scan as *const c_void,
-        );
+        let read =
+            bpf_probe_read_user_str(target, CHUNK_BYTES as u32, (*scratch).scan as *const c_void);
         if read <= 0 {
             (*scratch).unreadable = 1;
             return 1;

@@ -126,8 +126,7 @@ pub fn slot_of_task_cgroup(task: u64) -> Option<u32> {
     if level < wanted {
         return None;
     }
-    let ancestor =
-        read_kernel::<u64>(cgroup + offset!(cgroup_ancestors) + 8 * u64::from(wanted))?;
+    let ancestor = read_kernel::<u64>(cgroup + offset!(cgroup_ancestors) + 8 * u64::from(wanted))?;
     let node = read_kernel::<u64>(ancestor + offset!(cgroup_kn))?;
     let id = read_kernel::<u64>(node + offset!(kernfs_id))?;
     // SAFETY: entries are only ever added and removed as a whole.

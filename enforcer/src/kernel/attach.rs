@@ -68,17 +68,14 @@ fn attach(ebpf: &mut Ebpf, spec: ProgramSpec) -> Result<NamedLink, KernelError> 
         .program_mut(spec.name)
         .ok_or_else(|| KernelError::map("programs", spec.name))?;
     let fail = |error: ProgramError| refused(spec, &error);
-    let link = match spec.hook {
-        Hook::Tracepoint(_) => {
-            let program = <&mut BtfTracePoint>::try_from(program).map_err(fail)?;
-            let id = program.attach().map_err(fail)?;
-            FdLink::from(program.take_link(id).map_err(fail)?)
-        }
-        _ => {
-            let program = <&mut Lsm>::try_from(program).map_err(fail)?;
-            let id = program.attach().map_err(fail)?;
-            FdLink::from(program.take_link(id).map_err(fail)?)
-        }
+    let link = if let Hook::Tracepoint(_) = spec.hook {
+        let program = <&mut BtfTracePoint>::try_from(program).map_err(fail)?;
+        let id = program.attach().map_err(fail)?;
+        FdLink::from(program.take_link(id).map_err(fail)?)
+    } else {
+        let program = <&mut Lsm>::try_from(program).map_err(fail)?;
+        let id = program.attach().map_err(fail)?;
+        FdLink::from(program.take_link(id).map_err(fail)?)
     };
     Ok(NamedLink {
         program: spec.name,

@@ -191,7 +191,7 @@ impl Feed {
     }
 
     /// The next event. `Some(None)` is a record that could not be parsed.
-    pub fn next(&mut self) -> Option<Option<Event>> {
+    pub fn next_event(&mut self) -> Option<Option<Event>> {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }

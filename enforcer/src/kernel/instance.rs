@@ -136,6 +136,10 @@ impl Instance {
         if object::diagnostics() {
             feed.diagnose(&mut self.ebpf)?;
         }
+        drop(self.ebpf);
+        // Loading needs much more memory than running: it goes back to the system.
+        // SAFETY: a plain call of the C library.
+        unsafe { libc::malloc_trim(0) };
         Ok(feed)
     }
 }

@@ -47,6 +47,7 @@ impl Need {
     }
 
     /// Both needs together.
+    #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
             segments: self.segments.saturating_add(other.segments),

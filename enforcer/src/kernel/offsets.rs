@@ -24,7 +24,7 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 
 /// The parts of a BTF blob that field look-ups need.
-struct Types<'a> {
+struct Blob<'a> {
     strings: &'a [u8],
     types: &'a [u8],
     /// Byte offset of each type id in `types`.
@@ -37,7 +37,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-impl<'a> Types<'a> {
+impl<'a> Blob<'a> {
     fn parse(blob: &'a [u8], wanted: &[&str]) -> Option<Self> {
         if blob.get(..2)? != [0x9f, 0xeb] {
             return None;
@@ -164,7 +164,7 @@ pub fn from_file(path: &Path) -> Result<Offsets, KernelError> {
 }
 
 fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
-    let types = Types::parse(
+    let types = Blob::parse(
         blob,
         &[
             "task_struct",

@@ -85,7 +85,7 @@ impl Consumer {
         let mut escaped = Vec::new();
         let mut pending = 0;
         let offset = boot_offset()?;
-        while let Some(event) = self.feed.next() {
+        while let Some(event) = self.feed.next_event() {
             let event = event.context(
                 "the kernel programs wrote an event that this version does not know; restart with the version that loaded them",
             )?;

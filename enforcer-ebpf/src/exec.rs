@@ -15,6 +15,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
+use aya_log_ebpf::debug;
 use enforcer_common::{
     event::{
         CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FILELESS, CAUSE_INTERNAL, CAUSE_OPERATOR, CAUSE_RULE,
@@ -74,8 +75,18 @@ pub fn exec_committed(ctx: BtfTracePointContext) -> i32 {
         deny_bare(state, member.slot);
         return 0;
     };
-    committed(bprm, member, state, scratch, start);
+    let judgement = committed(bprm, member, state, scratch, start);
     release_scratch(scratch);
+    // Off unless user space asks for diagnostics at load: the verifier drops it then.
+    debug!(
+        &ctx,
+        "exec: pid {} slot {} decision {} cause {} rank {}",
+        pid(),
+        member.slot,
+        judgement.decision,
+        judgement.cause,
+        judgement.rank
+    );
     0
 }
 
@@ -86,7 +97,7 @@ fn committed(
     state: *mut SlotState,
     scratch: *mut Scratch,
     start: u64,
-) {
+) -> Judgement {
     let facts = Facts {
         bprm,
         args: 0,
@@ -131,6 +142,7 @@ fn committed(
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_allowed) });
     }
+    judgement
 }
 
 fn kill() {
@@ -389,9 +401,13 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
             return unreadable;
         }
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
-        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR)) && (*header).fileless > judgement.decision {
+        // Its own setting stands in for the default, and is the least that is said.
+        let fileless = (*header).fileless;
+        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR))
+            && (judgement.cause == CAUSE_DEFAULT || fileless > judgement.decision)
+        {
             judgement = Judgement {
-                decision: (*header).fileless,
+                decision: fileless,
                 cause: CAUSE_FILELESS,
                 rank: 0,
             };

@@ -146,11 +146,7 @@ extern "C" fn walk_piece(index: u32, context: *mut c_void) -> i64 {
         let scratch = (*judge).scratch;
         let to = if index == 0 { (*scratch).head_len } else { 0 };
         let left = (*scratch).args_left;
-        let bytes = if left > PIECE_BYTES {
-            PIECE_BYTES
-        } else {
-            left
-        };
+        let bytes = left.min(PIECE_BYTES);
         let from = (*scratch).args_at;
         if bytes > 0 && !read_args(scratch, to, from, bytes) {
             (*scratch).unreadable = 1;
@@ -364,13 +360,9 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
                 slot: (*judge).slot,
                 reserved: 0,
             };
-            if let Some(head) = HEADS.get(&key) {
+            if let Some(head) = HEADS.get(key) {
                 (*scratch).own_groups = head.groups;
-                (*scratch).own_count = if head.count > HEAD_GROUPS as u32 {
-                    HEAD_GROUPS as u32
-                } else {
-                    head.count
-                };
+                (*scratch).own_count = head.count.min(HEAD_GROUPS as u32);
             }
         }
         bpf_loop(
@@ -385,6 +377,11 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
         (*scratch).own_rank = 0;
         (*scratch).shared_rank = 0;
         bpf_loop(CHUNKS_MAX, walk_piece as *mut c_void, judge.cast(), 0);
+        if (*scratch).args_left != 0 {
+            // What was not walked was not judged.
+            (*scratch).unreadable = 1;
+            return 1;
+        }
         bpf_loop(
             (*scratch).job_count,
             finish_job as *mut c_void,

@@ -215,7 +215,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     let protocol =
         u32::from(read_kernel::<u16>(sock + offset!(sock_protocol)).unwrap_or(0));
     let socket_type = u32::from(read_kernel::<u16>(sock + offset!(sock_type)).unwrap_or(0));
-    let (words, port) = match family {
+    let (judged, port) = match family {
         AF_UNSPEC | AF_UNIX | AF_NETLINK => return 0,
         AF_INET => {
             let (Some(port), Some(ip)) = (
@@ -235,10 +235,10 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
             };
             (net::v6_address(words), u16::from_be(port))
         }
-        _ => ([0; 4], 0),
+        _ => ([0; 16], 0),
     };
     let judgement = if family == AF_INET || family == AF_INET6 {
-        net::weigh(member.slot, words, port, protocol)
+        net::weigh(member.slot, judged, port, protocol)
     } else {
         Judgement {
             decision: DENY,
@@ -251,7 +251,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         return 0;
     }
     let tail = ConnectTail {
-        address: net::bytes_of(words),
+        address: judged,
         port: u32::from(port),
         protocol,
         family: u32::from(family),

@@ -54,7 +54,7 @@ pub fn slot_by_cgroup() -> Option<u32> {
         return None;
     }
     // SAFETY: entries are only ever added and removed as a whole.
-    unsafe { AGENTS.get(&id) }.copied()
+    unsafe { AGENTS.get(id) }.copied()
 }
 
 /// The current task, as the verifier trusts it.
@@ -131,5 +131,5 @@ pub fn slot_of_task_cgroup(task: u64) -> Option<u32> {
     let node = read_kernel::<u64>(ancestor + offset!(cgroup_kn))?;
     let id = read_kernel::<u64>(node + offset!(kernfs_id))?;
     // SAFETY: entries are only ever added and removed as a whole.
-    unsafe { AGENTS.get(&id) }.copied()
+    unsafe { AGENTS.get(id) }.copied()
 }

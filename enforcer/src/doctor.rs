@@ -101,10 +101,16 @@ pub fn examine() -> Report {
     if let (Ok(offsets), true) = (&offsets, root) {
         programs(&mut report, offsets);
     }
-    let needed = report.checks.iter().all(|check| check.ok || !check.required);
+    let needed = report
+        .checks
+        .iter()
+        .all(|check| check.ok || !check.required);
     let lsm = LSM.iter().all(|spec| {
         let name = hook_name(spec.hook);
-        report.checks.iter().any(|check| check.ok && check.name == name)
+        report
+            .checks
+            .iter()
+            .any(|check| check.ok && check.name == name)
     });
     report.enforcement = match (needed && root, lsm) {
         (false, _) => Verdict::None,

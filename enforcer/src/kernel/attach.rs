@@ -162,14 +162,8 @@ pub fn mount_bpf() -> Result<(), KernelError> {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(
-        Some("bpf"),
-        BPF_ROOT,
-        Some("bpf"),
-        flags,
-        Some("mode=0700"),
-    )
-    .map_err(|errno| fail(errno.into()))
+    mount(Some("bpf"), BPF_ROOT, Some("bpf"), flags, Some("mode=0700"))
+        .map_err(|errno| fail(errno.into()))
 }
 
 impl PinDir {

@@ -132,6 +132,14 @@ impl Instance {
                 .take_map(name)
                 .ok_or_else(|| KernelError::map("pins", name))
         };
-        Feed::new(take("EVENTS")?, take("SLOTS")?)
+        let mut feed = Feed::new(take("EVENTS")?, take("SLOTS")?)?;
+        if object::diagnostics() {
+            feed.diagnose(&mut self.ebpf)?;
+        }
+        drop(self.ebpf);
+        // Loading needs much more memory than running: it goes back to the system.
+        // SAFETY: a plain call of the C library.
+        unsafe { libc::malloc_trim(0) };
+        Ok(feed)
     }
 }

@@ -34,9 +34,7 @@ struct Types<'a> {
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        bytes.get(at..at + 4)?.try_into().ok()?,
-    ))
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 impl<'a> Types<'a> {
@@ -223,7 +221,11 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error() {
-        for blob in [&b""[..], b"\x9f\xeb", b"no btf at all, but long enough for a header"] {
+        for blob in [
+            &b""[..],
+            b"\x9f\xeb",
+            b"no btf at all, but long enough for a header",
+        ] {
             assert!(matches!(from_blob(blob), Err(KernelError::MalformedBtf)));
         }
     }

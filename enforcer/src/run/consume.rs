@@ -59,12 +59,7 @@ pub struct Consumer {
 
 impl Consumer {
     /// A consumer from the instance's first event on.
-    pub fn new(
-        feed: Feed,
-        engine: Engine,
-        writer: Writer,
-        agent: Option<String>,
-        ) -> Self {
+    pub fn new(feed: Feed, engine: Engine, writer: Writer, agent: Option<String>) -> Self {
         Self {
             feed,
             engine,
@@ -241,5 +236,6 @@ fn boot_offset() -> anyhow::Result<i128> {
 }
 
 fn at(boottime_ns: u64, offset: i128) -> Timestamp {
-    Timestamp::from_nanosecond(i128::from(boottime_ns) + offset).unwrap_or_else(|_| Timestamp::now())
+    Timestamp::from_nanosecond(i128::from(boottime_ns) + offset)
+        .unwrap_or_else(|_| Timestamp::now())
 }

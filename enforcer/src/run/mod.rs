@@ -12,17 +12,14 @@ mod state;
 use std::{
     ffi::OsString,
     io::{self, Read},
-    os::unix::fs::MetadataExt,
+    os::{fd::BorrowedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::geteuid,
-};
+use nix::unistd::geteuid;
 
 use crate::{
     audit::Writer,
@@ -33,7 +30,7 @@ use crate::{
     },
     launch::{
         AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
-        PidsLimit, Signals, SpawnPlan, Terminal, current_directory, find_program, spawn,
+        PidsLimit, Signals, SpawnPlan, Terminal, Watched, current_directory, find_program, spawn,
     },
     policy::compile::CompileError,
     policy_file, seccomp,
@@ -111,6 +108,10 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         );
     }
     let signals = Signals::block()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("the event loop cannot be made")?;
     let identity = Identity::resolve(options.user.as_deref(), |name| std::env::var_os(name))?;
     let directory = current_directory(&identity)?;
     let Some(command) = options.command.first() else {
@@ -200,10 +201,17 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     pins.create()?;
     scene.pins = Some(pins.clone());
     let feed = instance.pin(&pins, links)?;
-    release_memory();
 
     if !options.quiet {
-        announce(options, &identity, level, &audit, agent.as_deref(), &id, &pids);
+        announce(
+            options,
+            &identity,
+            level,
+            &audit,
+            agent.as_deref(),
+            &id,
+            &pids,
+        );
     }
     let mut consumer = Consumer::new(feed, engine, writer, agent);
     let child = match pending.go(Terminal::detect()) {
@@ -213,7 +221,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             return Err(error.into());
         }
     };
-    let ended = watch(child, &signals, &mut consumer, &cgroup);
+    let ended = runtime.block_on(watch(child, &signals, &mut consumer, &cgroup));
     // Whatever went wrong, the tree does not outlive its record.
     if ended.is_err() || !options.keep {
         cgroup.kill_all(KILL_PATIENCE)?;
@@ -264,8 +272,12 @@ fn random() -> anyhow::Result<u64> {
 /// The trail's file; the usual place is made if it is missing.
 fn audit_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(path) = given {
-        return std::path::absolute(path)
-            .with_context(|| format!("the trail's path {} cannot be made absolute", path.display()));
+        return std::path::absolute(path).with_context(|| {
+            format!(
+                "the trail's path {} cannot be made absolute",
+                path.display()
+            )
+        });
     }
     let path = PathBuf::from(DEFAULT_AUDIT);
     if let Some(directory) = path.parent() {
@@ -300,7 +312,13 @@ fn new_id(agent: Option<&str>) -> anyhow::Result<String> {
     let stem: String = agent
         .unwrap_or("agent")
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .take(24)
         .collect();
     let random = random()? & 0xffff_ffff;
@@ -340,12 +358,6 @@ fn confinement(
     Ok(Some(Confinement::plan(&hide, &[policy], directory)?))
 }
 
-/// Gives freed memory back to the system: loading needs much more of it than running.
-fn release_memory() {
-    // SAFETY: a plain call of the C library, with no other thread in it.
-    unsafe { libc::malloc_trim(0) };
-}
-
 fn announce(
     options: &Options,
     identity: &Identity,
@@ -382,38 +394,43 @@ fn announce(
 }
 
 /// Runs until the agent's first process has ended.
-fn watch(
+///
+/// One thread, three descriptors: the agent may stop this process with itself (Ctrl-Z), so nothing else may
+/// be going on.
+async fn watch(
     mut child: Child,
     signals: &Signals,
     consumer: &mut Consumer,
     cgroup: &AgentCgroup,
 ) -> anyhow::Result<ExitStatus> {
+    let watched = |fd: BorrowedFd<'_>| Watched::new(fd).context("a descriptor cannot be watched");
+    let events = watched(consumer.fd())?;
+    let ended = watched(child.pidfd())?;
+    let signalled = watched(signals.fd())?;
     loop {
-        let mut fds = [
-            PollFd::new(consumer.fd(), PollFlags::POLLIN),
-            PollFd::new(child.pidfd(), PollFlags::POLLIN),
-            PollFd::new(signals.fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("poll"),
-        }
-        let [events, ended, signalled] = fds.map(|fd| fd.any().unwrap_or(true));
-        if signalled {
-            while let Some(received) = signals.next()? {
-                child.on_signal(received);
+        tokio::select! {
+            ready = signalled.readable() => {
+                ready?;
+                while let Some(received) = signals.next()? {
+                    child.on_signal(received);
+                }
+                if let Some(status) = child.on_change()? {
+                    return Ok(status);
+                }
             }
-        }
-        if events {
-            for escaped in consumer.drain()? {
-                // The kernel has killed whoever moved it; the moved one is ours to kill.
-                leftover::kill_process(escaped, cgroup);
+            ready = events.readable() => {
+                ready?;
+                for escaped in consumer.drain()? {
+                    // The kernel has killed whoever moved it; the moved one is ours to kill.
+                    leftover::kill_process(escaped, cgroup);
+                }
             }
-        }
-        if (ended || signalled)
-            && let Some(status) = child.on_change()?
-        {
-            return Ok(status);
+            ready = ended.readable() => {
+                ready?;
+                if let Some(status) = child.on_change()? {
+                    return Ok(status);
+                }
+            }
         }
     }
 }
@@ -454,7 +471,10 @@ impl Drop for Scene {
             eprintln!("enforcer: while cleaning up {}: {what}", self.id);
         };
         for cgroup in &self.cgroups {
-            if let Err(error) = cgroup.kill_all(KILL_PATIENCE).and_then(|()| cgroup.remove()) {
+            if let Err(error) = cgroup
+                .kill_all(KILL_PATIENCE)
+                .and_then(|()| cgroup.remove())
+            {
                 complain(&error);
             }
         }

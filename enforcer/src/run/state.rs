@@ -52,8 +52,7 @@ impl State {
             _ => {}
         }
         let directory = Path::new(STATE_ROOT).join(id);
-        make(&directory)
-            .with_context(|| format!("{} cannot be made", directory.display()))?;
+        make(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
         let lock = match Self::lock(&directory) {
             Ok(Some(lock)) => lock,
             Ok(None) => bail!("{} is held by another process", directory.display()),

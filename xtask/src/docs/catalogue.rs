@@ -1,7 +1,8 @@
 //! The bypass catalogue: each entry says what stops the attack and names its test, or says why nothing does.
 //!
 //! An entry is a `###` heading and a list whose items begin with a bold word: **Attack**, then **Stopped** or
-//! **Not stopped** (both where it depends), and **Test** for what is said to be stopped.
+//! **Not stopped** (both where it depends), and **Test** for what is said to be stopped. **Untested** is for what
+//! should be stopped and has no test yet.
 
 use std::fs;
 use std::path::Path;
@@ -108,8 +109,8 @@ impl<'a> Entry<'a> {
         let has = |word| self.items.contains(&word);
         if !has("Attack") {
             Some("it does not say what the **Attack** is")
-        } else if !has("Stopped") && !has("Not stopped") {
-            Some("it says neither **Stopped** nor **Not stopped**")
+        } else if !has("Stopped") && !has("Not stopped") && !has("Untested") {
+            Some("it says none of **Stopped**, **Not stopped** and **Untested**")
         } else if has("Stopped") && self.tests == 0 {
             Some("it says **Stopped** and names no **Test**")
         } else {

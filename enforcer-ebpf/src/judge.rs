@@ -17,9 +17,8 @@ use enforcer_common::{
 };
 
 use crate::maps::{
-    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, FORMS, Form, HEADS, JOBS, KIND_DESCRIPTOR,
-    KIND_TRUSTED,
-    PATH_BYTES, Scratch, TABLES, TEXT_BYTES,
+    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
+    KIND_DESCRIPTOR, KIND_TRUSTED, PATH_BYTES, Scratch, TABLES, TEXT_BYTES,
 };
 
 /// Bytes that one callback walks; the verifier unrolls this many.
@@ -146,11 +145,7 @@ extern "C" fn walk_piece(index: u32, context: *mut c_void) -> i64 {
         let scratch = (*judge).scratch;
         let to = if index == 0 { (*scratch).head_len } else { 0 };
         let left = (*scratch).args_left;
-        let bytes = if left > PIECE_BYTES {
-            PIECE_BYTES
-        } else {
-            left
-        };
+        let bytes = left.min(PIECE_BYTES);
         let from = (*scratch).args_at;
         if bytes > 0 && !read_args(scratch, to, from, bytes) {
             (*scratch).unreadable = 1;
@@ -364,13 +359,9 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
                 slot: (*judge).slot,
                 reserved: 0,
             };
-            if let Some(head) = HEADS.get(&key) {
+            if let Some(head) = HEADS.get(key) {
                 (*scratch).own_groups = head.groups;
-                (*scratch).own_count = if head.count > HEAD_GROUPS as u32 {
-                    HEAD_GROUPS as u32
-                } else {
-                    head.count
-                };
+                (*scratch).own_count = head.count.min(HEAD_GROUPS as u32);
             }
         }
         bpf_loop(
@@ -385,6 +376,11 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
         (*scratch).own_rank = 0;
         (*scratch).shared_rank = 0;
         bpf_loop(CHUNKS_MAX, walk_piece as *mut c_void, judge.cast(), 0);
+        if (*scratch).args_left != 0 {
+            // What was not walked was not judged.
+            (*scratch).unreadable = 1;
+            return 1;
+        }
         bpf_loop(
             (*scratch).job_count,
             finish_job as *mut c_void,
@@ -528,11 +524,8 @@ extern "C" fn find_end(_index: u32, context: *mut c_void) -> i64 {
     unsafe {
         let scratch = (*judge).scratch;
         let target = ptr::addr_of_mut!((*scratch).text).cast::<c_void>();
-        let read = bpf_probe_read_user_str(
-            target,
-            CHUNK_BYTES as u32,
-            (*scratch).scan as *const c_void,
-        );
+        let read =
+            bpf_probe_read_user_str(target, CHUNK_BYTES as u32, (*scratch).scan as *const c_void);
         if read <= 0 {
             (*scratch).unreadable = 1;
             return 1;

@@ -1,6 +1,7 @@
 //! Build, set-up, test and bench tasks of enforcer: `cargo xtask --help`.
 
 mod build;
+mod docs;
 mod ebpf;
 mod libtest;
 mod lint;
@@ -41,7 +42,9 @@ enum Task {
     Build,
     /// Build, then run CMD under policies/coding-agent.json; without CMD, the session of policies/demo.sh
     Run(RunArgs),
-    /// Check formatting, clippy (kernel programs too), licences, bans and sources of the dependencies
+    /// Write what is generated in the documents, then check them
+    Docs(DocsArgs),
+    /// Check formatting, documents, clippy (kernel programs too), licences, bans and sources of the dependencies
     Lint(LintArgs),
     /// Run everything: lint, unit tests, integration tests on this kernel and in virtual machines
     Test(TestArgs),
@@ -54,6 +57,13 @@ struct ToolchainArgs {
     /// Also install what lint, the integration tests and the virtual machines need
     #[arg(long)]
     test: bool,
+}
+
+#[derive(clap::Args)]
+struct DocsArgs {
+    /// Only check: generated parts are up to date, links and named tests exist
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(clap::Args)]
@@ -126,6 +136,12 @@ fn task(task: Task) -> Result<bool> {
                 Duration::from_secs(args.timeout),
                 &args.with,
             )?;
+        }
+        Task::Docs(DocsArgs { check: true }) => docs::check()?,
+        Task::Docs(DocsArgs { check: false }) => {
+            // The enforcer crate, whose types are asked, embeds the object.
+            ebpf::build(&toolchain::ensure(false)?)?;
+            docs::write()?;
         }
         Task::Lint(args) => {
             let toolchain = toolchain::ensure(true)?;

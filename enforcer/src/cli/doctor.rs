@@ -37,7 +37,9 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
             writeln!(out, "  {mark}  {:<28} {}", check.name, check.detail)?;
         }
         let text = match report.enforcement {
-            Verdict::Full => "full: denied execs and connects fail with EPERM, and the kill stands behind",
+            Verdict::Full => {
+                "full: denied execs and connects fail with EPERM, and the kill stands behind"
+            }
             Verdict::Partial => {
                 "partial: denied execs are killed before their first instruction, denied connects fail with EPERM"
             }

@@ -1,6 +1,6 @@
 //! The command line: one command a file. Each parses its arguments, calls the library and gives an exit code.
 
-use std::process::ExitCode;
+use std::{cell::RefCell, collections::HashMap, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -12,7 +12,7 @@ use crate::{
 
 pub mod audit;
 pub mod doctor;
-//EXP
+pub mod explain;
 pub mod policy;
 pub mod run;
 
@@ -43,7 +43,7 @@ enum Command {
     /// Run a command and everything it starts under a policy
     Run(run::RunArgs),
     /// Say what a policy decides, and why, without running anything
-    //Explain(explain::ExplainArgs),
+    Explain(explain::ExplainArgs),
     /// Check policies and print their schema
     Policy(policy::PolicyArgs),
     /// Read the audit trail
@@ -61,14 +61,13 @@ pub fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
-        //Command::Explain(args) => explain::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Policy(args) => policy::run(&args, &prove_policy),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     };
     result.unwrap_or_else(|error| {
-        let text = format!("{error:#}");
-        for line in text.lines() {
+        for line in message(&error).lines() {
             eprintln!("enforcer: {line}");
         }
         ExitCode::from(
@@ -79,22 +78,46 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// An error and its causes in one line. Many of our messages hold the cause already, before the mend: a cause that has
+/// been told is not told again.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 /// What a policy must pass once its text is good: its tables, and the examples of its rules. Gives the faults.
 pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
     match Engine::new(parsed.policy.clone(), 0) {
         Ok(_) | Err(CompileError::Collision { .. }) => {}
         Err(error) => return vec![fault(parsed, &error)],
     }
+    prove_examples(parsed)
+}
+
+/// The examples of a policy's rules: the faults.
+pub fn prove_examples(parsed: &Parsed) -> Vec<PolicyError> {
     let dirs = &parsed.policy.exec.trusted_dirs;
+    // A rule's own tables are made once for all its examples.
+    let checks: RefCell<HashMap<String, Option<RuleCheck>>> = RefCell::default();
     validate::examples(parsed, &|rule, words| {
         let argv = words.iter().map(|word| word.clone().into_bytes()).collect();
-        RuleCheck::new(rule, dirs)
-            .is_ok_and(|check| check.matches(&ExecAction::from_words(argv)))
+        checks
+            .borrow_mut()
+            .entry(rule.id.clone())
+            .or_insert_with(|| RuleCheck::new(rule, dirs).ok())
+            .as_ref()
+            .is_some_and(|check| check.matches(&ExecAction::from_words(argv)))
     })
 }
 
 /// A compile error at the rule it speaks of.
-fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
+pub fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
     if let CompileError::Pattern {
         rule,
         pattern,

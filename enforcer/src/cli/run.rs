@@ -10,9 +10,13 @@ use crate::run::{self, DEFAULT_AUDIT, Level, OnDeny, Options};
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
     /// The policy's file; the agent's user must not be able to write it
-    #[arg(long, value_name = "FILE", default_value = "/etc/enforcer/policies/coding-agent.json")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/enforcer/policies/coding-agent.json"
+    )]
     pub policy: PathBuf,
-    /// The agent's name in the trail [default: CLAUDE_AGENT_NAME]
+    /// The agent's name in the trail [default: `CLAUDE_AGENT_NAME`]
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
     /// Run the command as this user [default: who called sudo, else the current user]

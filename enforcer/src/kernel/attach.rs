@@ -68,17 +68,14 @@ fn attach(ebpf: &mut Ebpf, spec: ProgramSpec) -> Result<NamedLink, KernelError> 
         .program_mut(spec.name)
         .ok_or_else(|| KernelError::map("programs", spec.name))?;
     let fail = |error: ProgramError| refused(spec, &error);
-    let link = match spec.hook {
-        Hook::Tracepoint(_) => {
-            let program = <&mut BtfTracePoint>::try_from(program).map_err(fail)?;
-            let id = program.attach().map_err(fail)?;
-            FdLink::from(program.take_link(id).map_err(fail)?)
-        }
-        _ => {
-            let program = <&mut Lsm>::try_from(program).map_err(fail)?;
-            let id = program.attach().map_err(fail)?;
-            FdLink::from(program.take_link(id).map_err(fail)?)
-        }
+    let link = if let Hook::Tracepoint(_) = spec.hook {
+        let program = <&mut BtfTracePoint>::try_from(program).map_err(fail)?;
+        let id = program.attach().map_err(fail)?;
+        FdLink::from(program.take_link(id).map_err(fail)?)
+    } else {
+        let program = <&mut Lsm>::try_from(program).map_err(fail)?;
+        let id = program.attach().map_err(fail)?;
+        FdLink::from(program.take_link(id).map_err(fail)?)
     };
     Ok(NamedLink {
         program: spec.name,
@@ -162,14 +159,8 @@ pub fn mount_bpf() -> Result<(), KernelError> {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(
-        Some("bpf"),
-        BPF_ROOT,
-        Some("bpf"),
-        flags,
-        Some("mode=0700"),
-    )
-    .map_err(|errno| fail(errno.into()))
+    mount(Some("bpf"), BPF_ROOT, Some("bpf"), flags, Some("mode=0700"))
+        .map_err(|errno| fail(errno.into()))
 }
 
 impl PinDir {
@@ -188,11 +179,20 @@ impl PinDir {
             path: self.0.clone(),
             error,
         };
-        match fs::create_dir(PIN_ROOT) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(error)),
-            _ => {}
+        // Another instance that ends takes the empty common directory away, perhaps between the two steps.
+        let mut tries = 0;
+        loop {
+            match fs::create_dir(PIN_ROOT) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(fail(error));
+                }
+                _ => {}
+            }
+            match fs::create_dir(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 100 => tries += 1,
+                other => return other.map_err(fail),
+            }
         }
-        fs::create_dir(&self.0).map_err(fail)
     }
 
     /// The path of a pin.

@@ -2,9 +2,10 @@
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    util::nr_cpus,
     programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
+    util::nr_cpus,
 };
+use aya_log::Level;
 use enforcer_common::load::{Offsets, SCRATCH_LEVELS, Settings};
 
 use super::KernelError;
@@ -71,6 +72,11 @@ pub const LSM: [ProgramSpec; 2] = [
     program("socket_connect", Hook::Lsm("socket_connect")),
 ];
 
+/// Whether the programs are to say what they do: `ENFORCER_LOG=enforcer::kernel=debug` (or wider).
+pub fn diagnostics() -> bool {
+    tracing::enabled!(target: "enforcer::kernel", tracing::Level::DEBUG)
+}
+
 /// Reads the kernel's types, for programs that attach by them.
 ///
 /// # Errors
@@ -91,10 +97,12 @@ pub fn load(
     sizes: Sizes,
     types: &Btf,
 ) -> Result<Ebpf, KernelError> {
+    let log_level: u8 = if diagnostics() { Level::Debug as u8 } else { 0 };
     EbpfLoader::new()
         .btf(Some(types))
         .override_global("OFFSETS", offsets, true)
         .override_global("SETTINGS", settings, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("SCRATCH", possible_cpus()? * SCRATCH_LEVELS)
         .map_max_entries("TABLES", sizes.segments.max(1))
         .map_max_entries("HEADS", sizes.heads.max(1))
@@ -137,9 +145,7 @@ pub fn load_program(ebpf: &mut Ebpf, spec: ProgramSpec, types: &Btf) -> Result<u
         Hook::SocketAddress => {
             <&mut CgroupSockAddr>::try_from(&mut *program).and_then(CgroupSockAddr::load)
         }
-        Hook::SocketCreate => {
-            <&mut CgroupSock>::try_from(&mut *program).and_then(CgroupSock::load)
-        }
+        Hook::SocketCreate => <&mut CgroupSock>::try_from(&mut *program).and_then(CgroupSock::load),
     };
     loaded.map_err(|error| refused(explain(&error)))?;
     Ok(verified_instructions(program).unwrap_or(0))

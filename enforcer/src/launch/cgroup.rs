@@ -120,10 +120,15 @@ impl CgroupRoot {
         if !parent.exists() {
             return Ok(Vec::new());
         }
-        children(&parent)?
-            .into_iter()
-            .map(|path| AgentCgroup::at(self, path))
-            .collect()
+        let mut found = Vec::new();
+        for path in children(&parent)? {
+            match AgentCgroup::at(self, path) {
+                // Its agent has ended meanwhile.
+                Err(LaunchError::Cgroup { source, .. }) if gone(&source) => {}
+                other => found.push(other?),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -156,16 +161,30 @@ impl AgentCgroup {
             return Err(LaunchError::BadCgroupId(id.to_owned()));
         }
         let parent = root.path.join(PARENT);
-        match make_directory(&parent) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_parent(&parent)?,
-            other => other.map_err(failed(&parent, "create", AS_ROOT))?,
-        }
         let path = parent.join(id);
-        make_directory(&path).map_err(failed(
-            &path,
-            "create",
-            "an agent of this name may still run: choose another name, or remove the empty directory",
-        ))?;
+        // Another launcher that ends takes the empty parent away, perhaps between the two steps.
+        let mut tries = 0;
+        loop {
+            match make_directory(&parent) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    match check_parent(&parent) {
+                        Err(LaunchError::Cgroup { source, .. }) if gone(&source) => {}
+                        other => other?,
+                    }
+                }
+                Err(error) if gone(&error) && tries < 100 => {}
+                other => other.map_err(failed(&parent, "create", AS_ROOT))?,
+            }
+            match make_directory(&path) {
+                Ok(()) => break,
+                Err(error) if gone(&error) && tries < 100 => tries += 1,
+                Err(error) => Err(error).map_err(failed(
+                    &path,
+                    "create",
+                    "an agent of this name may still run: choose another name, or remove the empty directory",
+                ))?,
+            }
+        }
         Self::at(root, path)
     }
 
@@ -327,13 +346,18 @@ impl AgentCgroup {
         Ok(())
     }
 
-    /// Removes it and its children, the deepest first. It must be empty.
+    /// Removes it and its children, the deepest first. It must be empty. The last agent takes the common parent
+    /// with it.
     ///
     /// # Errors
     /// When a process is still in it.
     pub fn remove(&self) -> Result<(), LaunchError> {
         for directory in self.tree()?.iter().rev() {
             remove_directory(directory)?;
+        }
+        if let Some(parent) = self.path.parent() {
+            // Refused while it holds another agent.
+            let _ = fs::remove_dir(parent);
         }
         Ok(())
     }

@@ -59,12 +59,7 @@ pub struct Consumer {
 
 impl Consumer {
     /// A consumer from the instance's first event on.
-    pub fn new(
-        feed: Feed,
-        engine: Engine,
-        writer: Writer,
-        agent: Option<String>,
-        ) -> Self {
+    pub fn new(feed: Feed, engine: Engine, writer: Writer, agent: Option<String>) -> Self {
         Self {
             feed,
             engine,
@@ -90,7 +85,7 @@ impl Consumer {
         let mut escaped = Vec::new();
         let mut pending = 0;
         let offset = boot_offset()?;
-        while let Some(event) = self.feed.next() {
+        while let Some(event) = self.feed.next_event() {
             let event = event.context(
                 "the kernel programs wrote an event that this version does not know; restart with the version that loaded them",
             )?;
@@ -119,6 +114,12 @@ impl Consumer {
     /// The trail cannot be written.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         self.drain().map(|_| ())
+    }
+
+    /// Gives up: a trail that was made for this run and in which nothing was written is taken away.
+    pub fn abandon(self) {
+        // What went wrong is told already; an empty file that stays does no harm.
+        let _ = self.writer.abandon();
     }
 
     /// A gap in the numbers becomes a record that says how many are missing.
@@ -241,5 +242,6 @@ fn boot_offset() -> anyhow::Result<i128> {
 }
 
 fn at(boottime_ns: u64, offset: i128) -> Timestamp {
-    Timestamp::from_nanosecond(i128::from(boottime_ns) + offset).unwrap_or_else(|_| Timestamp::now())
+    Timestamp::from_nanosecond(i128::from(boottime_ns) + offset)
+        .unwrap_or_else(|_| Timestamp::now())
 }

@@ -18,10 +18,8 @@ use crate::{
 
 /// Cleans up after launchers that are gone. What cannot be cleaned up is said and left; it stays governed.
 pub fn clean_up(root: &CgroupRoot, quiet: bool) {
-    let cgroups = root.list_existing().unwrap_or_default();
     for id in State::existing() {
-        let cgroup = cgroups.iter().find(|cgroup| cgroup.name() == id);
-        match take_down(&id, cgroup) {
+        match take_down(&id, root) {
             Ok(Some(processes)) if !quiet => eprintln!(
                 "enforcer: agent {id} of an earlier run is still governed: {processes} processes"
             ),
@@ -29,6 +27,14 @@ pub fn clean_up(root: &CgroupRoot, quiet: bool) {
             Err(error) => eprintln!("enforcer: left-over agent {id}: {error:#}"),
         }
     }
+    // Before the states: who has a cgroup has had a state for longer.
+    let cgroups = match root.list_existing() {
+        Ok(cgroups) => cgroups,
+        Err(error) => {
+            eprintln!("enforcer: left-over agents: {error}");
+            return;
+        }
+    };
     // Made by a launcher that died before it wrote a state, or after it removed it.
     let states = State::existing();
     for cgroup in cgroups {
@@ -46,12 +52,21 @@ pub fn clean_up(root: &CgroupRoot, quiet: bool) {
 
 /// Writes a left-over agent's buffered events and takes it down if it is empty. How many processes it has, if
 /// it is not; `None` also if its launcher still runs.
-fn take_down(id: &str, cgroup: Option<&AgentCgroup>) -> anyhow::Result<Option<usize>> {
+fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
     let Some((state, facts)) = State::take_over(id)? else {
         return Ok(None);
     };
+    // Looked up with the state in hand: a list from before might not have it yet, and to take away the pins of an
+    // agent that runs would set it free.
+    let cgroup = root
+        .list_existing()?
+        .into_iter()
+        .find(|cgroup| cgroup.name() == id);
     let pins = PinDir::of(id);
-    if pins.join("EVENTS").exists() {
+    // Without facts the launcher died before it had made anything else.
+    if let Some(facts) = facts
+        && pins.join("EVENTS").exists()
+    {
         let parsed = crate::policy::parse(&facts.policy_text).context("its policy")?;
         let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
         let feed = Feed::from_pins(Path::new(&pins.join("")))?;

@@ -8,24 +8,22 @@ mod consume;
 mod leftover;
 mod selftest;
 mod state;
+mod trail;
 
 use std::{
     ffi::OsString,
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
+    io::Read,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     process,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::geteuid,
-};
+use nix::unistd::geteuid;
 
 use crate::{
-    audit::Writer,
+    cli::{fault, prove_examples},
     decide::Engine,
     kernel::{
         attach::{PinDir, mount_bpf},
@@ -33,14 +31,17 @@ use crate::{
     },
     launch::{
         AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
-        PidsLimit, Signals, SpawnPlan, Terminal, current_directory, find_program, spawn,
+        Pending, PidsLimit, Signals, SpawnPlan, Terminal, Watched, current_directory, find_program,
+        spawn,
     },
-    policy::compile::CompileError,
-    policy_file, seccomp,
+    policy::{Parsed, compile::CompileError},
+    policy_file::{self, PolicyFileError},
+    seccomp,
 };
 
 use consume::Consumer;
 use state::State;
+use trail::Trail;
 
 /// Where the trail goes unless `--audit` says otherwise.
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
@@ -104,6 +105,10 @@ pub struct Options {
 /// # Errors
 ///
 /// Anything that keeps enforcement from being whole. Nothing is left behind then.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one list of steps: what may come before what is easier to see whole"
+)]
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     if !geteuid().is_root() {
         bail!(
@@ -129,9 +134,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
-    let (engine, seed) = compile(&loaded.parsed)?;
-    let audit = audit_path(options.audit.as_deref())?;
-    let writer = Writer::open(&audit)?;
+    let (engine, seed) = compile(&loaded.parsed, &options.policy)?;
+    let mut trail = Trail::open(options.audit.as_deref())?;
+    let audit = trail.path().to_owned();
 
     let root = CgroupRoot::find()?;
     mount_bpf()?;
@@ -153,13 +158,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     scene.state = Some(state);
     let cgroup = AgentCgroup::create(&root, &id)?;
     scene.cgroups.push(cgroup.clone());
-    let pids = cgroup.limit_pids(DEFAULT_PIDS_MAX);
+    let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
     let probe = selftest::policy()?;
     let mut instance = Instance::load(&Plan {
         slots: vec![engine.tables(), probe.tables()],
         agent_level: cgroup.level(),
-        mount_namespace: mount_namespace(&identity),
         lsm: options.on_deny == OnDeny::Errno,
     })?;
     let level = if instance.lsm().contains(&"exec_check") {
@@ -200,26 +204,26 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     pins.create()?;
     scene.pins = Some(pins.clone());
     let feed = instance.pin(&pins, links)?;
-    release_memory();
 
     if !options.quiet {
-        announce(options, &identity, level, &audit, agent.as_deref(), &id, &pids);
+        announce(
+            options,
+            &identity,
+            level,
+            &audit,
+            agent.as_deref(),
+            &id,
+            &process_limit,
+        );
     }
-    let mut consumer = Consumer::new(feed, engine, writer, agent);
-    let child = match pending.go(Terminal::detect()) {
-        Ok(child) => child,
+    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent);
+    let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
+        Ok(ended) => ended,
         Err(error) => {
-            consumer.drain()?;
-            return Err(error.into());
+            consumer.abandon();
+            return Err(error);
         }
     };
-    let ended = watch(child, &signals, &mut consumer, &cgroup);
-    // Whatever went wrong, the tree does not outlive its record.
-    if ended.is_err() || !options.keep {
-        cgroup.kill_all(KILL_PATIENCE)?;
-    }
-    let ended = ended?;
-    consumer.finish()?;
     if !options.quiet {
         consumer.summary(&audit);
     }
@@ -235,18 +239,24 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
 }
 
 /// Compiles the policy under a fresh secret seed and proves its examples.
-fn compile(parsed: &crate::policy::Parsed) -> anyhow::Result<(Engine, u64)> {
-    let faults = crate::cli::prove_policy(parsed);
-    if let Some(first) = faults.first() {
-        bail!("{first}");
-    }
+fn compile(parsed: &Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
+    let refuse = |errors| PolicyFileError::Invalid {
+        path: file.display().to_string(),
+        errors,
+    };
     for _ in 0..8 {
         let seed = random()?;
         match Engine::new(parsed.policy.clone(), seed) {
-            Ok(engine) => return Ok((engine, seed)),
+            Ok(engine) => {
+                let errors = prove_examples(parsed);
+                if errors.is_empty() {
+                    return Ok((engine, seed));
+                }
+                return Err(refuse(errors).into());
+            }
             // Two names with one hash under this seed: another seed tells them apart.
             Err(CompileError::Collision { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(refuse(vec![fault(parsed, &error)]).into()),
         }
     }
     bail!("no seed tells the policy's program names apart; report this as a defect")
@@ -259,30 +269,6 @@ fn random() -> anyhow::Result<u64> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .context("/dev/urandom cannot be read")?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// The trail's file; the usual place is made if it is missing.
-fn audit_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(path) = given {
-        return std::path::absolute(path)
-            .with_context(|| format!("the trail's path {} cannot be made absolute", path.display()));
-    }
-    let path = PathBuf::from(DEFAULT_AUDIT);
-    if let Some(directory) = path.parent() {
-        use std::os::unix::fs::DirBuilderExt;
-        match std::fs::DirBuilder::new().mode(0o750).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "{} cannot be made; name another trail with --audit",
-                        directory.display()
-                    )
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(path)
 }
 
 /// The agent's name: the option, else the launcher's `CLAUDE_AGENT_NAME`; trimmed, control characters removed.
@@ -300,23 +286,17 @@ fn new_id(agent: Option<&str>) -> anyhow::Result<String> {
     let stem: String = agent
         .unwrap_or("agent")
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .take(24)
         .collect();
     let random = random()? & 0xffff_ffff;
     Ok(format!("{stem}-{}-{random:08x}", process::id()))
-}
-
-/// The mount namespace that trusted directories belong to. An agent with uid 0 gets one of its own, which is
-/// not known yet.
-fn mount_namespace(identity: &Identity) -> u32 {
-    if identity.is_root() {
-        return 0;
-    }
-    std::fs::metadata("/proc/self/ns/mnt")
-        .ok()
-        .and_then(|meta| u32::try_from(meta.ino()).ok())
-        .unwrap_or(0)
 }
 
 /// What is hidden from an agent with uid 0: the trail, the policy's directory is read-only.
@@ -340,12 +320,6 @@ fn confinement(
     Ok(Some(Confinement::plan(&hide, &[policy], directory)?))
 }
 
-/// Gives freed memory back to the system: loading needs much more of it than running.
-fn release_memory() {
-    // SAFETY: a plain call of the C library, with no other thread in it.
-    unsafe { libc::malloc_trim(0) };
-}
-
 fn announce(
     options: &Options,
     identity: &Identity,
@@ -353,7 +327,7 @@ fn announce(
     audit: &Path,
     agent: Option<&str>,
     id: &str,
-    pids: &PidsLimit,
+    process_limit: &PidsLimit,
 ) {
     let execs = match (level, options.on_deny) {
         (Level::Full, _) => "denied execs fail with EPERM",
@@ -373,7 +347,7 @@ fn announce(
         options.policy.display(),
         audit.display()
     );
-    if let PidsLimit::Unavailable(why) = pids {
+    if let PidsLimit::Unavailable(why) = process_limit {
         eprintln!("enforcer: weaker: no limit on the number of processes: {why}");
     }
     for weakness in identity.weaknesses() {
@@ -381,39 +355,73 @@ fn announce(
     }
 }
 
+/// Lets the agent go and records what it does until it has ended.
+fn supervise(
+    pending: Pending,
+    signals: &Signals,
+    consumer: &mut Consumer,
+    cgroup: &AgentCgroup,
+    keep: bool,
+) -> anyhow::Result<ExitStatus> {
+    let child = match pending.go(Terminal::detect()) {
+        Ok(child) => child,
+        Err(error) => {
+            consumer.drain()?;
+            return Err(error.into());
+        }
+    };
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("the event loop cannot be made")
+        .and_then(|runtime| runtime.block_on(watch(child, signals, consumer, cgroup)));
+    // Whatever went wrong, the tree does not outlive its record.
+    if ended.is_err() || !keep {
+        cgroup.kill_all(KILL_PATIENCE)?;
+    }
+    let ended = ended?;
+    consumer.finish()?;
+    Ok(ended)
+}
+
 /// Runs until the agent's first process has ended.
-fn watch(
+///
+/// One thread, three descriptors: the agent may stop this process with itself (Ctrl-Z), so nothing else may
+/// be going on.
+async fn watch(
     mut child: Child,
     signals: &Signals,
     consumer: &mut Consumer,
     cgroup: &AgentCgroup,
 ) -> anyhow::Result<ExitStatus> {
+    let watched = |fd: BorrowedFd<'_>| Watched::new(fd).context("a descriptor cannot be watched");
+    let events = watched(consumer.fd())?;
+    let ended = watched(child.pidfd())?;
+    let signalled = watched(signals.fd())?;
     loop {
-        let mut fds = [
-            PollFd::new(consumer.fd(), PollFlags::POLLIN),
-            PollFd::new(child.pidfd(), PollFlags::POLLIN),
-            PollFd::new(signals.fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("poll"),
-        }
-        let [events, ended, signalled] = fds.map(|fd| fd.any().unwrap_or(true));
-        if signalled {
-            while let Some(received) = signals.next()? {
-                child.on_signal(received);
+        tokio::select! {
+            ready = signalled.readable() => {
+                ready?;
+                while let Some(received) = signals.next()? {
+                    child.on_signal(received);
+                }
+                if let Some(status) = child.on_change()? {
+                    return Ok(status);
+                }
             }
-        }
-        if events {
-            for escaped in consumer.drain()? {
-                // The kernel has killed whoever moved it; the moved one is ours to kill.
-                leftover::kill_process(escaped, cgroup);
+            ready = events.readable() => {
+                ready?;
+                for escaped in consumer.drain()? {
+                    // The kernel has killed whoever moved it; the moved one is ours to kill.
+                    leftover::kill_process(escaped, cgroup);
+                }
             }
-        }
-        if (ended || signalled)
-            && let Some(status) = child.on_change()?
-        {
-            return Ok(status);
+            ready = ended.readable() => {
+                ready?;
+                if let Some(status) = child.on_change()? {
+                    return Ok(status);
+                }
+            }
         }
     }
 }
@@ -454,7 +462,10 @@ impl Drop for Scene {
             eprintln!("enforcer: while cleaning up {}: {what}", self.id);
         };
         for cgroup in &self.cgroups {
-            if let Err(error) = cgroup.kill_all(KILL_PATIENCE).and_then(|()| cgroup.remove()) {
+            if let Err(error) = cgroup
+                .kill_all(KILL_PATIENCE)
+                .and_then(|()| cgroup.remove())
+            {
                 complain(&error);
             }
         }

@@ -13,7 +13,8 @@ use crate::{
 const SLOT: u32 = 1;
 
 /// A policy that denies everything.
-const POLICY: &str = r#"{"version": "2", "exec": {"default": "deny"}, "connect": {"default": "deny"}}"#;
+const POLICY: &str =
+    r#"{"version": "2", "exec": {"default": "deny"}, "connect": {"default": "deny"}}"#;
 
 /// The compiled policy of the self-test.
 ///

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where the states lie. Only root sees them: a seed would let an agent look for colliding names.
 pub const STATE_ROOT: &str = "/run/enforcer";
+/// The file of a state.
+const FACTS: &str = "facts.json";
 
 /// What a later start needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,16 +46,9 @@ impl State {
     ///
     /// The directory cannot be made or written.
     pub fn create(id: &str, facts: &Facts) -> anyhow::Result<Self> {
-        let make = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-        match make(Path::new(STATE_ROOT)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("{STATE_ROOT} cannot be made"));
-            }
-            _ => {}
-        }
+        let _root = Root::hold(true)?.context("the state's common directory is gone")?;
         let directory = Path::new(STATE_ROOT).join(id);
-        make(&directory)
-            .with_context(|| format!("{} cannot be made", directory.display()))?;
+        make(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
         let lock = match Self::lock(&directory) {
             Ok(Some(lock)) => lock,
             Ok(None) => bail!("{} is held by another process", directory.display()),
@@ -63,7 +58,7 @@ impl State {
             directory,
             _lock: lock,
         };
-        let file = state.directory.join("facts.json");
+        let file = state.directory.join(FACTS);
         let written = serde_json::to_vec(facts)
             .map_err(io::Error::from)
             .and_then(|text| {
@@ -75,35 +70,54 @@ impl State {
                     .write_all(&text)
             });
         if let Err(error) = written {
-            let _ = fs::remove_dir_all(&state.directory);
-            return Err(error).with_context(|| format!("{} cannot be written", file.display()));
+            state.take_away();
+            return Err(error).with_context(|| {
+                format!(
+                    "{} cannot be written; make room on its file system",
+                    file.display()
+                )
+            });
         }
         Ok(state)
     }
 
-    /// Takes over the state of an agent whose launcher is gone; `None` if it is still held.
+    /// Takes over the state of an agent whose launcher is gone; `None` if it is still held, or if another process
+    /// has taken it away meanwhile. The facts are missing if the launcher died before it had written them.
     ///
     /// # Errors
     ///
-    /// The state is missing or cannot be read.
-    pub fn take_over(id: &str) -> anyhow::Result<Option<(Self, Facts)>> {
+    /// The state cannot be read.
+    pub fn take_over(id: &str) -> anyhow::Result<Option<(Self, Option<Facts>)>> {
+        let Some(_root) = Root::hold(false)? else {
+            return Ok(None);
+        };
         let directory = Path::new(STATE_ROOT).join(id);
+        if !directory.is_dir() {
+            return Ok(None);
+        }
         let Some(lock) = Self::lock(&directory)
             .with_context(|| format!("{} cannot be locked", directory.display()))?
         else {
             return Ok(None);
         };
-        let file = directory.join("facts.json");
-        let text = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-        let facts = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not a state of this version", file.display()))?;
-        Ok(Some((
-            Self {
-                directory,
-                _lock: lock,
-            },
-            facts,
-        )))
+        let file = directory.join(FACTS);
+        let facts = match fs::read(&file) {
+            Ok(text) => Some(serde_json::from_slice(&text).with_context(|| {
+                format!(
+                    "{} is not a state of this version; clean up with the version that wrote it",
+                    file.display()
+                )
+            })?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                return Err(error).with_context(|| format!("{} cannot be read", file.display()));
+            }
+        };
+        let state = Self {
+            directory,
+            _lock: lock,
+        };
+        Ok(Some((state, facts)))
     }
 
     fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
@@ -137,10 +151,64 @@ impl State {
     /// # Errors
     ///
     /// It cannot be removed.
-    pub fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.directory)?;
-        // The last agent takes the common directory with it.
-        let _ = fs::remove_dir(STATE_ROOT);
+    pub fn remove(self) -> anyhow::Result<()> {
+        let _root = Root::hold(false)?;
+        fs::remove_dir_all(&self.directory)
+            .with_context(|| format!("{} cannot be removed", self.directory.display()))?;
+        self.take_away();
         Ok(())
     }
+
+    /// Removes what can be removed; the last agent takes the common directory with it.
+    fn take_away(&self) {
+        let _ = fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_dir(STATE_ROOT);
+    }
+}
+
+/// The common directory, held: launchers that start, end and clean up at once do so one after the other, so that
+/// none sees another's state half made or half gone.
+struct Root(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+
+impl Root {
+    /// Waits for the directory; `None` if it does not exist and is not to be made.
+    fn hold(make_it: bool) -> anyhow::Result<Option<Self>> {
+        let root = Path::new(STATE_ROOT);
+        loop {
+            if make_it {
+                match make(root) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(error).with_context(|| {
+                            format!("{STATE_ROOT} cannot be made; mount a writable /run")
+                        });
+                    }
+                    _ => {}
+                }
+            }
+            let directory = match File::open(root) {
+                Ok(directory) => directory,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if make_it {
+                        continue;
+                    }
+                    return Ok(None);
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("{STATE_ROOT} cannot be opened"));
+                }
+            };
+            let held = Flock::lock(directory, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| errno)
+                .with_context(|| format!("{STATE_ROOT} cannot be locked"))?;
+            // Whoever held it before may have taken it away.
+            let same = held.metadata().ok().zip(fs::metadata(root).ok());
+            if same.is_some_and(|(ours, there)| ours.ino() == there.ino()) {
+                return Ok(Some(Self(held)));
+            }
+        }
+    }
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
 }

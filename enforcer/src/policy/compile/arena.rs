@@ -25,14 +25,12 @@ impl Arena {
         let oldest = self.segments.len().saturating_sub(OPEN);
         let place = (oldest..self.segments.len())
             .find(|at| self.segments[*at].1 + words.len() <= SEGMENT_WORDS);
-        let at = match place {
-            Some(at) => at,
-            None => {
-                let empty: Box<Segment> =
-                    vec![0; SEGMENT_WORDS].into_boxed_slice().try_into().ok()?;
-                self.segments.push((empty, 0));
-                self.segments.len() - 1
-            }
+        let at = if let Some(at) = place {
+            at
+        } else {
+            let empty: Box<Segment> = vec![0; SEGMENT_WORDS].into_boxed_slice().try_into().ok()?;
+            self.segments.push((empty, 0));
+            self.segments.len() - 1
         };
         let (segment, used) = &mut self.segments[at];
         segment[*used..*used + words.len()].copy_from_slice(words);

@@ -10,7 +10,18 @@
 //!   `-x` and a bundle such as `-axb`; in ask and deny rules also with a value attached (`-xVALUE`). `--long`
 //!   matches itself and `--long=VALUE`, and so does a longer word with one dash (`-delete`). Anything without
 //!   a dash is that word.
+//!
+//! Where several ask and deny rules of one program have words, reading every word behind an option both ways
+//! for every rule would take an automaton for each subset of the rules. So a word that one of these rules names
+//! (a *known* word) is first taken as the subcommand. Was it perhaps a value (it stands behind an option), and
+//! does another known word follow, then the line is ambiguous in earnest, and a rule matches by its first flag
+//! condition, or its last word, alone: never less than the readings above, sometimes more.
 //! * without words and flags the rule matches the program with any arguments.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use crate::policy::model::ArgvPattern;
 
@@ -23,22 +34,65 @@ const END: &str = r"(?:\x00|\z)";
 /// The end of a word, then the rest of the text: for what must hold together with other expressions.
 const END_AND_REST: &str = r"(?:\x00(?s-u:.)*)?\z";
 
+/// How the words of a rule may stand.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reading<'a> {
+    /// In place: allow rules.
+    Strict,
+    /// Any reading of the options before them.
+    Any,
+    /// Known words first as subcommands; behind the program's first space as in `pieces`.
+    Known(&'a BTreeSet<String>),
+}
+
 /// The expressions of a rule, all of which must match. `prefix` is what of the program's name lies behind its
-/// first space; `strict` is set for allow rules.
-pub(super) fn pieces(pattern: &ArgvPattern, prefix: &str, strict: bool) -> Vec<String> {
+/// first space.
+pub(super) fn pieces(pattern: &ArgvPattern, prefix: &str, reading: Reading<'_>) -> Vec<String> {
     let mut lead = regex_syntax::escape(prefix);
-    for alternatives in &pattern.words {
-        if !strict {
-            lead.push_str(OPTIONS);
+    let strict = matches!(reading, Reading::Strict);
+    let options = match reading {
+        Reading::Strict => String::new(),
+        Reading::Any => OPTIONS.to_owned(),
+        Reading::Known(known) => {
+            format!(r"(?:\x00-[^\x00]*(?:\x00(?:{}))?)*", other_word(known))
         }
-        let alternatives: Vec<_> = alternatives
-            .iter()
-            .map(|word| regex_syntax::escape(word))
-            .collect();
-        lead.push_str(r"\x00(?:");
-        lead.push_str(&alternatives.join("|"));
-        lead.push(')');
+    };
+    for alternatives in &pattern.words {
+        lead.push_str(&options);
+        lead.push_str(r"\x00");
+        lead.push_str(&self::alternatives(alternatives));
     }
+    let conditions = conditions(pattern, strict);
+    match conditions.as_slice() {
+        [] => vec![format!("{lead}{END}")],
+        [only] => vec![format!(r"{lead}{NOT_ENDED}\x00(?:{only}){END}")],
+        several => several
+            .iter()
+            .map(|one| format!(r"{lead}{NOT_ENDED}\x00(?:{one}){END_AND_REST}"))
+            .collect(),
+    }
+}
+
+/// The expression of lines that are ambiguous in earnest, for a rule with words.
+pub(super) fn ambiguous(
+    pattern: &ArgvPattern,
+    prefix: &str,
+    known: &BTreeSet<String>,
+) -> Option<String> {
+    let last = pattern.words.last()?;
+    let prefix = regex_syntax::escape(prefix);
+    let known = alternatives(known);
+    let lead =
+        format!(r"{prefix}(?:\x00-[^\x00]*(?:\x00[^\x00]*)?|\x00{known})*\x00-[^\x00]*\x00{known}");
+    let any = r"(?:\x00[^\x00]*)*";
+    Some(match conditions(pattern, false).first() {
+        Some(flag) => format!(r"{lead}{OPTIONS}\x00{known}{any}\x00(?:{flag}){END}"),
+        None => format!(r"{lead}{any}\x00{}{END}", alternatives(last)),
+    })
+}
+
+/// The flag conditions of a rule, each as the expression of a word.
+fn conditions(pattern: &ArgvPattern, strict: bool) -> Vec<String> {
     let mut conditions: Vec<String> = pattern
         .flags_all
         .iter()
@@ -52,14 +106,47 @@ pub(super) fn pieces(pattern: &ArgvPattern, prefix: &str, strict: bool) -> Vec<S
             .collect();
         conditions.push(any.join("|"));
     }
-    match conditions.as_slice() {
-        [] => vec![format!("{lead}{END}")],
-        [only] => vec![format!(r"{lead}{NOT_ENDED}\x00(?:{only}){END}")],
-        several => several
-            .iter()
-            .map(|one| format!(r"{lead}{NOT_ENDED}\x00(?:{one}){END_AND_REST}"))
-            .collect(),
+    conditions
+}
+
+/// Any of these words.
+fn alternatives<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
+    let words: Vec<_> = words
+        .into_iter()
+        .map(|word| regex_syntax::escape(word))
+        .collect();
+    format!("(?:{})", words.join("|"))
+}
+
+/// A word that is none of these.
+fn other_word(words: &BTreeSet<String>) -> String {
+    let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+    differs(&words)
+}
+
+/// What may follow where these are what is left of the words: anything that is none of them.
+fn differs(words: &[&[u8]]) -> String {
+    let mut branches: BTreeMap<u8, Vec<&[u8]>> = BTreeMap::new();
+    for word in words {
+        if let Some((first, rest)) = word.split_first() {
+            branches.entry(*first).or_default().push(rest);
+        }
     }
+    if branches.is_empty() && words.is_empty() {
+        return r"[^\x00]*".to_owned();
+    }
+    let mut others = String::new();
+    let mut out = String::from("(?:");
+    for (byte, rests) in &branches {
+        let _ = write!(others, r"\x{byte:02x}");
+        let _ = write!(out, r"(?-u:\x{byte:02x}){}|", differs(rests));
+    }
+    let _ = write!(out, r"(?-u:[^\x00{others}])[^\x00]*)");
+    // The word may end here unless it is one of them.
+    if !words.iter().any(|word| word.is_empty()) {
+        out.push('?');
+    }
+    out
 }
 
 /// One flag as the expression of a word.

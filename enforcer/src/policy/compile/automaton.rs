@@ -1,7 +1,6 @@
-//! One group: a deterministic automaton over bytes, built by `regex-automata`, pruned, minimised and laid
-//! out as [`enforcer_common::table`] describes.
+//! A deterministic automaton over bytes, built by `regex-automata`, pruned, minimised and laid out as [`enforcer_common::table`] describes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use enforcer_common::table::{CLASS_WORDS, GROUP_HEADER_WORDS, SEGMENT_WORDS};
 use regex_automata::{
@@ -21,15 +20,8 @@ pub(super) enum Alphabet {
     Exact,
 }
 
-/// Something to look for: its accept number, and the indexes of the expressions that must all match.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Target {
-    pub(super) accept: u16,
-    pub(super) pieces: Vec<usize>,
-}
-
 /// Why no group came out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// The automaton is larger than the budget.
     TooLarge,
@@ -38,53 +30,48 @@ pub(super) enum Failure {
 }
 
 /// A finished automaton.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Automaton {
     /// Class of each byte.
-    classes: [u8; 256],
+    pub(super) classes: [u8; 256],
     /// Classes plus one for the end of the text.
-    stride: usize,
-    start: u32,
+    pub(super) stride: usize,
+    pub(super) start: u32,
     /// `stride` targets a state; state 0 is dead.
-    next: Vec<u32>,
+    pub(super) next: Vec<u32>,
     /// Accept number of each state, 0 for none.
-    accept: Vec<u16>,
+    pub(super) accept: Vec<u16>,
 }
 
 impl Automaton {
-    /// Builds the automaton of `targets` over `pieces`, of at most `states` states.
+    /// Builds the automaton of one expression, which accepts with 1.
     ///
     /// # Errors
     ///
-    /// [`Failure::TooLarge`] if it does not fit the budget or a segment.
-    pub(super) fn build(
-        pieces: &[&Hir],
-        targets: &[Target],
-        alphabet: Alphabet,
-        states: usize,
-    ) -> Result<Self, Failure> {
-        let dfa = determinize(pieces, states)?;
-        let mut automaton = Self::extract(&dfa, pieces.len(), targets, alphabet)?;
-        automaton.prune();
-        automaton.merge_classes();
-        automaton.minimise();
-        if automaton.accept.len() > states || automaton.words() > SEGMENT_WORDS {
-            return Err(Failure::TooLarge);
-        }
+    /// [`Failure::TooLarge`] if it has more than about `states` states.
+    pub(super) fn of(piece: &Hir, alphabet: Alphabet, states: usize) -> Result<Self, Failure> {
+        let mut automaton = Self::extract(&determinize(piece, states)?, alphabet)?;
+        automaton.reduce();
         Ok(automaton)
     }
 
+    /// Prunes, joins classes and minimises.
+    pub(super) fn reduce(&mut self) {
+        self.prune();
+        self.merge_classes();
+        self.minimise();
+    }
+
+    /// Whether it is small enough for a group.
+    pub(super) fn fits(&self, states: usize) -> bool {
+        self.accept.len() <= states && self.words() <= SEGMENT_WORDS
+    }
+
     /// Reads the states out of a dense automaton, from its start on.
-    fn extract(
-        dfa: &dense::DFA<Vec<u32>>,
-        pieces: usize,
-        targets: &[Target],
-        alphabet: Alphabet,
-    ) -> Result<Self, Failure> {
-        let unsupported = |error: &dyn std::fmt::Display| Failure::Unsupported(error.to_string());
+    fn extract(dfa: &dense::DFA<Vec<u32>>, alphabet: Alphabet) -> Result<Self, Failure> {
         let first = dfa
             .start_state(&start::Config::new().anchored(Anchored::Yes))
-            .map_err(|error| unsupported(&error))?;
+            .map_err(|error| Failure::Unsupported(error.to_string()))?;
         let mut classes = [0u8; 256];
         let mut bytes = Vec::new();
         for byte in 0..=u8::MAX {
@@ -98,31 +85,17 @@ impl Automaton {
             classes[0] = classes[usize::from(b' ')];
         }
         let stride = bytes.len() + 1;
-
-        let mut by_piece = vec![Vec::new(); pieces];
-        for (at, target) in targets.iter().enumerate() {
-            for piece in &target.pieces {
-                by_piece[*piece].push(at);
-            }
-        }
-        let mut accepts = Accepts {
-            targets,
-            by_piece,
-            seen: vec![0; targets.len()],
-        };
-
+        // State 0 is dead, state 1 is where the end of the text leads if something matches there.
         let mut automaton = Self {
             classes,
             stride,
             start: 0,
-            next: vec![0; stride],
-            accept: vec![0],
+            next: vec![0; 2 * stride],
+            accept: vec![0, 1],
         };
         let mut numbers: HashMap<StateID, u32> = HashMap::new();
-        // States that only the end of the text leads to: one for each accept number.
-        let mut ends: HashMap<u16, u32> = HashMap::new();
         let mut queue: Vec<StateID> = Vec::new();
-        automaton.start = automaton.number(dfa, first, &mut accepts, &mut numbers, &mut queue);
+        automaton.start = automaton.number(dfa, first, &mut numbers, &mut queue);
         let mut at = 0;
         while let Some(state) = queue.get(at).copied() {
             at += 1;
@@ -132,17 +105,11 @@ impl Automaton {
                 if dfa.is_quit_state(target) {
                     return Err(Failure::Unsupported("it gives up on some bytes".to_owned()));
                 }
-                let number = automaton.number(dfa, target, &mut accepts, &mut numbers, &mut queue);
-                automaton.next[row + class] = number;
+                automaton.next[row + class] =
+                    automaton.number(dfa, target, &mut numbers, &mut queue);
             }
-            let accept = accepts.of(dfa, dfa.next_eoi_state(state));
-            if accept > 0 {
-                let end = *ends.entry(accept).or_insert_with(|| {
-                    automaton.next.resize(automaton.next.len() + stride, 0);
-                    automaton.accept.push(accept);
-                    (automaton.accept.len() - 1) as u32
-                });
-                automaton.next[row + stride - 1] = end;
+            if dfa.is_match_state(dfa.next_eoi_state(state)) {
+                automaton.next[row + stride - 1] = 1;
             }
         }
         Ok(automaton)
@@ -152,7 +119,6 @@ impl Automaton {
         &mut self,
         dfa: &dense::DFA<Vec<u32>>,
         state: StateID,
-        accepts: &mut Accepts<'_>,
         numbers: &mut HashMap<StateID, u32>,
         queue: &mut Vec<StateID>,
     ) -> u32 {
@@ -162,7 +128,7 @@ impl Automaton {
         *numbers.entry(state).or_insert_with(|| {
             queue.push(state);
             self.next.resize(self.next.len() + self.stride, 0);
-            self.accept.push(accepts.of(dfa, state));
+            self.accept.push(u16::from(dfa.is_match_state(state)));
             (self.accept.len() - 1) as u32
         })
     }
@@ -171,12 +137,7 @@ impl Automaton {
     /// the ways out of a state that accepts the highest number there is behind it.
     fn prune(&mut self) {
         let states = self.accept.len();
-        let mut sources = vec![Vec::new(); states];
-        for (at, target) in self.next.iter().enumerate() {
-            if *target != 0 {
-                sources[*target as usize].push((at / self.stride) as u32);
-            }
-        }
+        let sources = self.sources();
         // The highest accept number that one or more steps can reach, found from the highest down.
         let mut ahead = vec![0u16; states];
         let mut accepting: Vec<u32> = (0..states as u32)
@@ -244,14 +205,51 @@ impl Automaton {
         self.stride = kept.len();
     }
 
+    /// How many steps each state is from the nearest accepting one; the largest number if there is none.
+    fn distances(&self) -> Vec<u32> {
+        let sources = self.sources();
+        let mut distances: Vec<u32> = self
+            .accept
+            .iter()
+            .map(|accept| if *accept > 0 { 0 } else { u32::MAX })
+            .collect();
+        let mut queue: VecDeque<u32> = (0..self.accept.len() as u32)
+            .filter(|state| self.accept[*state as usize] > 0)
+            .collect();
+        while let Some(target) = queue.pop_front() {
+            for source in &sources[target as usize] {
+                if distances[*source as usize] == u32::MAX {
+                    distances[*source as usize] = distances[target as usize] + 1;
+                    queue.push_back(*source);
+                }
+            }
+        }
+        distances
+    }
+
+    /// The states that lead to each state.
+    fn sources(&self) -> Vec<Vec<u32>> {
+        let mut sources = vec![Vec::new(); self.accept.len()];
+        for (at, target) in self.next.iter().enumerate() {
+            let source = (at / self.stride) as u32;
+            let known: &mut Vec<u32> = &mut sources[*target as usize];
+            if *target != 0 && known.last() != Some(&source) {
+                known.push(source);
+            }
+        }
+        sources
+    }
+
     /// Joins states that no text tells apart, and drops those that nothing leads to. The dead state stays 0,
     /// accepting states come last.
     fn minimise(&mut self) {
         let states = self.accept.len();
+        // States with an accepting state at different distances differ, which settles most at once.
         let mut block: Vec<u32> = self
-            .accept
-            .iter()
-            .map(|accept| u32::from(*accept))
+            .distances()
+            .into_iter()
+            .zip(&self.accept)
+            .map(|(distance, accept)| distance.min(0xffff) << 16 | u32::from(*accept))
             .collect();
         let mut count = 0;
         let mut names: HashMap<Vec<u32>, u32> = HashMap::new();
@@ -264,14 +262,11 @@ impl Automaton {
                 signature.push(block[state]);
                 signature.extend(row.iter().map(|target| block[*target as usize]));
                 let fresh = names.len() as u32;
-                let name = match names.get(&signature) {
-                    Some(name) => *name,
-                    None => {
-                        names.insert(signature.clone(), fresh);
-                        fresh
-                    }
-                };
-                refined.push(name);
+                let known = names.get(&signature).copied();
+                refined.push(known.unwrap_or_else(|| {
+                    names.insert(signature.clone(), fresh);
+                    fresh
+                }));
             }
             block = refined;
             if names.len() == count {
@@ -354,40 +349,8 @@ impl Automaton {
     }
 }
 
-/// Finds the accept number of a state from the set of expressions that match there.
-struct Accepts<'a> {
-    targets: &'a [Target],
-    /// Targets that each expression is a part of.
-    by_piece: Vec<Vec<usize>>,
-    /// Parts found, for each target; zero between calls.
-    seen: Vec<usize>,
-}
-
-impl Accepts<'_> {
-    fn of(&mut self, dfa: &dense::DFA<Vec<u32>>, state: StateID) -> u16 {
-        if !dfa.is_match_state(state) {
-            return 0;
-        }
-        let mut accept = 0;
-        let mut touched = Vec::new();
-        for index in 0..dfa.match_len(state) {
-            for target in &self.by_piece[dfa.match_pattern(state, index).as_usize()] {
-                self.seen[*target] += 1;
-                touched.push(*target);
-                if self.seen[*target] == self.targets[*target].pieces.len() {
-                    accept = accept.max(self.targets[*target].accept);
-                }
-            }
-        }
-        for target in touched {
-            self.seen[target] = 0;
-        }
-        accept
-    }
-}
-
-/// Builds the dense automaton of all expressions, every match kept.
-fn determinize(pieces: &[&Hir], states: usize) -> Result<dense::DFA<Vec<u32>>, Failure> {
+/// Builds the dense automaton of an expression, every match kept.
+fn determinize(piece: &Hir, states: usize) -> Result<dense::DFA<Vec<u32>>, Failure> {
     let nfa = thompson::Compiler::new()
         .configure(
             thompson::Config::new()
@@ -395,7 +358,7 @@ fn determinize(pieces: &[&Hir], states: usize) -> Result<dense::DFA<Vec<u32>>, F
                 .which_captures(WhichCaptures::None)
                 .nfa_size_limit(Some(states * 4096)),
         )
-        .build_many_from_hir(pieces)
+        .build_from_hir(piece)
         .map_err(|error| match error.size_limit() {
             Some(_) => Failure::TooLarge,
             None => Failure::Unsupported(error.to_string()),
@@ -408,8 +371,8 @@ fn determinize(pieces: &[&Hir], states: usize) -> Result<dense::DFA<Vec<u32>>, F
                 .start_kind(StartKind::Anchored)
                 .accelerate(false)
                 .minimize(false)
-                .dfa_size_limit(Some(states * 2048))
-                .determinize_size_limit(Some(states * 4096)),
+                .dfa_size_limit(Some(states * 1024))
+                .determinize_size_limit(Some(states * 1024)),
         )
         .build_from_nfa(&nfa)
         .map_err(|error| {

@@ -1,18 +1,22 @@
 //! Patterns to groups: as many in one automaton as the budget allows, equal lists stored once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 use enforcer_common::table::GroupRef;
 use regex_syntax::hir::Hir;
 
 use super::{
     arena::Arena,
-    automaton::{Alphabet, Automaton, Failure, Target},
+    automaton::{Alphabet, Automaton, Failure},
     search,
+    union::{Target, union},
 };
 
 /// States of a group, from the size that is tried first to the largest.
 pub(super) const BUDGETS: [usize; 2] = [2_000, 8_000];
+
+/// How many times the states of a group its automaton may have before it is reduced.
+const TUPLES: usize = 8;
 
 /// One pattern, compiled to expressions that must all match.
 #[derive(Clone, Debug)]
@@ -36,7 +40,7 @@ pub(super) struct Expressions {
 
 impl Expressions {
     /// Parses an expression that the compiler wrote.
-    pub(super) fn add(&mut self, text: String) -> Result<usize, regex_syntax::Error> {
+    pub(super) fn add(&mut self, text: String) -> Result<usize, String> {
         if let Some(known) = self.by_text.get(&text) {
             return Ok(*known);
         }
@@ -73,7 +77,7 @@ pub(super) enum Refusal {
 #[derive(Debug)]
 enum Built {
     /// Not stored: perhaps only a trial of how much fits.
-    Loose(Automaton),
+    Loose(Box<Automaton>),
     /// Stored at a segment and offset.
     Stored(u32, u32),
 }
@@ -91,6 +95,8 @@ pub(super) struct Groups {
     built: Vec<Built>,
     /// Index in `built`, or nothing where the budget does not suffice.
     known: HashMap<Key, Option<usize>>,
+    /// The automaton of each expression.
+    parts: HashMap<(usize, Alphabet), Result<Rc<Automaton>, Failure>>,
 }
 
 impl Groups {
@@ -127,7 +133,9 @@ impl Groups {
         for (alphabet, items) in lists {
             let mut items = items.to_vec();
             items.sort_by_key(|item| (item.weight, item.rank));
-            let mut guess = items.len();
+            // Patterns with inner wildcards multiply in a union, so only a few are tried at first.
+            let heavy = items.iter().any(|item| item.weight > 0);
+            let mut guess = if heavy { 8 } else { items.len() };
             let mut rest = items.as_slice();
             while let Some(first) = rest.first() {
                 if groups.len() == room {
@@ -197,19 +205,18 @@ impl Groups {
         targets.sort_by(|a, b| (a.accept, &a.pieces).cmp(&(b.accept, &b.pieces)));
         targets.dedup();
         let key = (alphabet, budget, targets);
-        let known = match self.known.get(&key) {
-            Some(known) => *known,
-            None => {
-                let known = match self.build(alphabet, &key.2, budget) {
-                    Ok(automaton) => automaton.map(|automaton| {
-                        self.built.push(Built::Loose(automaton));
-                        self.built.len() - 1
-                    }),
-                    Err(why) => return self.blame(alphabet, items, budget, why),
-                };
-                self.known.insert(key, known);
-                known
-            }
+        let known = if let Some(known) = self.known.get(&key) {
+            *known
+        } else {
+            let known = match self.build(alphabet, &key.2, budget) {
+                Ok(automaton) => automaton.map(|automaton| {
+                    self.built.push(Built::Loose(Box::new(automaton)));
+                    self.built.len() - 1
+                }),
+                Err(why) => return self.blame(alphabet, items, budget, why),
+            };
+            self.known.insert(key, known);
+            known
         };
         Ok(known.map(|index| (index, ranks)))
     }
@@ -273,34 +280,49 @@ impl Groups {
 
     /// Builds an automaton; `Ok(None)` if it exceeds the budget.
     fn build(
-        &self,
+        &mut self,
         alphabet: Alphabet,
         targets: &[Target],
         budget: usize,
     ) -> Result<Option<Automaton>, String> {
-        // The automaton numbers its own expressions.
+        // The union numbers its own expressions.
         let mut pieces = Vec::new();
         let mut numbers: HashMap<usize, usize> = HashMap::new();
         let mut local = Vec::with_capacity(targets.len());
         for target in targets {
+            let number = |piece: &usize| {
+                *numbers.entry(*piece).or_insert_with(|| {
+                    pieces.push(*piece);
+                    pieces.len() - 1
+                })
+            };
             local.push(Target {
                 accept: target.accept,
-                pieces: target
-                    .pieces
-                    .iter()
-                    .map(|piece| {
-                        *numbers.entry(*piece).or_insert_with(|| {
-                            pieces.push(&self.expressions.hirs[*piece]);
-                            pieces.len() - 1
-                        })
-                    })
-                    .collect(),
+                pieces: target.pieces.iter().map(number).collect(),
             });
         }
-        match Automaton::build(&pieces, &local, alphabet, budget) {
-            Ok(automaton) => Ok(Some(automaton)),
+        let built = pieces
+            .iter()
+            .map(|piece| self.part(*piece, alphabet))
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|parts| match (parts.as_slice(), local.as_slice()) {
+                ([only], [target]) if target.accept == 1 => Ok(Automaton::clone(only)),
+                _ => union(&parts, &local, budget * TUPLES),
+            });
+        match built {
+            Ok(automaton) => Ok(automaton.fits(budget).then_some(automaton)),
             Err(Failure::TooLarge) => Ok(None),
             Err(Failure::Unsupported(why)) => Err(why),
         }
+    }
+
+    /// The automaton of one expression.
+    fn part(&mut self, piece: usize, alphabet: Alphabet) -> Result<Rc<Automaton>, Failure> {
+        let hir = &self.expressions.hirs[piece];
+        let [_, largest] = BUDGETS;
+        self.parts
+            .entry((piece, alphabet))
+            .or_insert_with(|| Automaton::of(hir, alphabet, largest).map(Rc::new))
+            .clone()
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Pure: the kernel side puts the result into maps, [`crate::decide::Matcher`] walks it in user space.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use enforcer_common::{
     rule::{ConnectValue, HEAD_GROUPS, HEAD_NAME_MAX, Head, PolicyHeader, SHARED_GROUPS},
@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::{
     decide::Decision,
-    policy::model::{ExecPolicy, Matcher, Policy, Rule},
+    policy::model::{ArgvPattern, ExecPolicy, Matcher, Policy, Rule},
 };
 
 mod arena;
@@ -24,10 +24,14 @@ mod glob;
 mod group;
 mod path;
 mod rank;
+#[cfg(test)]
+mod reference_tests;
 mod search;
+mod union;
 
 pub use connect::{ConnectPrefix, number as protocol_number};
 
+use argv::Reading;
 use automaton::Alphabet;
 use glob::Glob;
 use group::{Groups, Item, Refusal};
@@ -198,7 +202,9 @@ fn exec_tables(
         groups: Groups::default(),
         heads: BTreeMap::new(),
         shared: Lists::default(),
+        known: HashMap::new(),
     };
+    compiler.learn();
     compiler.collect(transparent)?;
     compiler.finish(seed)
 }
@@ -220,6 +226,14 @@ struct Compiler<'a> {
     groups: Groups,
     heads: BTreeMap<Vec<u8>, Lists>,
     shared: Lists,
+    known: HashMap<String, Known>,
+}
+
+/// What the ask and deny rules of one program name as words.
+#[derive(Debug, Default)]
+struct Known {
+    words: BTreeSet<String>,
+    rules: usize,
 }
 
 const BAD_WORD: &str = "write it without that";
@@ -228,6 +242,25 @@ const SPREAD: &str =
     "begin patterns with a program's name and a space, write them as argv rules, or join them";
 
 impl Compiler<'_> {
+    /// Finds the words that ask and deny rules name.
+    fn learn(&mut self) {
+        let exec = self.exec;
+        for of in &self.ranks.refs {
+            let RuleRef::Rule(at) = of else { continue };
+            let rule = &exec.rules[*at];
+            if let Matcher::Argv(pattern) = &rule.matcher
+                && rule.decision != Decision::Allow
+                && !pattern.words.is_empty()
+            {
+                for program in &pattern.program {
+                    let known = self.known.entry(program.clone()).or_default();
+                    known.rules += 1;
+                    known.words.extend(pattern.words.iter().flatten().cloned());
+                }
+            }
+        }
+    }
+
     /// Sorts the patterns of all rules to their programs, or to the shared lists.
     fn collect(&mut self, transparent: &[String]) -> Result<(), CompileError> {
         for (rank, of) in self.ranks.refs.clone().into_iter().enumerate() {
@@ -236,7 +269,7 @@ impl Compiler<'_> {
                 RuleRef::None => {}
                 RuleRef::Transparent => {
                     for program in transparent {
-                        self.argv(rank, program, &Default::default(), true, program)?;
+                        self.argv(rank, program, &ArgvPattern::default(), true, program)?;
                     }
                 }
                 RuleRef::Builtin(_) => {
@@ -296,7 +329,7 @@ impl Compiler<'_> {
             .groups
             .expressions
             .add(expression)
-            .map_err(|error| self.wrong(rank, text, &error.to_string(), SIMPLER))?;
+            .map_err(|error| self.wrong(rank, text, &error, SIMPLER))?;
         let item = Item {
             rank,
             pieces: vec![piece],
@@ -314,7 +347,7 @@ impl Compiler<'_> {
     fn regex(&mut self, rank: u16, text: &str) -> Result<(), CompileError> {
         let hir = search::parse(text).map_err(|error| {
             let mend = "correct it; classes are ASCII, write `(?u:...)` for Unicode ones";
-            self.wrong(rank, text, &error.to_string(), mend)
+            self.wrong(rank, text, &error, mend)
         })?;
         for search in search::split(&hir) {
             let weight = search::weight(&search.hir);
@@ -338,7 +371,7 @@ impl Compiler<'_> {
         &mut self,
         rank: u16,
         program: &str,
-        pattern: &crate::policy::model::ArgvPattern,
+        pattern: &ArgvPattern,
         strict: bool,
         text: &str,
     ) -> Result<(), CompileError> {
@@ -358,25 +391,39 @@ impl Compiler<'_> {
         } else {
             program.split_at(space)
         };
-        let mut pieces = Vec::new();
-        for piece in argv::pieces(pattern, behind, strict) {
-            let piece = self
-                .groups
-                .expressions
-                .add(piece)
-                .map_err(|error| self.wrong(rank, text, &error.to_string(), SIMPLER))?;
-            pieces.push(piece);
-        }
-        let item = Item {
-            rank,
-            weight: pieces.len() - 1,
-            pieces,
-            text: text.to_owned(),
+        let known = self.known.get(program).filter(|known| known.rules > 1);
+        let reading = match known {
+            _ if strict => Reading::Strict,
+            Some(known) => Reading::Known(&known.words),
+            None => Reading::Any,
         };
-        if space > HEAD_NAME_MAX {
-            self.shared.words.push(item);
-        } else {
-            self.head(name.as_bytes().to_vec()).words.push(item);
+        let mut lines = vec![argv::pieces(pattern, behind, reading)];
+        if let Reading::Known(words) = reading
+            && let Some(line) = argv::ambiguous(pattern, behind, words)
+        {
+            lines.push(vec![line]);
+        }
+        for line in lines {
+            let mut pieces = Vec::new();
+            for piece in line {
+                let piece = self
+                    .groups
+                    .expressions
+                    .add(piece)
+                    .map_err(|error| self.wrong(rank, text, &error, SIMPLER))?;
+                pieces.push(piece);
+            }
+            let item = Item {
+                rank,
+                weight: pieces.len() - 1,
+                pieces,
+                text: text.to_owned(),
+            };
+            if space > HEAD_NAME_MAX {
+                self.shared.words.push(item);
+            } else {
+                self.head(name.as_bytes().to_vec()).words.push(item);
+            }
         }
         Ok(())
     }

@@ -7,8 +7,9 @@ use enforcer_common::{
 
 use super::{
     CompileError,
-    automaton::{Alphabet, Target},
+    automaton::Alphabet,
     group::{BUDGETS, Groups},
+    union::Target,
 };
 
 /// Between two components: slashes, and components `.`.
@@ -38,9 +39,7 @@ pub(super) fn group(groups: &mut Groups, trusted: &[String]) -> Result<GroupRef,
         let piece = groups
             .expressions
             .add(text)
-            .map_err(|error| CompileError::TrustedDirs {
-                why: error.to_string(),
-            })?;
+            .map_err(|why| CompileError::TrustedDirs { why })?;
         targets.push(Target {
             accept: accept as u16,
             pieces: vec![piece],

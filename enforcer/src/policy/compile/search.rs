@@ -15,12 +15,13 @@ pub(super) struct Search {
 }
 
 /// Parses the text of an expression: bytes, ASCII classes, `.` without line feeds.
-pub(super) fn parse(text: &str) -> Result<Hir, regex_syntax::Error> {
+pub(super) fn parse(text: &str) -> Result<Hir, String> {
     regex_syntax::ParserBuilder::new()
         .unicode(false)
         .utf8(false)
         .build()
         .parse(text)
+        .map_err(|error| error.to_string())
 }
 
 /// Any bytes, as few as possible.
@@ -118,7 +119,7 @@ fn bounded(parts: &[Hir]) -> bool {
     let Some((first, rest)) = parts.split_first() else {
         return false;
     };
-    let followed = |hir: &Hir| bounded(&[&[hir.clone()], rest].concat());
+    let followed = |hir: &Hir| bounded(&[std::slice::from_ref(hir), rest].concat());
     match first.kind() {
         HirKind::Empty => bounded(rest),
         HirKind::Literal(literal) => literal.0.first() == Some(&b' '),

@@ -1,0 +1,101 @@
+//! Run times of kernel programs, from the kernel's own statistics.
+
+use std::{
+    ops::Sub,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use anyhow::Context;
+use aya::{
+    programs::{ProgramFd, links::FdLink, links::PinnedLink, loaded_programs},
+    sys::{Stats, enable_stats},
+};
+
+/// Statistics are taken as long as this lives; the kernel turns them off with the last holder.
+#[derive(Debug)]
+pub struct Clock(#[expect(dead_code, reason = "held, not read")] OwnedFd);
+
+impl Clock {
+    /// Turns statistics on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has none.
+    pub fn start() -> anyhow::Result<Self> {
+        let fd = enable_stats(Stats::RunTime).context("the kernel takes no statistics")?;
+        Ok(Self(fd))
+    }
+}
+
+/// How often a program ran, and how long in all.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Nanoseconds.
+    pub time: f64,
+    /// Runs.
+    pub runs: f64,
+}
+
+impl Usage {
+    /// Nanoseconds of a run; 0 when there was none.
+    pub fn mean(self) -> f64 {
+        if self.runs > 0.0 {
+            self.time / self.runs
+        } else {
+            0.0
+        }
+    }
+}
+
+impl Sub for Usage {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self {
+            time: self.time - other.time,
+            runs: self.runs - other.runs,
+        }
+    }
+}
+
+/// The statistics of one program.
+#[derive(Debug)]
+pub struct Statistics(ProgramFd);
+
+impl Statistics {
+    /// Of the program behind a pinned link.
+    ///
+    /// # Errors
+    ///
+    /// There is no such pin.
+    pub fn of(pins: &Path, program: &str) -> anyhow::Result<Self> {
+        let path = pins.join(program);
+        let link =
+            FdLink::from(PinnedLink::from_pin(&path).with_context(|| path.display().to_string())?);
+        let id = link.info()?.program_id();
+        let info = loaded_programs()
+            .filter_map(Result::ok)
+            .find(|info| info.id() == id)
+            .with_context(|| format!("program {id} is gone"))?;
+        Ok(Self(info.fd()?))
+    }
+
+    /// What they say now.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say.
+    pub fn read(&self) -> anyhow::Result<Usage> {
+        let path = format!("/proc/self/fdinfo/{}", self.0.as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(&path).context(path)?;
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+                .with_context(|| format!("the kernel shows no {key}"))
+        };
+        Ok(Usage {
+            time: value("run_time_ns:")?,
+            runs: value("run_cnt:")?,
+        })
+    }
+}

@@ -19,7 +19,7 @@ const KEYS: [&str; 8] = [
     "parameters",
     "denial_count",
 ];
-const PARAMETERS: [&str; 19] = [
+const PARAMETERS: [&str; 20] = [
     "command",
     "argv_bytes",
     "truncated",

@@ -113,7 +113,7 @@ fn committed(
     };
     // SAFETY: claimed scratch memory.
     unsafe { (*scratch).from_kernel = 0 };
-    let mut judgement = judge_exec(&facts, member.slot, scratch);
+    let mut judgement = judge_exec(&facts, member.slot, state, scratch);
     if member.escaped {
         judgement = Judgement {
             decision: DENY,
@@ -121,6 +121,7 @@ fn committed(
             rank: 0,
         };
     } else if take_operator(state, pid()) {
+        task::set_home_tree(state);
         judgement = Judgement {
             decision: ALLOW,
             cause: CAUSE_OPERATOR,
@@ -262,7 +263,12 @@ fn keep_name(scratch: *mut Scratch, index: u32, start: u32, name_len: u32) -> Op
 
 /// Reads what the exec is, builds its forms and judges them.
 #[inline(always)]
-pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement {
+pub fn judge_exec(
+    facts: &Facts,
+    slot: u32,
+    state: *mut SlotState,
+    scratch: *mut Scratch,
+) -> Judgement {
     let Some(header) = POLICIES.get_ptr(slot) else {
         return INTERNAL;
     };
@@ -318,7 +324,7 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
         let exe_len = (name_read - 1) as u32 & 0xff;
 
         let mut kind = classify_path(&mut judge);
-        if !task::in_home_namespace(task::current_address()) {
+        if !task::in_home_tree(state) {
             kind &= !KIND_TRUSTED;
         }
         if interp != filename {

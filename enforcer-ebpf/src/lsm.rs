@@ -62,7 +62,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     };
     let mut result = 0;
     if let Some(facts) = gather(bprm, scratch) {
-        let judgement = judge_exec(&facts, member.slot, scratch);
+        let judgement = judge_exec(&facts, member.slot, state, scratch);
         if judgement.decision != ALLOW && judgement.cause != CAUSE_UNREADABLE {
             record(
                 scratch,

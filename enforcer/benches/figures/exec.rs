@@ -72,8 +72,13 @@ pub fn measure_outside(bench: &Bench, report: &mut Report) -> anyhow::Result<()>
     }
     let ratio = pairs.ratio();
     report.add(
-        Figure::ratio("exec + wait outside, an agent is running", &pairs, 1e-3, "us")
-            .goal("<= 1.002x", ratio.value <= 1.002),
+        Figure::ratio(
+            "exec + wait outside, an agent is running",
+            &pairs,
+            1e-3,
+            "us",
+        )
+        .goal("<= 1.002x", ratio.value <= 1.002),
     );
     if ratio.high - ratio.low > 0.004 {
         report.note(format!(
@@ -98,10 +103,13 @@ pub fn measure_outside(bench: &Bench, report: &mut Report) -> anyhow::Result<()>
     }
     let bare = crate::sample::median(&pairs.bare);
     report.add(
-        Figure::new("the programs' run time for an exec outside", total, "ns", 500).goal(
-            "<= 0.2 % of exec + wait",
-            total <= bare * 0.002,
-        ),
+        Figure::new(
+            "the programs' run time for an exec outside",
+            total,
+            "ns",
+            500,
+        )
+        .goal("<= 0.2 % of exec + wait", total <= bare * 0.002),
     );
     report.note(format!(
         "{}; {:.3} % of a bare exec + wait (the tracepoint's own call is not in it)",

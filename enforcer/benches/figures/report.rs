@@ -108,9 +108,9 @@ fn digits(value: f64) -> String {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = self
-            .bare
-            .map_or_else(String::new, |bare| format!("{} {}", digits(bare), self.unit));
+        let bare = self.bare.map_or_else(String::new, |bare| {
+            format!("{} {}", digits(bare), self.unit)
+        });
         let measured = format!("{} {}", digits(self.measured), self.unit);
         let compared = match self.compared {
             None => String::new(),

@@ -55,9 +55,13 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 /// The parts of loading, each on its own, one after the other, and what the verifier walked.
 fn phases(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let rounds = bench.rounds(7, 3);
-    let mut names: Vec<String> = ["offsets from the kernel's types", "the kernel's types", "object and maps"]
-        .map(str::to_owned)
-        .into();
+    let mut names: Vec<String> = [
+        "offsets from the kernel's types",
+        "the kernel's types",
+        "object and maps",
+    ]
+    .map(str::to_owned)
+    .into();
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); 3];
     let mut verified: Vec<(String, u32)> = Vec::new();
     for round in 0..rounds {

@@ -13,7 +13,7 @@ mod trail;
 use std::{
     ffi::OsString,
     io::Read,
-    os::{fd::BorrowedFd, unix::fs::MetadataExt},
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     process,
     time::Duration,
@@ -164,7 +164,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let mut instance = Instance::load(&Plan {
         slots: vec![engine.tables(), probe.tables()],
         agent_level: cgroup.level(),
-        mount_namespace: mount_namespace(&identity),
         lsm: options.on_deny == OnDeny::Errno,
     })?;
     let level = if instance.lsm().contains(&"exec_check") {
@@ -298,18 +297,6 @@ fn new_id(agent: Option<&str>) -> anyhow::Result<String> {
         .collect();
     let random = random()? & 0xffff_ffff;
     Ok(format!("{stem}-{}-{random:08x}", process::id()))
-}
-
-/// The mount namespace that trusted directories belong to. An agent with uid 0 gets one of its own, which is
-/// not known yet.
-fn mount_namespace(identity: &Identity) -> u32 {
-    if identity.is_root() {
-        return 0;
-    }
-    std::fs::metadata("/proc/self/ns/mnt")
-        .ok()
-        .and_then(|meta| u32::try_from(meta.ino()).ok())
-        .unwrap_or(0)
 }
 
 /// What is hidden from an agent with uid 0: the trail, the policy's directory is read-only.

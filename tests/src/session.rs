@@ -450,7 +450,7 @@ pub fn cgroup_root() -> PathBuf {
 }
 
 /// Where agents' cgroups lie.
-fn cgroups() -> PathBuf {
+pub fn cgroups() -> PathBuf {
     cgroup_root().join("enforcer")
 }
 
@@ -470,7 +470,8 @@ fn below(directory: &Path, agent: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn left_over(agent: &str) -> Vec<PathBuf> {
+/// What sessions of this agent have made and not taken away: cgroups, pins and states.
+pub fn left_over(agent: &str) -> Vec<PathBuf> {
     [
         cgroups(),
         PathBuf::from("/sys/fs/bpf/enforcer"),

@@ -162,6 +162,7 @@ impl Consumer {
                     argv_bytes: facts.argv_bytes,
                     truncated: header.flags & FLAG_TRUNCATED != 0,
                     exe: &facts.path,
+                    name: &facts.name,
                 };
                 Record::exec(&action, &exec)
             }

@@ -30,9 +30,11 @@ pub fn normalise(address: [u8; 16]) -> [u8; 16] {
     ]);
     let middle = u32::from_be_bytes([address[8], address[9], address[10], address[11]]);
     let low = u32::from_be_bytes([address[12], address[13], address[14], address[15]]);
-    let v4 = if high == 0 && middle == 0xffff {
-        low
-    } else if high == 0x0064_ff9b_0000_0000 && middle == 0 {
+    let mapped = high == 0 && middle == 0xffff;
+    let nat64 = high == 0x0064_ff9b_0000_0000 && middle == 0;
+    // The deprecated IPv4-compatible form (RFC 4291 2.5.5.1); small numbers are `::1` and its like.
+    let compatible = high == 0 && middle == 0 && low > 0xffff;
+    let v4 = if mapped || nat64 || compatible {
         low
     } else if high >> 48 == 0x2002 {
         (high >> 16) as u32

@@ -14,6 +14,10 @@ pub struct Offsets {
     pub task_real_parent: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
+    /// `task_struct.fs`
+    pub task_fs: u32,
+    /// `fs_struct.root.dentry`
+    pub fs_root: u32,
     /// `task_struct.nsproxy`
     pub task_nsproxy: u32,
     /// `task_struct.cgroups`
@@ -72,10 +76,6 @@ pub struct Settings {
     pub agent_level: u32,
     /// The slot of sockets whose user is in no agent; `u32::MAX` when there are several slots.
     pub sole_slot: u32,
-    /// Inode number of the mount namespace in which trusted directories are trusted; 0: no check.
-    pub mount_namespace: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 impl Offsets {
@@ -84,6 +84,8 @@ impl Offsets {
         task_tgid: 0,
         task_real_parent: 0,
         task_mm: 0,
+        task_fs: 0,
+        fs_root: 0,
         task_nsproxy: 0,
         task_cgroups: 0,
         mm_arg_start: 0,
@@ -116,13 +118,11 @@ impl Settings {
     pub const ZERO: Self = Self {
         agent_level: 0,
         sole_slot: 0,
-        mount_namespace: 0,
-        reserved: 0,
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * 27);
-const _: () = assert!(size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Offsets>() == 4 * 29);
+const _: () = assert!(size_of::<Settings>() == 8);
 
 #[cfg(feature = "user")]
 mod pod {

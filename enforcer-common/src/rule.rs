@@ -129,8 +129,11 @@ pub struct SlotState {
     pub connect_denied: u64,
     /// Pid of the launcher's child: its first exec is the operator's command. 0 once that has run.
     pub operator_pid: u32,
-    /// Non-zero once the slot is in force.
-    pub live: u32,
+    /// Inode number of the mount namespace that the operator's command started in; trusted directories are
+    /// trusted there only.
+    pub mount_namespace: u32,
+    /// Address of the root directory that the operator's command started in; 0 until it has.
+    pub root: u64,
 }
 
 const _: () = assert!(size_of::<GroupRef>() == 16);
@@ -139,7 +142,7 @@ const _: () = assert!(size_of::<Head>() == 72);
 const _: () = assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40);
 const _: () = assert!(size_of::<ConnectKey>() == 24);
 const _: () = assert!(size_of::<ConnectValue>() == 8);
-const _: () = assert!(size_of::<SlotState>() == 56);
+const _: () = assert!(size_of::<SlotState>() == 64);
 
 #[cfg(feature = "user")]
 mod pod {

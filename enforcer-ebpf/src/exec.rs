@@ -9,18 +9,18 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{
     helpers::generated::{
         bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
-        bpf_probe_read_user_str,
-        bpf_send_signal,
+        bpf_probe_read_user_str, bpf_send_signal,
     },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
+use aya_log_ebpf::debug;
 use enforcer_common::{
     event::{
         CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FILELESS, CAUSE_INTERNAL, CAUSE_OPERATOR, CAUSE_RULE,
-        CAUSE_TRANSPARENT, CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX,
-        ExecTail, FLAG_SCRIPT, FLAG_TRUNCATED, FLAG_TRUSTED, Header, KIND_EXEC, STAGE_EXEC,
-        VERDICT_ALLOWED, VERDICT_KILLED,
+        CAUSE_TRANSPARENT, CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail,
+        FLAG_SCRIPT, FLAG_TRUNCATED, FLAG_TRUSTED, Header, KIND_EXEC, STAGE_EXEC, VERDICT_ALLOWED,
+        VERDICT_KILLED,
     },
     rule::{ALLOW, ASK, DENY, PolicyHeader, RANK_TRANSPARENT, SlotState},
 };
@@ -32,9 +32,9 @@ use crate::{
         user_string_len,
     },
     maps::{
-        CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR,
-        KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES,
-        POLICIES, Scratch, claim_scratch, offset, release_scratch, set_mark,
+        CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR, KIND_SCRIPT,
+        KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch, claim_scratch, offset, release_scratch,
+        set_mark,
     },
     task::{self, Membership, read_kernel},
 };
@@ -74,8 +74,18 @@ pub fn exec_committed(ctx: BtfTracePointContext) -> i32 {
         deny_bare(state, member.slot);
         return 0;
     };
-    committed(bprm, member, state, scratch, start);
+    let judgement = committed(bprm, member, state, scratch, start);
     release_scratch(scratch);
+    // Off unless user space asks for diagnostics at load: the verifier drops it then.
+    debug!(
+        &ctx,
+        "exec: pid {} slot {} decision {} cause {} rank {}",
+        pid(),
+        member.slot,
+        judgement.decision,
+        judgement.cause,
+        judgement.rank
+    );
     0
 }
 
@@ -86,7 +96,7 @@ fn committed(
     state: *mut SlotState,
     scratch: *mut Scratch,
     start: u64,
-) {
+) -> Judgement {
     let facts = Facts {
         bprm,
         args: 0,
@@ -103,7 +113,7 @@ fn committed(
     };
     // SAFETY: claimed scratch memory.
     unsafe { (*scratch).from_kernel = 0 };
-    let mut judgement = judge_exec(&facts, member.slot, scratch);
+    let mut judgement = judge_exec(&facts, member.slot, state, scratch);
     if member.escaped {
         judgement = Judgement {
             decision: DENY,
@@ -111,6 +121,7 @@ fn committed(
             rank: 0,
         };
     } else if take_operator(state, pid()) {
+        task::set_home_tree(state);
         judgement = Judgement {
             decision: ALLOW,
             cause: CAUSE_OPERATOR,
@@ -122,7 +133,15 @@ fn committed(
     } else {
         VERDICT_KILLED
     };
-    let recorded = record(scratch, member.slot, state, judgement, verdict, STAGE_EXEC, start);
+    let recorded = record(
+        scratch,
+        member.slot,
+        state,
+        judgement,
+        verdict,
+        STAGE_EXEC,
+        start,
+    );
     if judgement.decision != ALLOW || !recorded {
         kill();
         // SAFETY: a field of a map value.
@@ -131,6 +150,7 @@ fn committed(
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_allowed) });
     }
+    judgement
 }
 
 fn kill() {
@@ -234,14 +254,21 @@ fn keep_name(scratch: *mut Scratch, index: u32, start: u32, name_len: u32) -> Op
         let room = ptr::addr_of_mut!((*scratch).gather)
             .cast::<u8>()
             .add(crate::maps::GATHER_BYTES + ((index as usize) << 8));
-        let source = ptr::addr_of!((*scratch).text).cast::<u8>().add(start as usize);
+        let source = ptr::addr_of!((*scratch).text)
+            .cast::<u8>()
+            .add(start as usize);
         (bpf_probe_read_kernel(room.cast(), name_len, source.cast()) == 0).then_some(room as u64)
     }
 }
 
 /// Reads what the exec is, builds its forms and judges them.
 #[inline(always)]
-pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement {
+pub fn judge_exec(
+    facts: &Facts,
+    slot: u32,
+    state: *mut SlotState,
+    scratch: *mut Scratch,
+) -> Judgement {
     let Some(header) = POLICIES.get_ptr(slot) else {
         return INTERNAL;
     };
@@ -297,7 +324,7 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
         let exe_len = (name_read - 1) as u32 & 0xff;
 
         let mut kind = classify_path(&mut judge);
-        if !task::in_home_namespace(task::current_address()) {
+        if !task::in_home_tree(state) {
             kind &= !KIND_TRUSTED;
         }
         if interp != filename {
@@ -366,7 +393,11 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
             },
         );
         if argv0_len <= 256 {
-            let argv0_base = base_start(scratch, ptr::addr_of!((*scratch).argv0), argv0_len as u32 - 1);
+            let argv0_base = base_start(
+                scratch,
+                ptr::addr_of!((*scratch).argv0),
+                argv0_len as u32 - 1,
+            );
             let name_len = (argv0_len as u32 - 1).wrapping_sub(argv0_base);
             if name_len > 0 && name_len <= 255 {
                 add_form(
@@ -383,15 +414,26 @@ pub fn judge_exec(facts: &Facts, slot: u32, scratch: *mut Scratch) -> Judgement 
             }
         }
 
-        store_text(&mut judge, path_len, base, exe_len, first_args, first_args_len);
+        store_text(
+            &mut judge,
+            path_len,
+            base,
+            exe_len,
+            first_args,
+            first_args_len,
+        );
         judge_forms(&raw mut judge);
         if (*scratch).unreadable != 0 {
             return unreadable;
         }
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
-        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR)) && (*header).fileless > judgement.decision {
+        // Its own setting stands in for the default, and is the least that is said.
+        let fileless = (*header).fileless;
+        if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR))
+            && (judgement.cause == CAUSE_DEFAULT || fileless > judgement.decision)
+        {
             judgement = Judgement {
-                decision: (*header).fileless,
+                decision: fileless,
                 cause: CAUSE_FILELESS,
                 rank: 0,
             };
@@ -482,13 +524,7 @@ fn user_argv0(judge: *mut Judge, address: u64) -> u64 {
 
 /// The forms of the path as given: the one that allow rules see, and the base name.
 #[inline(always)]
-fn add_path_forms(
-    scratch: *mut Scratch,
-    path_len: u32,
-    base: u32,
-    args: u64,
-    args_len: u32,
-) {
+fn add_path_forms(scratch: *mut Scratch, path_len: u32, base: u32, args: u64, args_len: u32) {
     // SAFETY: address of a field of a map value.
     let path = unsafe { ptr::addr_of!((*scratch).path) } as u64;
     let base_form = Form {
@@ -573,14 +609,7 @@ fn add_interp_forms(scratch: *mut Scratch, interp: u64, args: u64, args_len: u32
 
 /// Keeps the first form's text, the path and the executable's own name for the event.
 #[inline(always)]
-fn store_text(
-    judge: *mut Judge,
-    path_len: u32,
-    base: u32,
-    exe_len: u32,
-    args: u64,
-    args_len: u32,
-) {
+fn store_text(judge: *mut Judge, path_len: u32, base: u32, exe_len: u32, args: u64, args_len: u32) {
     // SAFETY: map values; every length is clamped below the room that is left.
     unsafe {
         let scratch = (*judge).scratch;
@@ -669,4 +698,3 @@ pub fn record(
         )
     }
 }
-

@@ -62,7 +62,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     };
     let mut result = 0;
     if let Some(facts) = gather(bprm, scratch) {
-        let judgement = judge_exec(&facts, member.slot, scratch);
+        let judgement = judge_exec(&facts, member.slot, state, scratch);
         if judgement.decision != ALLOW && judgement.cause != CAUSE_UNREADABLE {
             record(
                 scratch,
@@ -104,13 +104,12 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
             return 1;
         }
         let mut read = 1;
-        let target = ptr::addr_of_mut!((*scratch).gather).cast::<u8>().add(at as usize);
+        let target = ptr::addr_of_mut!((*scratch).gather)
+            .cast::<u8>()
+            .add(at as usize);
         if string != 0 {
-            read = bpf_probe_read_user_str(
-                target.cast(),
-                CHUNK_BYTES as u32,
-                string as *const c_void,
-            );
+            read =
+                bpf_probe_read_user_str(target.cast(), CHUNK_BYTES as u32, string as *const c_void);
         } else {
             if index != 0 {
                 return 1;
@@ -129,7 +128,9 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
                 (*scratch).overflow = 1;
                 return 1;
             }
-            let target = ptr::addr_of_mut!((*scratch).gather).cast::<u8>().add(at as usize);
+            let target = ptr::addr_of_mut!((*scratch).gather)
+                .cast::<u8>()
+                .add(at as usize);
             let read = bpf_probe_read_kernel_str(
                 target.cast(),
                 CHUNK_BYTES as u32,
@@ -212,10 +213,9 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         return -EPERM;
     };
     let sock = read_kernel::<u64>(socket + offset!(socket_sk)).unwrap_or(0);
-    let protocol =
-        u32::from(read_kernel::<u16>(sock + offset!(sock_protocol)).unwrap_or(0));
+    let protocol = u32::from(read_kernel::<u16>(sock + offset!(sock_protocol)).unwrap_or(0));
     let socket_type = u32::from(read_kernel::<u16>(sock + offset!(sock_type)).unwrap_or(0));
-    let (words, port) = match family {
+    let (judged, port) = match family {
         AF_UNSPEC | AF_UNIX | AF_NETLINK => return 0,
         AF_INET => {
             let (Some(port), Some(ip)) = (
@@ -235,10 +235,10 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
             };
             (net::v6_address(words), u16::from_be(port))
         }
-        _ => ([0; 4], 0),
+        _ => ([0; 16], 0),
     };
     let judgement = if family == AF_INET || family == AF_INET6 {
-        net::weigh(member.slot, words, port, protocol)
+        net::weigh(member.slot, judged, port, protocol)
     } else {
         Judgement {
             decision: DENY,
@@ -251,7 +251,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         return 0;
     }
     let tail = ConnectTail {
-        address: net::bytes_of(words),
+        address: judged,
         port: u32::from(port),
         protocol,
         family: u32::from(family),

@@ -2,17 +2,17 @@
 
 use core::{ffi::c_void, ptr};
 
+use crate::atomic;
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct},
     btf_maps::{Array, HashMap, LpmTrie, RingBuf},
     helpers::generated::{bpf_get_smp_processor_id, bpf_task_storage_get},
     macros::btf_map,
 };
-use crate::atomic;
 
 use enforcer_common::{
-    load::{Offsets, SCRATCH_LEVELS, Settings},
     event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header},
+    load::{Offsets, SCRATCH_LEVELS, Settings},
     rule::{
         ConnectKey, ConnectValue, HEAD_GROUPS, Head, HeadKey, PolicyHeader, SHARED_GROUPS,
         SlotState,

@@ -9,9 +9,10 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 use enforcer_common::{
+    address,
     event::{
-        CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_RULE, ConnectTail, Header,
-        KIND_CONNECT, KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED, VERDICT_ERRNO,
+        CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_RULE, ConnectTail, Header, KIND_CONNECT,
+        KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED, VERDICT_ERRNO,
     },
     rule::{ALLOW, CONNECT_KEY_BITS, ConnectKey, DENY},
 };
@@ -152,40 +153,22 @@ fn judge_v6(context: *mut bpf_sock_addr) -> i32 {
     )
 }
 
-/// An IPv4 address (network order in memory) as the trie knows it; 0.0.0.0 means loopback.
+/// An IPv4 address (network order in memory) as the trie knows it.
 #[inline(always)]
-pub fn v4_address(ip: u32) -> [u32; 4] {
-    let ip = if ip == 0 { 0x7f00_0001u32.to_be() } else { ip };
-    [0, 0, 0xffffu32.to_be(), ip]
+pub fn v4_address(ip: u32) -> [u8; 16] {
+    address::normalise(address::from_v4(ip.to_ne_bytes()))
 }
 
-/// An IPv6 address as the trie knows it: forms that carry an IPv4 address become that address, `::` means
-/// loopback.
+/// An IPv6 address (network order in memory) as the trie knows it.
 #[inline(always)]
-pub fn v6_address(words: [u32; 4]) -> [u32; 4] {
-    let [a, b, c, d] = words;
-    if a == 0 && b == 0 && c == 0 && d == 0 {
-        return [0, 0, 0, 1u32.to_be()];
-    }
-    // ::ffff:a.b.c.d, and the deprecated ::a.b.c.d (but not ::1)
-    if a == 0 && b == 0 && (c == 0xffffu32.to_be() || (c == 0 && u32::from_be(d) > 0xffff)) {
-        return v4_address(d);
-    }
-    // NAT64, 64:ff9b::/96
-    if a == 0x0064_ff9bu32.to_be() && b == 0 && c == 0 {
-        return v4_address(d);
-    }
-    // 6to4, 2002:a.b.c.d::/48
-    if u32::from_be(a) >> 16 == 0x2002 {
-        let ip = (u32::from_be(a) << 16) | (u32::from_be(b) >> 16);
-        return v4_address(ip.to_be());
-    }
-    words
+pub fn v6_address(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: both are sixteen plain bytes.
+    address::normalise(unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) })
 }
 
 #[inline(always)]
 fn judge(
-    words: [u32; 4],
+    address: [u8; 16],
     port: u16,
     protocol: u32,
     family: u32,
@@ -193,9 +176,9 @@ fn judge(
     start: u64,
 ) -> i32 {
     let slot = slot_of_socket_user();
-    let judgement = weigh(slot, words, port, protocol);
+    let judgement = weigh(slot, address, port, protocol);
     let tail = ConnectTail {
-        address: bytes_of(words),
+        address,
         port: u32::from(port),
         protocol,
         family,
@@ -209,15 +192,9 @@ fn judge(
     }
 }
 
-#[inline(always)]
-pub fn bytes_of(words: [u32; 4]) -> [u8; 16] {
-    // SAFETY: both are sixteen plain bytes; the words are in network order in memory already.
-    unsafe { core::mem::transmute(words) }
-}
-
 /// The strictest rule over the four forms of protocol and port.
 #[inline(always)]
-pub fn weigh(slot: u32, words: [u32; 4], port: u16, protocol: u32) -> Judgement {
+pub fn weigh(slot: u32, address: [u8; 16], port: u16, protocol: u32) -> Judgement {
     let Some(header) = POLICIES.get(slot) else {
         return Judgement {
             decision: DENY,
@@ -231,7 +208,7 @@ pub fn weigh(slot: u32, words: [u32; 4], port: u16, protocol: u32) -> Judgement 
             slot: slot.to_be(),
             protocol: 0,
             port: 0,
-            address: bytes_of(words),
+            address,
         },
     );
     let mut rank = 0;
@@ -244,11 +221,11 @@ pub fn weigh(slot: u32, words: [u32; 4], port: u16, protocol: u32) -> Judgement 
             0
         };
         key.data.port = if form & 2 != 0 { port.to_be() } else { 0 };
-        if let Some(value) = CONNECTS.get(&key) {
-            if value.rank > rank {
-                rank = value.rank;
-                decision = value.decision;
-            }
+        if let Some(value) = CONNECTS.get(&key)
+            && value.rank > rank
+        {
+            rank = value.rank;
+            decision = value.decision;
         }
         form += 1;
     }

@@ -10,6 +10,8 @@ use aya_ebpf::{
     },
 };
 
+use enforcer_common::rule::SlotState;
+
 use crate::maps::{AGENTS, constant, mark_of, offset, settings};
 
 /// Reads a plain value at a kernel address.
@@ -54,7 +56,7 @@ pub fn slot_by_cgroup() -> Option<u32> {
         return None;
     }
     // SAFETY: entries are only ever added and removed as a whole.
-    unsafe { AGENTS.get(&id) }.copied()
+    unsafe { AGENTS.get(id) }.copied()
 }
 
 /// The current task, as the verifier trusts it.
@@ -103,17 +105,51 @@ pub fn parent_pid(task: u64) -> u32 {
         .unwrap_or(0)
 }
 
-/// Whether the current task sees the file tree that the policy speaks of.
+/// The file tree that a task sees: its mount namespace and its root directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Tree {
+    /// Inode number of the mount namespace.
+    pub mount_namespace: u32,
+    /// Address of the root directory.
+    pub root: u64,
+}
+
+/// The tree of a task; zeros for what cannot be read.
 #[inline(always)]
-pub fn in_home_namespace(task: u64) -> bool {
-    let expected = constant(&settings().mount_namespace);
-    if expected == 0 {
-        return true;
+pub fn tree_of(task: u64) -> Tree {
+    Tree {
+        mount_namespace: read_kernel::<u64>(task + offset!(task_nsproxy))
+            .and_then(|nsproxy| read_kernel::<u64>(nsproxy + offset!(nsproxy_mnt_ns)))
+            .and_then(|namespace| read_kernel::<u32>(namespace + offset!(mnt_ns_inum)))
+            .unwrap_or(0),
+        root: read_kernel::<u64>(task + offset!(task_fs))
+            .and_then(|fs| read_kernel::<u64>(fs + offset!(fs_root)))
+            .unwrap_or(0),
     }
-    let inum = read_kernel::<u64>(task + offset!(task_nsproxy))
-        .and_then(|nsproxy| read_kernel::<u64>(nsproxy + offset!(nsproxy_mnt_ns)))
-        .and_then(|namespace| read_kernel::<u32>(namespace + offset!(mnt_ns_inum)));
-    inum == Some(expected)
+}
+
+/// Whether the current task sees the file tree that the agent was started in. Before it was, every tree is.
+#[inline(always)]
+pub fn in_home_tree(state: *mut SlotState) -> bool {
+    // SAFETY: fields of a map value, written once.
+    let home = unsafe {
+        Tree {
+            mount_namespace: (*state).mount_namespace,
+            root: (*state).root,
+        }
+    };
+    home.root == 0 || tree_of(current_address()) == home
+}
+
+/// Keeps the current task's file tree as the agent's.
+#[inline(always)]
+pub fn set_home_tree(state: *mut SlotState) {
+    let tree = tree_of(current_address());
+    // SAFETY: fields of a map value; only the operator's exec comes here, once.
+    unsafe {
+        (*state).mount_namespace = tree.mount_namespace;
+        (*state).root = tree.root;
+    }
 }
 
 /// The slot that a task's default-hierarchy cgroup belongs to.
@@ -126,10 +162,9 @@ pub fn slot_of_task_cgroup(task: u64) -> Option<u32> {
     if level < wanted {
         return None;
     }
-    let ancestor =
-        read_kernel::<u64>(cgroup + offset!(cgroup_ancestors) + 8 * u64::from(wanted))?;
+    let ancestor = read_kernel::<u64>(cgroup + offset!(cgroup_ancestors) + 8 * u64::from(wanted))?;
     let node = read_kernel::<u64>(ancestor + offset!(cgroup_kn))?;
     let id = read_kernel::<u64>(node + offset!(kernfs_id))?;
     // SAFETY: entries are only ever added and removed as a whole.
-    unsafe { AGENTS.get(&id) }.copied()
+    unsafe { AGENTS.get(id) }.copied()
 }

@@ -101,10 +101,16 @@ pub fn examine() -> Report {
     if let (Ok(offsets), true) = (&offsets, root) {
         programs(&mut report, offsets);
     }
-    let needed = report.checks.iter().all(|check| check.ok || !check.required);
+    let needed = report
+        .checks
+        .iter()
+        .all(|check| check.ok || !check.required);
     let lsm = LSM.iter().all(|spec| {
         let name = hook_name(spec.hook);
-        report.checks.iter().any(|check| check.ok && check.name == name)
+        report
+            .checks
+            .iter()
+            .any(|check| check.ok && check.name == name)
     });
     report.enforcement = match (needed && root, lsm) {
         (false, _) => Verdict::None,
@@ -138,7 +144,7 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
         connects: 1,
         ring_bytes: 1 << 16,
     };
-    let mut ebpf = match object::load(offsets, &Settings::ZERO, sizes, &types) {
+    let mut ebpf = match object::load(offsets, &Settings::ZERO, sizes) {
         Ok(ebpf) => {
             report.add("maps and ring buffer", true, Ok("created".to_owned()));
             ebpf
@@ -155,15 +161,13 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
     {
         let result = object::load_program(&mut ebpf, spec, &types)
             .map(|verified| format!("{}: loads, {verified} instructions verified", spec.name))
-            .map_err(|error| {
-                match (required, spec.name) {
-                    (true, _) => error.to_string(),
-                    (false, "exec_check") => format!(
-                        "{error}; denied execs are killed instead of failing with an errno"
-                    ),
-                    (false, _) => {
-                        format!("{error}; the programs on the agent's cgroup judge connects alone")
-                    }
+            .map_err(|error| match (required, spec.name) {
+                (true, _) => error.to_string(),
+                (false, "exec_check") => {
+                    format!("{error}; denied execs are killed instead of failing with an errno")
+                }
+                (false, _) => {
+                    format!("{error}; the programs on the agent's cgroup judge connects alone")
                 }
             });
         let name = match spec.hook {

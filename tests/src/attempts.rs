@@ -139,6 +139,17 @@ pub fn open() -> Value {
     })
 }
 
+/// A policy that allows everything but the program `forbidden`, by the rule of that name.
+pub fn forbidding() -> Value {
+    json!({
+        "version": "2",
+        "exec": {"default": "allow", "rules": [
+            {"id": "forbidden", "decision": "deny", "argv": {"program": "forbidden"}},
+        ]},
+        "connect": {"default": "allow"},
+    })
+}
+
 impl Outcomes {
     /// How often the forbidden program ran in an attempt.
     pub fn ran(&self, name: &str) -> usize {

@@ -6,9 +6,9 @@ mod machine;
 mod session;
 mod trail;
 
-pub use attempts::{Attempt, Attempts, Outcomes, open};
+pub use attempts::{Attempt, Attempts, Outcomes, forbidding, open};
 pub use machine::{Level, in_guest, level, patience, program, quick, root, skip};
-pub use session::{Ended, Running, Session, agent_user, cgroups, enforcer, left_over};
+pub use session::{Ended, Running, Session, agent_user, cgroup_root, cgroups, enforcer, left_over};
 pub use trail::{Denial, Line, Trail};
 
 /// The path of an offender (a file of `tests/probes`) that the tests were built with.

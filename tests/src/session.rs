@@ -115,9 +115,15 @@ impl Session {
     }
 
     /// Runs the command as root.
+    ///
+    /// # Panics
+    ///
+    /// When its directory cannot be given to root.
     #[must_use]
     pub fn as_root(mut self) -> Self {
         self.user = (0, 0);
+        // This root has no capabilities: it needs a directory of its own like anyone else.
+        chown(&self.work(), Some(0), Some(0)).unwrap();
         self
     }
 
@@ -179,8 +185,15 @@ impl Session {
     pub fn place(&self, executable: &Path, name: &str) -> PathBuf {
         let target = self.directory().join(name);
         let parent = target.parent().unwrap();
-        fs::create_dir_all(parent).unwrap();
-        fs::set_permissions(parent, Permissions::from_mode(0o755)).unwrap();
+        // Whatever the tester's umask is.
+        let mut here = self.directory().to_owned();
+        for part in parent.strip_prefix(self.directory()).unwrap() {
+            here.push(part);
+            if !here.is_dir() {
+                fs::create_dir(&here).unwrap();
+                fs::set_permissions(&here, Permissions::from_mode(0o755)).unwrap();
+            }
+        }
         fs::copy(executable, &target)
             .unwrap_or_else(|error| panic!("{}: {error}", executable.display()));
         fs::set_permissions(&target, Permissions::from_mode(0o755)).unwrap();
@@ -421,8 +434,8 @@ fn text(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Where agents' cgroups lie: below the cgroup v2 root.
-pub fn cgroups() -> PathBuf {
+/// The root of the cgroup v2 hierarchy.
+pub fn cgroup_root() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let root = mounts
         .lines()
@@ -433,7 +446,12 @@ pub fn cgroups() -> PathBuf {
         })
         .next()
         .unwrap_or("/sys/fs/cgroup");
-    Path::new(root).join("enforcer")
+    PathBuf::from(root)
+}
+
+/// Where agents' cgroups lie.
+pub fn cgroups() -> PathBuf {
+    cgroup_root().join("enforcer")
 }
 
 /// Entries of a directory that are of this agent (`NAME-pid-random`).

@@ -92,6 +92,23 @@ impl Line {
         self.0["parameters"]["lost"].as_u64()
     }
 
+    /// The gist of it, for messages.
+    pub fn shown(&self) -> String {
+        let command: String = self.command().chars().take(200).collect();
+        format!(
+            "{} {} {}/{} rule {:?} {}{} port {} protocol {}: {command}",
+            self.number("seq"),
+            self.text("decision"),
+            self.text("verdict"),
+            self.text("stage"),
+            self.rule(),
+            self.0["tool"].as_str().unwrap_or("-"),
+            self.text("address"),
+            self.number("port"),
+            self.0["parameters"]["protocol"],
+        )
+    }
+
     /// Checks that verdict and stage belong together and are of this kind.
     ///
     /// # Panics
@@ -167,6 +184,14 @@ impl Trail {
         self.lines.iter().filter(|line| line.denied())
     }
 
+    /// The denied execs of which `word` is one whole word (or the last part of a path).
+    pub fn denied_with_word(&self, word: &str) -> Vec<&Line> {
+        let is_it = |part: &str| part.rsplit('/').next() == Some(word);
+        self.execs()
+            .filter(|line| line.denied() && line.command().split(' ').any(is_it))
+            .collect()
+    }
+
     /// The only denied exec whose command holds `text`.
     ///
     /// # Panics
@@ -187,9 +212,16 @@ impl Trail {
         }
     }
 
-    /// The whole trail, for messages.
+    /// The trail, for messages: what was denied, and the last lines.
     pub fn shown(&self) -> String {
-        let lines: Vec<String> = self.lines.iter().map(|line| line.0.to_string()).collect();
+        let last = self.lines.len().saturating_sub(20);
+        let lines: Vec<String> = self
+            .lines
+            .iter()
+            .enumerate()
+            .filter(|(index, line)| *index >= last || line.denied())
+            .map(|(_, line)| line.shown())
+            .collect();
         lines.join("\n")
     }
 

@@ -1,10 +1,10 @@
-//! Formatting, clippy on both sides of the kernel boundary, and the dependency rules.
+//! Formatting, the documents, clippy on both sides of the kernel boundary, and the dependency rules.
 
 use anyhow::{Context, Result};
 
 use crate::process::{cargo, command, find, note, output, run, step};
 use crate::toolchain::{self, Compiler, Toolchain};
-use crate::{ebpf, root};
+use crate::{docs, ebpf, root};
 
 /// The cargo-deny that is installed when there is none.
 const CARGO_DENY: &str = "0.20.2";
@@ -18,6 +18,7 @@ const EBPF_MANIFEST: &str = "enforcer-ebpf/Cargo.toml";
 /// When a lint fails or its program is missing.
 pub fn all(toolchain: &Toolchain, advisories: bool) -> Result<()> {
     formatting()?;
+    docs::check()?;
     user_space()?;
     kernel_programs(toolchain)?;
     dependencies(advisories)

@@ -1,6 +1,8 @@
 //! Build, set-up, test and bench tasks of enforcer: `cargo xtask --help`.
 
+mod bench;
 mod build;
+mod docs;
 mod ebpf;
 mod libtest;
 mod lint;
@@ -41,10 +43,14 @@ enum Task {
     Build,
     /// Build, then run CMD under policies/coding-agent.json; without CMD, the session of policies/demo.sh
     Run(RunArgs),
-    /// Check formatting, clippy (kernel programs too), licences, bans and sources of the dependencies
+    /// Write what is generated in the documents, then check them
+    Docs(DocsArgs),
+    /// Check formatting, documents, clippy (kernel programs too), licences, bans and sources of the dependencies
     Lint(LintArgs),
     /// Run everything: lint, unit tests, integration tests on this kernel and in virtual machines
     Test(TestArgs),
+    /// Measure what governing costs: paired runs, printed as ratios
+    Bench(BenchArgs),
     /// Run CMD in virtual machines with Debian's kernels; without CMD, look round in each
     Vm(VmArgs),
 }
@@ -54,6 +60,13 @@ struct ToolchainArgs {
     /// Also install what lint, the integration tests and the virtual machines need
     #[arg(long)]
     test: bool,
+}
+
+#[derive(clap::Args)]
+struct DocsArgs {
+    /// Only check: generated parts are up to date, links and named tests exist
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(clap::Args)]
@@ -70,6 +83,19 @@ struct TestArgs {
     only: Vec<test::Stage>,
     /// Run only the tests whose name contains this
     filter: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct BenchArgs {
+    /// Fewer rounds: under a minute, and wider ranges
+    #[arg(long)]
+    quick: bool,
+    /// Also write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only the sections whose name contains this (exec, connect, decision, peers, start, storm, outside)
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -116,6 +142,9 @@ fn task(task: Task) -> Result<bool> {
         Task::Ebpf => ebpf::build(&toolchain::ensure(false)?).map(drop)?,
         Task::Build => build::release().map(drop)?,
         Task::Run(args) => build::run(args.policy.as_deref(), &args.command)?,
+        Task::Bench(args) => {
+            bench::figures(args.quick, args.json.as_deref(), args.only.as_deref())?;
+        }
         Task::Vm(args) => {
             let kernels = args
                 .kernel
@@ -126,6 +155,12 @@ fn task(task: Task) -> Result<bool> {
                 Duration::from_secs(args.timeout),
                 &args.with,
             )?;
+        }
+        Task::Docs(DocsArgs { check: true }) => docs::check()?,
+        Task::Docs(DocsArgs { check: false }) => {
+            // The enforcer crate, whose types are asked, embeds the object.
+            ebpf::build(&toolchain::ensure(false)?)?;
+            docs::write()?;
         }
         Task::Lint(args) => {
             let toolchain = toolchain::ensure(true)?;

@@ -136,7 +136,7 @@ impl Writer {
             let before = locked.size;
             let appended = locked.append(&self.held[..fits]);
             let written = usize::try_from(locked.size.saturating_sub(before)).unwrap_or(0);
-            self.held_lines -= self.held[..written].iter().filter(|b| **b == b'\n').count();
+            self.held_lines -= self.held[..written].split(|byte| *byte == b'\n').count() - 1;
             self.held.drain(..written);
             self.left = locked.mark().ok();
             if let Err(source) = appended {

@@ -175,7 +175,7 @@ fn a_removed_file_comes_back_and_a_torn_end_is_cut() {
         .append(true)
         .open(&path)
         .expect("open");
-    foreign.write_all(&[b'{'; 200_000]).expect("tear");
+    foreign.write_all(&vec![b'{'; 200_000]).expect("tear");
     writer.append(&record("three", 0)).expect("append");
     writer.flush().expect("flush");
     assert_eq!(commands(&path, 0), ["two", "three"]);

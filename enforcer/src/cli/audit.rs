@@ -91,7 +91,10 @@ fn show(args: &TailArgs, style: Style, out: &mut impl Write) -> anyhow::Result<(
     }
     out.flush()?;
     report(malformed);
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         std::thread::sleep(POLL);
         let mut malformed = 0;
         let mut printed = Ok(());
@@ -105,7 +108,6 @@ fn show(args: &TailArgs, style: Style, out: &mut impl Write) -> anyhow::Result<(
         out.flush()?;
         report(malformed);
     }
-    Ok(())
 }
 
 fn report(malformed: u64) {

@@ -12,7 +12,7 @@ use crate::{
 
 pub mod audit;
 pub mod doctor;
-//EXP
+pub mod explain;
 pub mod policy;
 pub mod run;
 
@@ -43,7 +43,7 @@ enum Command {
     /// Run a command and everything it starts under a policy
     Run(run::RunArgs),
     /// Say what a policy decides, and why, without running anything
-    //Explain(explain::ExplainArgs),
+    Explain(explain::ExplainArgs),
     /// Check policies and print their schema
     Policy(policy::PolicyArgs),
     /// Read the audit trail
@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
-        //Command::Explain(args) => explain::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Policy(args) => policy::run(&args, &prove_policy),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),

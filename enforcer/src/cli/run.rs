@@ -16,7 +16,7 @@ pub struct RunArgs {
         default_value = "/etc/enforcer/policies/coding-agent.json"
     )]
     pub policy: PathBuf,
-    /// The agent's name in the trail [default: CLAUDE_AGENT_NAME]
+    /// The agent's name in the trail [default: `CLAUDE_AGENT_NAME`]
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
     /// Run the command as this user [default: who called sudo, else the current user]

@@ -142,7 +142,7 @@ impl Matcher {
         if action.fileless || path_class == PATH_DESCRIPTOR {
             // Its own setting stands in for the default, and is the least that is said.
             let fileless = Decision::from_number(header.fileless);
-            if rank == 0 || fileless >= decision {
+            if rank == 0 || fileless > decision {
                 return Judgement {
                     decision: fileless,
                     rank: 0,

@@ -5,6 +5,7 @@ mod decision;
 pub mod engine;
 pub mod matcher;
 pub mod redact;
+pub mod shell;
 
 pub use action::{ConnectAction, ExecAction, Script};
 pub use decision::{Decision, Risk};

@@ -82,10 +82,9 @@ fn hide_value(value: &Value, secret: bool, depth: usize) -> Value {
         return Value::from(REDACTED);
     }
     match value {
-        Value::Null | Value::Bool(_) => value.clone(),
-        Value::String(s) if secret => Value::from(if s.is_empty() { "" } else { REDACTED }),
         Value::Number(_) if secret => Value::from(REDACTED),
-        Value::Number(_) => value.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+        Value::String(s) if secret => Value::from(if s.is_empty() { "" } else { REDACTED }),
         Value::String(s) => Value::from(text(s.as_bytes())),
         Value::Array(items) => {
             let strings: Option<Vec<&[u8]>> = items

@@ -7,7 +7,11 @@ use std::{
     ptr,
 };
 
-use aya::maps::{Array, Map, MapData, RingBuf};
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData, RingBuf},
+};
+use aya_log::EbpfLogger;
 use enforcer_common::{
     event::{ConnectTail, ExecTail, Header, KIND_CONNECT, KIND_ESCAPE, KIND_EXEC, KIND_SOCKET},
     rule::SlotState,
@@ -119,6 +123,22 @@ impl Event {
 pub struct Feed {
     ring: RingBuf<MapData>,
     slots: Array<MapData, SlotState>,
+    diagnostics: Option<EbpfLogger<KernelLog>>,
+}
+
+/// Hands what the kernel programs say to `tracing`.
+struct KernelLog;
+
+impl log::Log for KernelLog {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        tracing::debug!(target: "enforcer::kernel", "{}", record.args());
+    }
+
+    fn flush(&self) {}
 }
 
 impl std::fmt::Debug for Feed {
@@ -137,6 +157,7 @@ impl Feed {
         Ok(Self {
             ring: RingBuf::try_from(ring).map_err(|error| KernelError::map("EVENTS", error))?,
             slots: Array::try_from(slots).map_err(|error| KernelError::map("SLOTS", error))?,
+            diagnostics: None,
         })
     }
 
@@ -157,9 +178,24 @@ impl Feed {
         self.ring.as_fd()
     }
 
+    /// Hands on what the programs of this instance say, from the next event on.
+    ///
+    /// # Errors
+    ///
+    /// The programs were built without diagnostics.
+    pub fn diagnose(&mut self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
+        let logger = EbpfLogger::init_with_logger(ebpf, KernelLog)
+            .map_err(|error| KernelError::map("AYA_LOGS", error))?;
+        self.diagnostics = Some(logger);
+        Ok(())
+    }
+
     /// Gives the next event to `each`, and takes it off the ring afterwards. It is `None` for a record that could
     /// not be parsed.
     pub fn next_with<T>(&mut self, each: impl FnOnce(Option<Event>) -> T) -> Option<T> {
+        if let Some(diagnostics) = &mut self.diagnostics {
+            diagnostics.flush();
+        }
         self.ring.next().map(|record| each(Event::parse(&record)))
     }
 

@@ -1,8 +1,8 @@
 //! One loaded instance of the kernel programs: its slots, its links, its events.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, thread};
 
-use aya::{Btf, Ebpf};
+use aya::Ebpf;
 use enforcer_common::load::Settings;
 
 use super::{
@@ -25,8 +25,6 @@ pub struct Plan<'a> {
     pub slots: Vec<&'a Tables>,
     /// Depth of the agents' cgroups below the root of the v2 hierarchy.
     pub agent_level: u32,
-    /// Inode number of the mount namespace in which trusted directories are trusted; 0: no check.
-    pub mount_namespace: u32,
     /// Whether to attach LSM programs where the kernel loads them.
     pub lsm: bool,
 }
@@ -47,8 +45,6 @@ impl Instance {
     ///
     /// The kernel lacks something, or refuses something.
     pub fn load(plan: &Plan<'_>) -> Result<Self, KernelError> {
-        let offsets = offsets::running_kernel()?;
-        let types: Btf = object::kernel_types()?;
         let need = plan
             .slots
             .iter()
@@ -56,8 +52,6 @@ impl Instance {
         let settings = Settings {
             agent_level: plan.agent_level,
             sole_slot: 0,
-            mount_namespace: plan.mount_namespace,
-            ..Settings::ZERO
         };
         let sizes = Sizes {
             slots: u32::try_from(plan.slots.len()).unwrap_or(u32::MAX),
@@ -66,7 +60,15 @@ impl Instance {
             connects: need.connects,
             ring_bytes: RING_BYTES,
         };
-        let mut ebpf = object::load(&offsets, &settings, sizes, &types)?;
+        // Both read all of the kernel's types, which takes longer than making the maps.
+        let (types, ebpf) = thread::scope(|scope| {
+            let types = scope.spawn(object::kernel_types);
+            let ebpf = offsets::running_kernel()
+                .and_then(|offsets| object::load(&offsets, &settings, sizes));
+            (types.join(), ebpf)
+        });
+        let mut ebpf = ebpf?;
+        let types = types.map_err(|_| KernelError::MalformedBtf)??;
         let mut first_segment = 0;
         for (slot, tables) in (0..).zip(&plan.slots) {
             lower::fill(&mut ebpf, slot, first_segment, tables)?;
@@ -132,6 +134,14 @@ impl Instance {
                 .take_map(name)
                 .ok_or_else(|| KernelError::map("pins", name))
         };
-        Feed::new(take("EVENTS")?, take("SLOTS")?)
+        let mut feed = Feed::new(take("EVENTS")?, take("SLOTS")?)?;
+        if object::diagnostics() {
+            feed.diagnose(&mut self.ebpf)?;
+        }
+        drop(self.ebpf);
+        // Loading needs much more memory than running: it goes back to the system.
+        // SAFETY: a plain call of the C library.
+        unsafe { libc::malloc_trim(0) };
+        Ok(feed)
     }
 }

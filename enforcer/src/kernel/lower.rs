@@ -47,6 +47,7 @@ impl Need {
     }
 
     /// Both needs together.
+    #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
             segments: self.segments.saturating_add(other.segments),
@@ -119,7 +120,6 @@ pub fn set_operator(ebpf: &mut Ebpf, slot: u32, pid: u32) -> Result<(), KernelEr
     let mut slots = map_mut!(ebpf, "SLOTS", Array<SlotState>)?;
     let state = SlotState {
         operator_pid: pid,
-        live: 1,
         ..slots
             .get(&slot, 0)
             .map_err(|error| KernelError::map("SLOTS", error))?

@@ -9,8 +9,8 @@ pub mod attach;
 pub mod events;
 pub mod instance;
 pub mod lower;
-pub mod offsets;
 pub mod object;
+pub mod offsets;
 
 /// Why the kernel side cannot be brought up.
 #[derive(Debug, Error)]

@@ -24,7 +24,7 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 
 /// The parts of a BTF blob that field look-ups need.
-struct Types<'a> {
+struct Blob<'a> {
     strings: &'a [u8],
     types: &'a [u8],
     /// Byte offset of each type id in `types`.
@@ -34,12 +34,10 @@ struct Types<'a> {
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        bytes.get(at..at + 4)?.try_into().ok()?,
-    ))
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-impl<'a> Types<'a> {
+impl<'a> Blob<'a> {
     fn parse(blob: &'a [u8], wanted: &[&str]) -> Option<Self> {
         if blob.get(..2)? != [0x9f, 0xeb] {
             return None;
@@ -166,7 +164,7 @@ pub fn from_file(path: &Path) -> Result<Offsets, KernelError> {
 }
 
 fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
-    let types = Types::parse(
+    let types = Blob::parse(
         blob,
         &[
             "task_struct",
@@ -175,6 +173,7 @@ fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
             "file",
             "dentry",
             "inode",
+            "fs_struct",
             "nsproxy",
             "mnt_namespace",
             "css_set",
@@ -190,6 +189,8 @@ fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
         task_tgid: types.offset("task_struct", "tgid")?,
         task_real_parent: types.offset("task_struct", "real_parent")?,
         task_mm: types.offset("task_struct", "mm")?,
+        task_fs: types.offset("task_struct", "fs")?,
+        fs_root: types.offset("fs_struct", "root.dentry")?,
         task_nsproxy: types.offset("task_struct", "nsproxy")?,
         task_cgroups: types.offset("task_struct", "cgroups")?,
         mm_arg_start: types.offset("mm_struct", "arg_start")?,
@@ -223,7 +224,11 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error() {
-        for blob in [&b""[..], b"\x9f\xeb", b"no btf at all, but long enough for a header"] {
+        for blob in [
+            &b""[..],
+            b"\x9f\xeb",
+            b"no btf at all, but long enough for a header",
+        ] {
             assert!(matches!(from_blob(blob), Err(KernelError::MalformedBtf)));
         }
     }

@@ -20,6 +20,7 @@ mod process;
 mod program;
 mod signals;
 mod terminal;
+mod watched;
 
 pub use cgroup::{AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v2_mounts};
 pub use child::{Child, ExitStatus};
@@ -31,6 +32,7 @@ pub use process::{Pending, SpawnPlan, current_directory, spawn};
 pub use program::find_program;
 pub use signals::{Received, Signals};
 pub use terminal::Terminal;
+pub use watched::Watched;
 
 #[cfg(test)]
 mod filter_tests;

@@ -40,8 +40,10 @@ impl Probe {
     /// When no process can be made or moved.
     pub fn attempt(cgroup: &AgentCgroup) -> Result<Self, LaunchError> {
         let pipe = || {
-            pipe2(OFlag::O_CLOEXEC)
-                .map_err(LaunchError::system("pipe2", "raise the limit of open files"))
+            pipe2(OFlag::O_CLOEXEC).map_err(LaunchError::system(
+                "pipe2",
+                "raise the limit of open files",
+            ))
         };
         let (wait, go) = pipe()?;
         let (report, answer) = pipe()?;
@@ -50,7 +52,9 @@ impl Probe {
             Ok(ForkResult::Child) => act(&wait, &answer),
             Ok(ForkResult::Parent { child }) => child,
             Err(errno) => {
-                return Err(LaunchError::system("fork", "raise the limit of processes")(errno));
+                return Err(LaunchError::system("fork", "raise the limit of processes")(
+                    errno,
+                ));
             }
         };
         drop((wait, answer));

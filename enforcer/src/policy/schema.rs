@@ -27,3 +27,7 @@ fn schema_of<T: schemars::JsonSchema>() -> Value {
 #[cfg(test)]
 #[path = "schema_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "schema_file_tests.rs"]
+mod file_tests;

@@ -52,8 +52,8 @@ pub struct Consumer {
     recorder: Recorder,
     /// How many losses the trail tells of.
     lost: u64,
-    /// Where that number outlives us.
-    noted: PathBuf,
+    /// Where `lost` is kept for a consumer after this one.
+    tally: PathBuf,
 }
 
 /// Makes events into lines of the trail.
@@ -69,15 +69,15 @@ struct Recorder {
 }
 
 impl Consumer {
-    /// A consumer of an instance's events. `noted` is a file in the agent's state; it need not exist.
+    /// A consumer of an instance's events. `tally` is a file in the agent's state; it need not exist.
     pub fn new(
         feed: Feed,
         engine: Engine,
         writer: Writer,
         agent: Option<String>,
-        noted: PathBuf,
+        tally: PathBuf,
     ) -> Self {
-        let lost = fs::read_to_string(&noted).ok();
+        let lost = fs::read_to_string(&tally).ok();
         Self {
             feed,
             recorder: Recorder {
@@ -89,7 +89,7 @@ impl Consumer {
                 resumed: false,
             },
             lost: lost.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
-            noted,
+            tally,
         }
     }
 
@@ -153,8 +153,8 @@ impl Consumer {
             self.lost = lost;
             recorder.writer.append(&record)?;
             recorder.writer.flush()?;
-            // Without it a later start tells of these losses once more.
-            let _ = fs::write(&self.noted, lost.to_string());
+            fs::write(&self.tally, lost.to_string())
+                .with_context(|| format!("{} cannot be written", self.tally.display()))?;
         }
         Ok(())
     }
@@ -247,6 +247,7 @@ impl Recorder {
                     argv_bytes: facts.argv_bytes,
                     truncated: header.flags & FLAG_TRUNCATED != 0,
                     exe: &facts.path,
+                    name: &facts.name,
                 };
                 Record::exec(&action, &exec)
             }

@@ -13,17 +13,16 @@ mod trail;
 use std::{
     ffi::OsString,
     io::Read,
-    os::unix::fs::MetadataExt,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     process,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::geteuid,
-};
+use nix::unistd::geteuid;
+
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     cli::{fault, prove_examples},
@@ -34,7 +33,8 @@ use crate::{
     },
     launch::{
         AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
-        Pending, PidsLimit, Signals, SpawnPlan, Terminal, current_directory, find_program, spawn,
+        Pending, PidsLimit, Signals, SpawnPlan, Terminal, Watched, current_directory, find_program,
+        spawn,
     },
     policy::{Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
@@ -47,6 +47,10 @@ use trail::Trail;
 
 /// Where the trail goes unless `--audit` says otherwise.
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
+
+/// Time between two looks at the events. Being woken for each would cost the agent ten times what judging does;
+/// an event after a pause is seen at once, and the kernel wakes nobody for those behind it.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long killed processes may take to die.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -107,6 +111,10 @@ pub struct Options {
 /// # Errors
 ///
 /// Anything that keeps enforcement from being whole. Nothing is left behind then.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one list of steps: what may come before what is easier to see whole"
+)]
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     if !geteuid().is_root() {
         bail!(
@@ -153,17 +161,16 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             policy_text: loaded.parsed.text().to_owned(),
         },
     )?;
-    let losses = state.losses();
+    let tally = state.tally();
     scene.state = Some(state);
     let cgroup = AgentCgroup::create(&root, &id)?;
     scene.cgroups.push(cgroup.clone());
-    let pids = cgroup.limit_pids(DEFAULT_PIDS_MAX);
+    let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
     let probe = selftest::policy()?;
     let mut instance = Instance::load(&Plan {
         slots: vec![engine.tables(), probe.tables()],
         agent_level: cgroup.level(),
-        mount_namespace: mount_namespace(&identity),
         lsm: options.on_deny == OnDeny::Errno,
     })?;
     let level = if instance.lsm().contains(&"exec_check") {
@@ -204,7 +211,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     pins.create()?;
     scene.pins = Some(pins.clone());
     let feed = instance.pin(&pins, links)?;
-    release_memory();
 
     if !options.quiet {
         announce(
@@ -214,10 +220,10 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             &audit,
             agent.as_deref(),
             &id,
-            &pids,
+            &process_limit,
         );
     }
-    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent, losses);
+    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent, tally);
     let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
         Ok(ended) => ended,
         Err(error) => {
@@ -300,18 +306,6 @@ fn new_id(agent: Option<&str>) -> anyhow::Result<String> {
     Ok(format!("{stem}-{}-{random:08x}", process::id()))
 }
 
-/// The mount namespace that trusted directories belong to. An agent with uid 0 gets one of its own, which is
-/// not known yet.
-fn mount_namespace(identity: &Identity) -> u32 {
-    if identity.is_root() {
-        return 0;
-    }
-    std::fs::metadata("/proc/self/ns/mnt")
-        .ok()
-        .and_then(|meta| u32::try_from(meta.ino()).ok())
-        .unwrap_or(0)
-}
-
 /// What is hidden from an agent with uid 0: the trail, the policy's directory is read-only.
 fn confinement(
     identity: &Identity,
@@ -333,12 +327,6 @@ fn confinement(
     Ok(Some(Confinement::plan(&hide, &[policy], directory)?))
 }
 
-/// Gives freed memory back to the system: loading needs much more of it than running.
-fn release_memory() {
-    // SAFETY: a plain call of the C library, with no other thread in it.
-    unsafe { libc::malloc_trim(0) };
-}
-
 fn announce(
     options: &Options,
     identity: &Identity,
@@ -346,7 +334,7 @@ fn announce(
     audit: &Path,
     agent: Option<&str>,
     id: &str,
-    pids: &PidsLimit,
+    process_limit: &PidsLimit,
 ) {
     let execs = match (level, options.on_deny) {
         (Level::Full, _) => "denied execs fail with EPERM",
@@ -366,7 +354,7 @@ fn announce(
         options.policy.display(),
         audit.display()
     );
-    if let PidsLimit::Unavailable(why) = pids {
+    if let PidsLimit::Unavailable(why) = process_limit {
         eprintln!("enforcer: weaker: no limit on the number of processes: {why}");
     }
     for weakness in identity.weaknesses() {
@@ -389,7 +377,12 @@ fn supervise(
             return Err(error.into());
         }
     };
-    let ended = watch(child, signals, consumer, cgroup);
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("the event loop cannot be made")
+        .and_then(|runtime| runtime.block_on(watch(child, signals, consumer, cgroup)));
     // Whatever went wrong, the tree does not outlive its record.
     if ended.is_err() || !keep {
         cgroup.kill_all(KILL_PATIENCE)?;
@@ -400,38 +393,50 @@ fn supervise(
 }
 
 /// Runs until the agent's first process has ended.
-fn watch(
+///
+/// One thread, three descriptors: the agent may stop this process with itself (Ctrl-Z), so nothing else may
+/// be going on.
+async fn watch(
     mut child: Child,
     signals: &Signals,
     consumer: &mut Consumer,
     cgroup: &AgentCgroup,
 ) -> anyhow::Result<ExitStatus> {
+    let watched = |fd: BorrowedFd<'_>| Watched::new(fd).context("a descriptor cannot be watched");
+    let events = watched(consumer.fd())?;
+    let ended = watched(child.pidfd())?;
+    let signalled = watched(signals.fd())?;
+    let mut drained = Instant::now();
+    let mut due = None;
     loop {
-        let mut fds = [
-            PollFd::new(consumer.fd(), PollFlags::POLLIN),
-            PollFd::new(child.pidfd(), PollFlags::POLLIN),
-            PollFd::new(signals.fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("poll"),
-        }
-        let [events, ended, signalled] = fds.map(|fd| fd.any().unwrap_or(true));
-        if signalled {
-            while let Some(received) = signals.next()? {
-                child.on_signal(received);
+        tokio::select! {
+            ready = signalled.readable() => {
+                ready?;
+                while let Some(received) = signals.next()? {
+                    child.on_signal(received);
+                }
+                if let Some(status) = child.on_change()? {
+                    return Ok(status);
+                }
             }
-        }
-        if events {
-            for escaped in consumer.drain()? {
-                // The kernel has killed whoever moved it; the moved one is ours to kill.
-                leftover::kill_process(escaped, cgroup);
+            ready = events.readable(), if due.is_none() => {
+                ready?;
+                due = Some(drained + GATHER);
             }
-        }
-        if (ended || signalled)
-            && let Some(status) = child.on_change()?
-        {
-            return Ok(status);
+            () = sleep_until(due.unwrap_or(drained)), if due.is_some() => {
+                due = None;
+                for escaped in consumer.drain()? {
+                    // The kernel has killed whoever moved it; the moved one is ours to kill.
+                    leftover::kill_process(escaped, cgroup);
+                }
+                drained = Instant::now();
+            }
+            ready = ended.readable() => {
+                ready?;
+                if let Some(status) = child.on_change()? {
+                    return Ok(status);
+                }
+            }
         }
     }
 }

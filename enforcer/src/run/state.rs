@@ -120,11 +120,6 @@ impl State {
         Ok(Some((state, facts)))
     }
 
-    /// The file that tells how many losses the trail tells of.
-    pub fn losses(&self) -> PathBuf {
-        self.directory.join("lost")
-    }
-
     fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
         let file = OpenOptions::new()
             .write(true)
@@ -137,6 +132,11 @@ impl State {
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, errno)) => Err(errno.into()),
         }
+    }
+
+    /// The file that says how many lost events the trail already tells of.
+    pub fn tally(&self) -> PathBuf {
+        self.directory.join("lost")
     }
 
     /// The agents that have a state.

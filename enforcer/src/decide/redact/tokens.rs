@@ -228,10 +228,10 @@ fn token_at(bytes: &[u8], at: usize) -> Option<(usize, &'static str)> {
 /// The formats that need no boundary before them: `sk-` and 20 or `ghp_` and 36 letters and digits.
 fn inside_word(rest: &[u8]) -> Option<(usize, &'static str)> {
     for (prefix, least, label) in [("sk-", 20, API_KEY), ("ghp_", 36, GITHUB)] {
-        if let Some(body) = rest.strip_prefix(prefix.as_bytes()) {
-            if Body::Alnum.run(&body[..body.len().min(LOOKAHEAD)]) >= least {
-                return Some((prefix.len() + Body::Alnum.run(body), label));
-            }
+        if let Some(body) = rest.strip_prefix(prefix.as_bytes())
+            && Body::Alnum.run(&body[..body.len().min(LOOKAHEAD)]) >= least
+        {
+            return Some((prefix.len() + Body::Alnum.run(body), label));
         }
     }
     None

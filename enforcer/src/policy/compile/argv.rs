@@ -10,13 +10,13 @@
 //!   `-x` and a bundle such as `-axb`; in ask and deny rules also with a value attached (`-xVALUE`). `--long`
 //!   matches itself and `--long=VALUE`, and so does a longer word with one dash (`-delete`). Anything without
 //!   a dash is that word.
-//! * without words and flags the rule matches the program with any arguments.
 //!
 //! Where several ask and deny rules of one program have words, reading every word behind an option both ways
 //! for every rule would take an automaton for each subset of the rules. So a word that one of these rules names
 //! (a *known* word) is first taken as the subcommand. Was it perhaps a value (it stands behind an option), and
 //! does another known word follow, then the line is ambiguous in earnest, and a rule matches by its first flag
 //! condition, or its last word, alone: never less than the readings above, sometimes more.
+//! * without words and flags the rule matches the program with any arguments.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,9 +25,8 @@ use std::{
 
 use crate::policy::model::ArgvPattern;
 
-/// Options before a word, each with or without one word as its value. A value that begins with a dash reads as
-/// an option, so that this stays nearly deterministic.
-const OPTIONS: &str = r"(?:\x00-[^\x00]*(?:\x00(?:[^\x00\-][^\x00]*)?)?)*";
+/// Options before a word, each with or without one word as its value.
+const OPTIONS: &str = r"(?:\x00-[^\x00]*(?:\x00[^\x00]*)?)*";
 /// Words that are not `--`.
 const NOT_ENDED: &str = r"(?:\x00(?:(?:[^\x00\-]|-[^\x00\-]|--[^\x00])[^\x00]*|-)?)*";
 /// The end of a word.
@@ -42,7 +41,7 @@ pub(super) enum Reading<'a> {
     Strict,
     /// Any reading of the options before them.
     Any,
-    /// The first known word is the subcommand, what [`ambiguous`] finds aside.
+    /// Known words first as subcommands; behind the program's first space as in `pieces`.
     Known(&'a BTreeSet<String>),
 }
 

@@ -1,0 +1,318 @@
+//! `enforcer explain`: what a policy says of a command line, a command text, or an address, without running
+//! or contacting anything.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead, Write},
+    net::IpAddr,
+    os::unix::ffi::OsStringExt,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    decide::{ConnectAction, Decision, Engine, ExecAction, Outcome, Risk, shell},
+    policy::{compile::protocol_number, model::Protocol},
+    policy_file,
+};
+
+/// Longest input line, in bytes; a longer one is an error line.
+const LINE_MAX: u64 = 16 << 20;
+
+/// Arguments of `enforcer explain`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// The policy's file
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Judge JSON Lines from standard input: {"argv":[…]}, {"command":"shell text"} or {"host":…,"port":…}; one
+    /// JSON decision a line comes back
+    #[arg(long, conflicts_with_all = ["json", "command"])]
+    pub stdin: bool,
+    /// The command line to judge; it is not run
+    #[arg(last = true, value_name = "CMD", required_unless_present = "stdin")]
+    pub command: Vec<OsString>,
+}
+
+/// Runs `enforcer explain`. The exit status is 0 whatever the decision is.
+///
+/// # Errors
+///
+/// The policy cannot be used, or standard input or output fails.
+pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let loaded = policy_file::load(&args.policy, None)?;
+    let engine = Engine::new(loaded.parsed.policy, 0)?;
+    if args.stdin {
+        stdin(&engine, io::stdin().lock(), io::stdout().lock())
+            .context("judging standard input")?;
+    } else {
+        let words = args
+            .command
+            .iter()
+            .cloned()
+            .map(OsString::into_vec)
+            .collect();
+        write(judge_argv(&engine, words), args.json, io::stdout().lock())
+            .context("the decision cannot be written")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line of input.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    argv: Option<Vec<String>>,
+    command: Option<String>,
+    host: Option<String>,
+    port: Option<u16>,
+    protocol: Option<String>,
+}
+
+/// One line of output.
+#[derive(Debug, Serialize)]
+struct Answer {
+    decision: Decision,
+    rule: Option<String>,
+    reason: String,
+    risk: Risk,
+    suggestion: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            decision: outcome.decision,
+            rule: outcome.rule,
+            reason: outcome.reason,
+            risk: outcome.risk,
+            suggestion: outcome.suggestion,
+            error: None,
+        }
+    }
+}
+
+/// Judges the words of a command line.
+pub fn judge_argv(engine: &Engine, words: Vec<Vec<u8>>) -> Outcome {
+    engine.exec(&ExecAction::from_words(words))
+}
+
+/// Judges a command text: its strictest simple command. What is not understood is judged as `sh -c TEXT` too,
+/// and said in the reason.
+pub fn judge_command(engine: &Engine, text: &str) -> Outcome {
+    let parsed = shell::split(text);
+    let outcomes = parsed.commands.iter().map(|words| {
+        let words = words.iter().map(|word| word.clone().into_bytes()).collect();
+        judge_argv(engine, words)
+    });
+    let whole = || {
+        let words = ["sh", "-c", text].map(|word| word.as_bytes().to_vec());
+        judge_argv(engine, words.to_vec())
+    };
+    let mut strictest = None;
+    // The first of the strictest is the one to name.
+    for outcome in outcomes {
+        if strictest
+            .as_ref()
+            .is_none_or(|known: &Outcome| outcome.decision > known.decision)
+        {
+            strictest = Some(outcome);
+        }
+    }
+    if parsed.unparsed.is_some() || strictest.is_none() {
+        let whole = whole();
+        if strictest
+            .as_ref()
+            .is_none_or(|known| whole.decision > known.decision)
+        {
+            strictest = Some(whole);
+        }
+    }
+    let mut outcome = strictest.unwrap_or_else(whole);
+    if let Some(what) = parsed.unparsed {
+        outcome.reason = format!(
+            "{} (the text has {what}, which is not looked into; what it starts is judged when it runs)",
+            outcome.reason
+        );
+    }
+    outcome
+}
+
+/// Judges a connect. A host name cannot be judged yet: the answer is the policy's default, and says so.
+///
+/// # Errors
+///
+/// A protocol that is not `tcp` or `udp`.
+pub fn judge_host(
+    engine: &Engine,
+    host: &str,
+    port: u16,
+    protocol: Option<&str>,
+) -> Result<Outcome, String> {
+    let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("tcp") => Protocol::Tcp,
+        Some("udp") => Protocol::Udp,
+        Some(other) => return Err(format!("protocol `{other}` is not known; write tcp or udp")),
+    };
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
+        let action = ConnectAction::new(address, port, protocol_number(protocol));
+        return Ok(engine.connect(&action));
+    }
+    let decision = engine.policy().connect.default;
+    Ok(Outcome {
+        decision,
+        rule: None,
+        reason: format!(
+            "Host names are not judged yet, only addresses: `{host}` gets the default ({decision})"
+        ),
+        risk: Risk::Medium,
+        suggestion: Some("ask about the address that the name stands for".to_owned()),
+        security_risk: false,
+    })
+}
+
+/// Answers JSON Lines with JSON Lines, in order. A line that is not understood is a denial with an `error`.
+///
+/// # Errors
+///
+/// Reading or writing failed.
+pub fn stdin(
+    engine: &Engine,
+    mut input: impl BufRead,
+    mut output: impl Write,
+) -> std::io::Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = std::io::Read::take(&mut input, LINE_MAX);
+        if bounded.read_until(b'\n', &mut line)? == 0 {
+            return output.flush();
+        }
+        let cut = line.len() as u64 == LINE_MAX && line.last() != Some(&b'\n');
+        if cut {
+            skip_line(&mut input)?;
+        } else if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let answer = if cut {
+            Err(format!("the line is longer than {LINE_MAX} bytes"))
+        } else {
+            answer(engine, &line)
+        };
+        let answer = answer.unwrap_or_else(refusal);
+        serde_json::to_writer(&mut output, &answer)?;
+        output.write_all(b"\n")?;
+        // Each answer goes out at once: the other side may be waiting for it.
+        output.flush()?;
+    }
+}
+
+/// Reads on to the end of a line.
+fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        input.consume(used);
+        if end.is_some() {
+            return Ok(());
+        }
+    }
+}
+
+fn refusal(error: String) -> Answer {
+    Answer {
+        decision: Decision::Deny,
+        rule: None,
+        reason: "The input line is not understood".to_owned(),
+        risk: Risk::Medium,
+        suggestion: None,
+        error: Some(error),
+    }
+}
+
+fn answer(engine: &Engine, line: &[u8]) -> Result<Answer, String> {
+    let request: Request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let only_host = "`port` and `protocol` belong to `host`";
+    let outcome = match request {
+        Request {
+            argv: Some(argv),
+            command: None,
+            host: None,
+            port,
+            protocol,
+        } => {
+            if port.is_some() || protocol.is_some() {
+                return Err(only_host.to_owned());
+            }
+            if argv.is_empty() {
+                return Err("`argv` is empty; give it the program at least".to_owned());
+            }
+            judge_argv(engine, argv.into_iter().map(String::into_bytes).collect())
+        }
+        Request {
+            argv: None,
+            command: Some(command),
+            host: None,
+            port,
+            protocol,
+        } => {
+            if port.is_some() || protocol.is_some() {
+                return Err(only_host.to_owned());
+            }
+            judge_command(engine, &command)
+        }
+        Request {
+            argv: None,
+            command: None,
+            host: Some(host),
+            port,
+            protocol,
+        } => {
+            let port = port.ok_or("`port` is missing")?;
+            judge_host(engine, &host, port, protocol.as_deref())?
+        }
+        _ => return Err("give one of `argv`, `command`, `host`".to_owned()),
+    };
+    Ok(outcome.into())
+}
+
+/// Writes one outcome, as JSON or for a person.
+///
+/// # Errors
+///
+/// Writing failed.
+pub fn write(outcome: Outcome, json: bool, mut output: impl Write) -> std::io::Result<()> {
+    if json {
+        serde_json::to_writer(&mut output, &Answer::from(outcome))?;
+        return output.write_all(b"\n");
+    }
+    writeln!(output, "{}: {}", outcome.decision, outcome.reason)?;
+    if let Some(rule) = outcome.rule {
+        writeln!(output, "  rule: {rule}")?;
+    }
+    writeln!(output, "  risk: {}", outcome.risk)?;
+    if let Some(suggestion) = outcome.suggestion {
+        writeln!(output, "  instead: {suggestion}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

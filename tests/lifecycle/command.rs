@@ -11,7 +11,7 @@ use std::{
 
 use enforcer_tests::{agent_user, root};
 
-use crate::launch::{free, launch, no_empty_parent, text};
+use crate::launch::{free, launch, no_empty_parent, own, text};
 
 #[test]
 fn the_exit_status_is_the_commands() {
@@ -211,7 +211,7 @@ fn quiet_says_nothing() {
     let session = free();
     let mut quiet = launch(&session);
     quiet.command.arg("-q");
-    assert_eq!(text(&quiet.run(&["true"]).stderr), "");
+    assert_eq!(own(&quiet.run(&["true"]).stderr), "");
     let told = text(&launch(&session).run(&["true"]).stderr);
     assert!(told.contains("enforcing ("), "{told}");
     assert!(

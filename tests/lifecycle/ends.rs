@@ -9,7 +9,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::launch::{free, launch, no_empty_parent, text};
+use crate::launch::{free, launch, no_empty_parent, own, text};
 
 /// Denies one program, `head`, and allows the rest.
 fn no_head() -> Value {
@@ -254,7 +254,7 @@ fn many_start_and_end_at_once() {
                     launch.command.arg("-q");
                     let output = launch.run(&["sh", "-c", "true; exit 9"]);
                     assert_eq!(
-                        (output.status.code(), text(&output.stderr).as_str()),
+                        (output.status.code(), own(&output.stderr).as_str()),
                         (Some(9), "")
                     );
                 }

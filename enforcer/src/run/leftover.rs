@@ -16,10 +16,11 @@ use crate::{
     launch::{AgentCgroup, CgroupRoot},
 };
 
-/// Cleans up after launchers that are gone. What cannot be cleaned up is said and left; it stays governed.
-pub fn clean_up(root: &CgroupRoot, quiet: bool) {
+/// Cleans up after launchers that are gone. What cannot be cleaned up is said and left; it stays governed. Events
+/// whose own trail is no more go to the trail at `audit`.
+pub fn clean_up(root: &CgroupRoot, audit: &Path, quiet: bool) {
     for id in State::existing() {
-        match take_down(&id, root) {
+        match take_down(&id, root, audit) {
             Ok(Some(processes)) if !quiet => eprintln!(
                 "enforcer: agent {id} of an earlier run is still governed: {processes} processes"
             ),
@@ -52,7 +53,7 @@ pub fn clean_up(root: &CgroupRoot, quiet: bool) {
 
 /// Writes a left-over agent's buffered events and takes it down if it is empty. How many processes it has, if
 /// it is not; `None` also if its launcher still runs.
-fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
+fn take_down(id: &str, root: &CgroupRoot, audit: &Path) -> anyhow::Result<Option<usize>> {
     let Some((state, facts)) = State::take_over(id)? else {
         return Ok(None);
     };
@@ -70,7 +71,17 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
         let parsed = crate::policy::parse(&facts.policy_text).context("its policy")?;
         let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
         let feed = Feed::from_pins(Path::new(&pins.join("")))?;
-        let writer = Writer::open(&facts.audit)?;
+        let writer = match Writer::open(&facts.audit) {
+            Ok(writer) => writer,
+            // Else it could never be taken down, and each start would say so again.
+            Err(error) => {
+                eprintln!(
+                    "enforcer: left-over agent {id}: {error}; its last events go to {}",
+                    audit.display()
+                );
+                Writer::open(audit)?
+            }
+        };
         Consumer::new(feed, engine, writer, facts.agent, state.tally())
             .resumed()
             .finish()?;

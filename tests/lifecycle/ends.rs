@@ -187,6 +187,31 @@ fn a_killed_launcher_leaves_its_tree_governed() {
 }
 
 #[test]
+fn a_left_over_whose_trail_is_gone_is_taken_down() {
+    if !root() {
+        return;
+    }
+    let session = free();
+    let running = session.start(["sh", "-c", "echo ready; sleep 1000"]);
+    running.until("it runs", |running| running.stdout().contains("ready"));
+    let cgroup = running.cgroup().unwrap();
+    let trail = running.trail_path().to_owned();
+    running.signal(Signal::SIGKILL);
+    let ended = running.wait_kept();
+    fs::write(cgroup.join("cgroup.kill"), "1").unwrap();
+    // No trail of ours any more.
+    fs::remove_file(&trail).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &trail).unwrap();
+    for _ in 0..200 {
+        launch(&session).run(&["true"]);
+        if ended.left_over().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(ended.left_over().len(), 0);
+}
+
+#[test]
 fn two_at_once_do_not_disturb_each_other() {
     if !root() {
         return;

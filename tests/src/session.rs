@@ -123,7 +123,7 @@ impl Session {
     pub fn as_root(mut self) -> Self {
         self.user = (0, 0);
         // This root has no capabilities: it needs a directory of its own like anyone else.
-        chown(&self.work(), Some(0), Some(0)).unwrap();
+        chown(self.work(), Some(0), Some(0)).unwrap();
         self
     }
 
@@ -439,12 +439,11 @@ pub fn cgroup_root() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let root = mounts
         .lines()
-        .filter_map(|line| {
+        .find_map(|line| {
             let mut words = line.split(' ');
             let place = words.nth(1)?;
             (words.next() == Some("cgroup2")).then_some(place)
         })
-        .next()
         .unwrap_or("/sys/fs/cgroup");
     PathBuf::from(root)
 }

@@ -1,9 +1,10 @@
 //! From the kernel's events to the trail.
 
 use std::{
+    fs,
     io::{self, IsTerminal},
     os::fd::BorrowedFd,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context;
@@ -54,12 +55,20 @@ pub struct Consumer {
     agent: Option<String>,
     counts: Counts,
     lost: u64,
+    /// Where `lost` is kept for a consumer after this one.
+    tally: PathBuf,
     next_seq: u64,
 }
 
 impl Consumer {
     /// A consumer from the instance's first event on.
-    pub fn new(feed: Feed, engine: Engine, writer: Writer, agent: Option<String>) -> Self {
+    pub fn new(
+        feed: Feed,
+        engine: Engine,
+        writer: Writer,
+        agent: Option<String>,
+        tally: PathBuf,
+    ) -> Self {
         Self {
             feed,
             engine,
@@ -67,6 +76,7 @@ impl Consumer {
             agent,
             counts: Counts::default(),
             lost: 0,
+            tally,
             next_seq: 0,
         }
     }
@@ -133,6 +143,8 @@ impl Consumer {
                 self.next_seq,
             );
             self.lost = lost;
+            fs::write(&self.tally, lost.to_string())
+                .with_context(|| format!("{} cannot be written", self.tally.display()))?;
             self.writer.append(&record)?;
         }
         Ok(())
@@ -211,9 +223,12 @@ impl Consumer {
         }
     }
 
-    /// Goes on after another consumer that is gone: what the kernel counted as lost before is not its business.
+    /// Goes on after another consumer that is gone: losses that it has recorded are not recorded again.
     pub fn resume(&mut self) {
-        self.lost = self.feed.counters(SLOT).map_or(0, |state| state.lost);
+        self.lost = fs::read_to_string(&self.tally)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
     }
 
     /// Says on stderr what happened, and where it is written.

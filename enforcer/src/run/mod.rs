@@ -161,6 +161,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             policy_text: loaded.parsed.text().to_owned(),
         },
     )?;
+    let tally = state.tally();
     scene.state = Some(state);
     let cgroup = AgentCgroup::create(&root, &id)?;
     scene.cgroups.push(cgroup.clone());
@@ -222,7 +223,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             &process_limit,
         );
     }
-    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent);
+    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent, tally);
     let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
         Ok(ended) => ended,
         Err(error) => {

@@ -90,6 +90,63 @@ fn twenty_thousand_as_fast_as_the_machine_allows() {
     storm(quick(20_000, 1000), 2);
 }
 
+/// How many lines a file has by now; the last may still be under way.
+fn lines(path: &Path) -> usize {
+    fs::read(path).map_or(0, |bytes| {
+        bytes.iter().filter(|byte| **byte == b'\n').count()
+    })
+}
+
+#[test]
+fn a_launcher_killed_in_a_storm_loses_nothing() {
+    if !root() {
+        return;
+    }
+    let session = free();
+    let spawner = session.place(probe!("spawner"), "spawner");
+    let times = quick(4000, 200);
+    let script = format!(
+        "{} {times} 2 {} >said; mv said done",
+        spawner.display(),
+        program("true").unwrap().display()
+    );
+    let running = session.start(["sh", "-c", &script]);
+    running.until("the storm is on", |running| {
+        lines(running.trail_path()) > times / 8
+    });
+    let path = running.trail_path().to_owned();
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    let ended = running.wait_kept();
+    let done = session.work().join("done");
+    for _ in 0..quick(6000, 24000) {
+        if done.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let said = fs::read_to_string(done).unwrap();
+    assert_eq!(
+        said.split(' ').next(),
+        Some(times.to_string().as_str()),
+        "{said}"
+    );
+    // The tree is empty soon after; the next starts take it down.
+    for _ in 0..50 {
+        session.run(["true"]);
+        if ended.left_over().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(ended.left_over().len(), 0);
+    let trail = whole(&path);
+    let leaves = trail
+        .execs()
+        .filter(|line| line.command().starts_with("true w"))
+        .count();
+    assert_eq!(leaves, times, "events lost or doubled");
+    trail.assert_whole();
+}
+
 /// Words that no trail may hold, each in a command line that gives it away.
 const SECRETS: [(&str, &str); 12] = [
     ("hunter2-swordfish", "true --password hunter2-swordfish"),

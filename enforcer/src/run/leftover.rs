@@ -71,9 +71,9 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
         let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
         let feed = Feed::from_pins(Path::new(&pins.join("")))?;
         let writer = Writer::open(&facts.audit)?;
-        let mut consumer = Consumer::new(feed, engine, writer, facts.agent, state.tally());
-        consumer.resume();
-        consumer.finish()?;
+        Consumer::new(feed, engine, writer, facts.agent, state.tally())
+            .resumed()
+            .finish()?;
     }
     if let Some(cgroup) = cgroup {
         if !cgroup.is_empty()? {

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use aya::{Btf, Ebpf};
+use aya::Ebpf;
 use enforcer_common::load::Settings;
 
 use super::{
@@ -47,8 +47,6 @@ impl Instance {
     ///
     /// The kernel lacks something, or refuses something.
     pub fn load(plan: &Plan<'_>) -> Result<Self, KernelError> {
-        let offsets = offsets::running_kernel()?;
-        let types: Btf = object::kernel_types()?;
         let need = plan
             .slots
             .iter()
@@ -66,7 +64,9 @@ impl Instance {
             connects: need.connects,
             ring_bytes: RING_BYTES,
         };
-        let mut ebpf = object::load(&offsets, &settings, sizes, &types)?;
+        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes)?;
+        // Not on a thread of its own: what the types take would stay in that thread's part of the heap.
+        let types = object::kernel_types()?;
         let mut first_segment = 0;
         for (slot, tables) in (0..).zip(&plan.slots) {
             lower::fill(&mut ebpf, slot, first_segment, tables)?;

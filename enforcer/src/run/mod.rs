@@ -21,6 +21,8 @@ use std::{
 use anyhow::{Context, bail};
 use nix::unistd::geteuid;
 
+use tokio::time::{Instant, sleep_until};
+
 use crate::{
     audit::Writer,
     decide::Engine,
@@ -41,6 +43,10 @@ use state::State;
 
 /// Where the trail goes unless `--audit` says otherwise.
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
+
+/// Time between two looks at the events. Being woken for each would cost the agent ten times what judging does;
+/// an event after a pause is seen at once, and the kernel wakes nobody for those behind it.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long killed processes may take to die.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -114,6 +120,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let signals = Signals::block()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
+        .enable_time()
         .build()
         .context("the event loop cannot be made")?;
     let identity = Identity::resolve(options.user.as_deref(), |name| std::env::var_os(name))?;
@@ -411,6 +418,8 @@ async fn watch(
     let events = watched(consumer.fd())?;
     let ended = watched(child.pidfd())?;
     let signalled = watched(signals.fd())?;
+    let mut drained = Instant::now();
+    let mut due = None;
     loop {
         tokio::select! {
             ready = signalled.readable() => {
@@ -422,12 +431,17 @@ async fn watch(
                     return Ok(status);
                 }
             }
-            ready = events.readable() => {
+            ready = events.readable(), if due.is_none() => {
                 ready?;
+                due = Some(drained + GATHER);
+            }
+            () = sleep_until(due.unwrap_or(drained)), if due.is_some() => {
+                due = None;
                 for escaped in consumer.drain()? {
                     // The kernel has killed whoever moved it; the moved one is ours to kill.
                     leftover::kill_process(escaped, cgroup);
                 }
+                drained = Instant::now();
             }
             ready = ended.readable() => {
                 ready?;

@@ -25,10 +25,8 @@ pub fn figures(quick: bool, json: Option<&Path>, only: Option<&str>) -> Result<(
     } else {
         "Figures (two to four minutes; leave the machine alone meanwhile)"
     });
-    // Under sudo the agent would run as the user who called, and a bare worker as root.
     let mut command = as_root_with_environment(&bench)?;
     unwrap_cargo(&mut command);
-    command.env_remove("SUDO_USER");
     if quick {
         command.arg("--quick");
     }

@@ -27,7 +27,11 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let mut agent = bench.governed("connect", &policies::mixed(100))?;
     for (name, request, turns) in [
         ("UDP connect", format!("udp 100 {udp}"), 400),
-        ("UDP socket + bind + connect + close", "socket 50".to_owned(), 300),
+        (
+            "UDP socket + bind + connect + close",
+            "socket 50".to_owned(),
+            300,
+        ),
         ("TCP socket + connect + close", format!("tcp 20 {tcp}"), 300),
     ] {
         bare.ask(&request)?;

@@ -71,8 +71,13 @@ pub fn measure_outside(bench: &Bench, report: &mut Report) -> anyhow::Result<()>
     drop(instance);
     let ratio = pairs.ratio();
     report.add(
-        Figure::ratio("exec + wait outside, an instance in force", &pairs, 1e-3, "us")
-            .goal("<= 1.002x", ratio.value <= 1.002),
+        Figure::ratio(
+            "exec + wait outside, an instance in force",
+            &pairs,
+            1e-3,
+            "us",
+        )
+        .goal("<= 1.002x", ratio.value <= 1.002),
     );
     let verdict = if ratio.high <= 1.002 {
         "the whole range is below 0.2 %"
@@ -81,8 +86,16 @@ pub fn measure_outside(bench: &Bench, report: &mut Report) -> anyhow::Result<()>
     } else {
         "0.2 % lies inside the range: not proven either way; the programs' own time below is surer"
     };
-    report.note(format!("{} pairs of turns of {TURN}: {verdict}", pairs.turns()));
-    own_time(bench, report, &mut worker, crate::sample::median(&pairs.bare))
+    report.note(format!(
+        "{} pairs of turns of {TURN}: {verdict}",
+        pairs.turns()
+    ));
+    own_time(
+        bench,
+        report,
+        &mut worker,
+        crate::sample::median(&pairs.bare),
+    )
 }
 
 /// The programs' own run time for an exec that is none of theirs: it has no such noise.
@@ -108,8 +121,13 @@ fn own_time(
         }
     }
     report.add(
-        Figure::new("the programs' run time for an exec outside", total, "ns", 500)
-            .goal("<= 0.2 % of exec + wait", total <= bare * 0.002),
+        Figure::new(
+            "the programs' run time for an exec outside",
+            total,
+            "ns",
+            500,
+        )
+        .goal("<= 0.2 % of exec + wait", total <= bare * 0.002),
     );
     report.note(format!(
         "{}; {:.3} % of a bare exec + wait (with the kernel's own clock readings, without the tracepoint's call)",

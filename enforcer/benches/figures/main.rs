@@ -78,18 +78,24 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        bail!("the figures need root, for kernel programs are loaded; run `sudo cargo xtask bench`");
+        bail!(
+            "the figures need root, for kernel programs are loaded; run `sudo cargo xtask bench`"
+        );
     }
     let bench = Bench::new(arguments.quick)?;
     let mut report = Report::new(arguments.quick);
     report.heading();
     for (name, section) in SECTIONS {
-        if arguments.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+        if arguments
+            .only
+            .as_ref()
+            .is_some_and(|only| !name.contains(only.as_str()))
+        {
             continue;
         }
         let started = Instant::now();
         section(&bench, &mut report).with_context(|| format!("while measuring `{name}`"))?;
-        report.took(name, started.elapsed());
+        println!("    ({name}: {:.1} s)", started.elapsed().as_secs_f64());
     }
     report.summary();
     if let Some(file) = &arguments.json {

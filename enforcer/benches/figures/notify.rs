@@ -181,7 +181,14 @@ fn read(pid: u32, address: u64, into: &mut [u8]) -> usize {
     ];
     // SAFETY: the local piece is ours; remote addresses are checked by the kernel.
     let read = unsafe {
-        libc::process_vm_readv(pid.cast_signed(), &raw const local, 1, pieces.as_ptr(), 2, 0)
+        libc::process_vm_readv(
+            pid.cast_signed(),
+            &raw const local,
+            1,
+            pieces.as_ptr(),
+            2,
+            0,
+        )
     };
     usize::try_from(read).unwrap_or(0)
 }

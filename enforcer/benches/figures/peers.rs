@@ -15,7 +15,11 @@ use crate::{
 pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let mut bare = bench.bare(Role::Plain)?;
     for (name, role, turns) in [
-        ("seccomp notification, path and argv read", Role::Notified, 150),
+        (
+            "seccomp notification, path and argv read",
+            Role::Notified,
+            150,
+        ),
         ("ptrace, stops at forks and execs", Role::TracedExecs, 60),
         ("ptrace, stops at every system call", Role::TracedCalls, 40),
     ] {
@@ -27,12 +31,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
             || bare.ask(request),
             || peer.ask(request),
         )?;
-        report.add(Figure::ratio(
-            format!("peers: {name}"),
-            &pairs,
-            1e-3,
-            "us",
-        ));
+        report.add(Figure::ratio(format!("peers: {name}"), &pairs, 1e-3, "us"));
         peer.stop()?;
     }
     Ok(())

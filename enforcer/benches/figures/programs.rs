@@ -50,7 +50,11 @@ pub struct Usage {
 impl Usage {
     /// Nanoseconds of a run; 0 when there was none.
     pub fn mean(self) -> f64 {
-        if self.runs > 0.0 { self.time / self.runs } else { 0.0 }
+        if self.runs > 0.0 {
+            self.time / self.runs
+        } else {
+            0.0
+        }
     }
 }
 
@@ -76,9 +80,8 @@ impl Statistics {
     /// There is no such pin.
     pub fn of(pins: &Path, program: &str) -> anyhow::Result<Self> {
         let path = pins.join(program);
-        let link = FdLink::from(
-            PinnedLink::from_pin(&path).with_context(|| path.display().to_string())?,
-        );
+        let link =
+            FdLink::from(PinnedLink::from_pin(&path).with_context(|| path.display().to_string())?);
         let id = link.info()?.program_id();
         let info = loaded_programs()
             .filter_map(Result::ok)

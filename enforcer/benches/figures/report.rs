@@ -1,6 +1,6 @@
 //! The table and its JSON.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -108,9 +108,9 @@ fn digits(value: f64) -> String {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = self
-            .bare
-            .map_or_else(String::new, |bare| format!("{} {}", digits(bare), self.unit));
+        let bare = self.bare.map_or_else(String::new, |bare| {
+            format!("{} {}", digits(bare), self.unit)
+        });
         let measured = format!("{} {}", digits(self.measured), self.unit);
         let compared = match self.compared {
             None => String::new(),
@@ -176,11 +176,6 @@ impl Report {
         let note = note.into();
         println!("    {note}");
         self.notes.push(note);
-    }
-
-    /// Says how long a section took.
-    pub fn took(&self, section: &str, time: Duration) {
-        println!("    ({section}: {:.1} s)", time.as_secs_f64());
     }
 
     /// The last line.

@@ -10,7 +10,7 @@ use enforcer::kernel::{
 use enforcer_common::load::Settings;
 
 use crate::{
-    agent::Bench,
+    agent::{Bench, run},
     policies,
     report::{Figure, Report},
     sample::{interleave, median, quantile},
@@ -36,7 +36,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let pairs = interleave(
         bench.rounds(25, 8),
         || timed(&mut Command::new("/bin/true")),
-        || timed(bench.run(&policy, &trail).arg("true")),
+        || timed(run(&policy, &trail).arg("true")),
     )?;
     let middle = median(&pairs.other) * 1e-6;
     report.add(
@@ -55,9 +55,13 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 /// The parts of loading, each on its own, one after the other, and what the verifier walked.
 fn phases(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let rounds = bench.rounds(7, 3);
-    let mut names: Vec<String> = ["offsets from the kernel's types", "the kernel's types", "object and maps (and the types once more)"]
-        .map(str::to_owned)
-        .into();
+    let mut names: Vec<String> = [
+        "offsets from the kernel's types",
+        "the kernel's types",
+        "object and maps (and the types once more)",
+    ]
+    .map(str::to_owned)
+    .into();
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); 3];
     let mut verified: Vec<(String, u32)> = Vec::new();
     for round in 0..rounds {

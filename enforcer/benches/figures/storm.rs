@@ -36,7 +36,10 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         // The worker's first answer is one exec too.
         .count()
         .saturating_sub(1);
-    let lost: usize = entries.iter().filter(|entry| entry.text("tool").is_empty()).count();
+    let lost: usize = entries
+        .iter()
+        .filter(|entry| entry.text("tool").is_empty())
+        .count();
     let mut numbers: Vec<u64> = entries
         .iter()
         .filter_map(|entry| entry.parameter("seq").parse().ok())
@@ -61,8 +64,13 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     for (when, kib) in [("idle", idle), ("afterwards", busy)] {
         let mib = kib.0 / 1024.0;
         report.add(
-            Figure::new(format!("resident memory of enforcer run, {when}"), mib, "MiB", 1)
-                .goal("<= 20 MB", kib.0 * 1024.0 <= 20e6),
+            Figure::new(
+                format!("resident memory of enforcer run, {when}"),
+                mib,
+                "MiB",
+                1,
+            )
+            .goal("<= 20 MB", kib.0 * 1024.0 <= 20e6),
         );
         report.note(format!(
             "of that {:.1} MiB its own, {:.1} MiB of files, {:.1} MiB shared (1,000 rules)",
@@ -79,7 +87,14 @@ fn resident(pid: u32) -> anyhow::Result<(f64, f64, f64, f64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let value = |key: &str| -> anyhow::Result<f64> {
         text.lines()
-            .find_map(|line| line.strip_prefix(key)?.trim().strip_suffix("kB")?.trim().parse().ok())
+            .find_map(|line| {
+                line.strip_prefix(key)?
+                    .trim()
+                    .strip_suffix("kB")?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
             .with_context(|| format!("no {key} of process {pid}"))
     };
     Ok((

@@ -32,7 +32,9 @@ pub fn follow(calls: bool) -> anyhow::Result<()> {
             }
         });
     }
-    let worker = command.spawn().context("the traced worker cannot be started")?;
+    let worker = command
+        .spawn()
+        .context("the traced worker cannot be started")?;
     let worker = worker.id().cast_signed();
     let mut status = 0;
     // SAFETY: waits for our child; its exec stops it.

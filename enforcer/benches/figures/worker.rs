@@ -62,9 +62,8 @@ fn requests() -> anyhow::Result<()> {
 fn request(line: &str) -> anyhow::Result<Vec<u64>> {
     let mut words = line.split(' ');
     let what = words.next().unwrap_or_default();
-    let mut number = || -> anyhow::Result<u32> {
-        Ok(words.next().context("a number is missing")?.parse()?)
-    };
+    let mut number =
+        || -> anyhow::Result<u32> { Ok(words.next().context("a number is missing")?.parse()?) };
     let count = number()?;
     match what {
         "exec" => repeat(count, || spawn(&[])),
@@ -96,10 +95,7 @@ fn request(line: &str) -> anyhow::Result<Vec<u64>> {
     }
 }
 
-fn repeat(
-    count: u32,
-    mut piece: impl FnMut() -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<u64>> {
+fn repeat(count: u32, mut piece: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<u64>> {
     (0..count)
         .map(|_| {
             let start = Instant::now();
@@ -181,7 +177,10 @@ impl Worker {
         writeln!(to, "{request}").context("the worker is gone")?;
         let mut line = String::new();
         if self.from.read_line(&mut line)? == 0 {
-            bail!("the worker ended in the middle of `{request}`: {}", self.child.wait()?);
+            bail!(
+                "the worker ended in the middle of `{request}`: {}",
+                self.child.wait()?
+            );
         }
         if let Some(reason) = line.strip_prefix("error ") {
             bail!("`{request}`: {}", reason.trim_end());

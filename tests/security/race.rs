@@ -5,9 +5,9 @@ use std::{fs, path::PathBuf};
 use enforcer_tests::{Ended, Level, Session, level, open, probe, quick, root};
 use serde_json::{Value, json};
 
-/// Tries of one kind.
+/// Tries of one kind; there are four.
 fn tries() -> u32 {
-    quick(10_000, 1_000)
+    quick(10_000, 300)
 }
 
 /// Denies the program and the word `forbidden`.
@@ -68,11 +68,11 @@ impl Race {
 
     fn prove(&self, mode: &str) {
         // Without a rule the race is won often enough; else this test would show nothing.
-        self.run(mode, 500);
+        self.run(mode, quick(500, 100));
         let (good, bad) = self.marks();
         assert!(
             good > 0 && bad > 0,
-            "{mode}: {good} good, {bad} bad of 500 free tries"
+            "{mode}: {good} good, {bad} bad of the free tries"
         );
 
         self.session.set_policy(&policy());

@@ -4,8 +4,10 @@
 //! `0 ok`, or `1`, the step that was refused and its errno. Exit status: the same, 77 the kernel lacks the way.
 //! `dial each FILE` does so for each line of a file, each in a process of its own.
 #![allow(
+    clippy::cast_ptr_alignment,
+    clippy::expect_used,
     clippy::undocumented_unsafe_blocks,
-    reason = "a misbehaving program: plain system calls, one after another"
+    reason = "a misbehaving program: plain system calls, one after another; it gives up when one fails"
 )]
 
 use std::{

@@ -1,4 +1,9 @@
 //! An agent's tree and the cgroups around it: children are governed, who leaves dies.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -137,7 +142,11 @@ fn assert_escaped(ended: &Ended, pid: i32) {
     };
     assert!(line.denied());
     assert_eq!(line.text("verdict"), "killed");
-    assert_eq!(line.number("pid"), pid as u64, "{line:?}");
+    assert_eq!(
+        line.number("pid"),
+        u64::from(pid.cast_unsigned()),
+        "{line:?}"
+    );
 }
 
 #[test]

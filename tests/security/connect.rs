@@ -1,4 +1,9 @@
 //! Denied addresses, reached for in every way that the kernel offers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use std::{
     fs,
@@ -359,9 +364,9 @@ fn sockets_that_no_host_rule_can_judge() {
             );
             let matches = |line: &&Line| {
                 line.denied()
-                    && line.number("protocol") == protocol as u64
-                    && line.number("family") == domain as u64
-                    && line.number("socket_type") == kind as u64
+                    && line.number("protocol") == u64::from(protocol.cast_unsigned())
+                    && line.number("family") == u64::from(domain.cast_unsigned())
+                    && line.number("socket_type") == u64::from(kind.cast_unsigned())
             };
             assert_eq!(
                 ended.trail.connects().filter(matches).count(),

@@ -1,4 +1,9 @@
 //! A thread that rewrites path, argument or link while execve runs: what really starts is judged, so no try wins.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use std::{fs, path::PathBuf};
 
@@ -47,8 +52,9 @@ impl Race {
     /// Marks of harmless and of forbidden programs that really ran.
     fn marks(&self) -> (usize, usize) {
         let marks = fs::read(&self.mark).unwrap_or_default();
-        let bad = marks.iter().filter(|mark| **mark == b'b').count();
-        (marks.len() - bad, bad)
+        let good = String::from_utf8(marks).unwrap().matches('g').count();
+        let all = fs::metadata(&self.mark).map_or(0, |meta| meta.len() as usize);
+        (good, all - good)
     }
 
     fn run(&self, mode: &str, tries: u32) -> Ended {

@@ -274,7 +274,7 @@ pub struct Running {
 impl Running {
     /// The launcher's pid.
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
+        Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Sends the launcher a signal.
@@ -439,12 +439,11 @@ pub fn cgroup_root() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let root = mounts
         .lines()
-        .filter_map(|line| {
+        .find_map(|line| {
             let mut words = line.split(' ');
             let place = words.nth(1)?;
             (words.next() == Some("cgroup2")).then_some(place)
         })
-        .next()
         .unwrap_or("/sys/fs/cgroup");
     PathBuf::from(root)
 }

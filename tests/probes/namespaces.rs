@@ -4,8 +4,9 @@
 //!
 //! All in one process: without a user mapping, capabilities do not survive an exec.
 #![allow(
+    clippy::expect_used,
     clippy::undocumented_unsafe_blocks,
-    reason = "a misbehaving program: plain system calls, one after another"
+    reason = "a misbehaving program: plain system calls, one after another; it gives up when one fails"
 )]
 
 use std::{

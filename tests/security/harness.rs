@@ -1,4 +1,9 @@
 //! The harness itself: that it sees what runs, what is denied, and what is left behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use enforcer_tests::{Attempts, Session, open, probe, root};
 use serde_json::json;

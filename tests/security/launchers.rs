@@ -1,4 +1,9 @@
 //! The forbidden program, reached by other programs that start it and by other names for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use enforcer_tests::{Attempts, Outcomes, Session, Trail, forbidding, open, probe, program, root};
 

@@ -274,7 +274,7 @@ pub struct Running {
 impl Running {
     /// The launcher's pid.
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
+        Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Sends the launcher a signal.

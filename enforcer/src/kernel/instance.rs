@@ -25,8 +25,6 @@ pub struct Plan<'a> {
     pub slots: Vec<&'a Tables>,
     /// Depth of the agents' cgroups below the root of the v2 hierarchy.
     pub agent_level: u32,
-    /// Inode number of the mount namespace in which trusted directories are trusted; 0: no check.
-    pub mount_namespace: u32,
     /// Whether to attach LSM programs where the kernel loads them.
     pub lsm: bool,
 }
@@ -54,8 +52,6 @@ impl Instance {
         let settings = Settings {
             agent_level: plan.agent_level,
             sole_slot: 0,
-            mount_namespace: plan.mount_namespace,
-            ..Settings::ZERO
         };
         let sizes = Sizes {
             slots: u32::try_from(plan.slots.len()).unwrap_or(u32::MAX),

@@ -390,7 +390,7 @@ fn supervise(
     let ended = ended?;
     for escaped in consumer.finish()? {
         // Its mover may have been the command itself, which ended before this event was read.
-        leftover::kill_process(escaped, Some(&cgroup));
+        leftover::kill_process(escaped, Some(cgroup));
     }
     Ok(ended)
 }

@@ -626,7 +626,7 @@ fn store_text(judge: *mut Judge, path_len: u32, base: u32, exe_len: u32, args: u
             KEPT_PATH,
         );
         bpf_probe_read_kernel(bytes.cast(), head, path.add(start as usize).cast());
-        if args_len > KEPT_ARGS {
+        if args_len > KEPT_ARGS || path_len > KEPT_PATH {
             (*scratch).event.header.flags |= FLAG_TRUNCATED;
         }
         let mut rest = masked(scratch, args_len.min(KEPT_ARGS), EXEC_TEXT_MAX as u32 - 1);

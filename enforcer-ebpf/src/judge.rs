@@ -468,32 +468,58 @@ pub fn classify_path(judge: *mut Judge) -> u32 {
     }
 }
 
-/// Where the base name of `bytes[..len]` starts. Looks at the last 256 bytes: no longer name exists.
+/// What the search for a base name works on, on the stack of the frame that runs it.
+#[repr(C)]
+struct Search {
+    scratch: *mut Scratch,
+    bytes: *const u8,
+    len: u32,
+    reserved: u32,
+}
+
+extern "C" fn find_base(index: u32, context: *mut c_void) -> i64 {
+    let search = context.cast::<Search>();
+    // SAFETY: `search` lies on the stack of the frame that called `bpf_loop`; its pointers are map values, and at
+    // least `PATH_BYTES` of scratch memory follow `bytes`.
+    unsafe {
+        let len = (*search).len;
+        if index >= len {
+            return 1;
+        }
+        let at = len - 1 - index;
+        if *(*search).bytes.add(at as usize & (PATH_BYTES - 1)) != b'/' {
+            return 0;
+        }
+        (*(*search).scratch).base = at + 1;
+    }
+    1
+}
+
+/// Where the base name of `bytes[..len]` starts. Looks at the last 256 bytes: no longer name exists. A callback,
+/// because the verifier would walk every round of a loop, at each place that it stands in.
 #[inline(always)]
 pub fn base_start<const SIZE: usize>(
     scratch: *mut Scratch,
     bytes: *const [u8; SIZE],
     len: u32,
 ) -> u32 {
-    // SAFETY: the scratch memory is claimed. Through it the compiler forgets what it knows of the length, and
-    // keeps the mask below that the verifier asks for.
-    let len = unsafe { launder(ptr::addr_of_mut!((*scratch).base), len) };
-    let mut start = 0;
-    let mut back = 1u32;
-    while back <= 256 {
-        if back > len {
-            break;
-        }
-        let at = len - back;
-        // SAFETY: masked into the array, whose size is a power of two.
-        if unsafe { *bytes.cast::<u8>().add(at as usize & (SIZE - 1)) } == b'/' {
-            start = at + 1;
-            break;
-        }
-        back += 1;
+    let mut search = Search {
+        scratch,
+        bytes: bytes.cast(),
+        len,
+        reserved: 0,
+    };
+    // SAFETY: the scratch memory is claimed. Through it the verifier forgets which round the search ended in.
+    unsafe {
+        ptr::write_volatile(ptr::addr_of_mut!((*scratch).base), 0);
+        bpf_loop(
+            256,
+            find_base as *mut c_void,
+            ptr::from_mut(&mut search).cast(),
+            0,
+        );
+        ptr::read_volatile(ptr::addr_of!((*scratch).base))
     }
-    // SAFETY: the scratch memory is claimed. Through it the verifier forgets which round the loop ended in.
-    unsafe { launder(ptr::addr_of_mut!((*scratch).base), start) }
 }
 
 /// A value below a bound that is all ones. The verifier keeps a mask, but older ones lose a comparison that

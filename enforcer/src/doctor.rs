@@ -144,7 +144,7 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
         connects: 1,
         ring_bytes: 1 << 16,
     };
-    let mut ebpf = match object::load(offsets, &Settings::ZERO, sizes, &types) {
+    let mut ebpf = match object::load(offsets, &Settings::ZERO, sizes) {
         Ok(ebpf) => {
             report.add("maps and ring buffer", true, Ok("created".to_owned()));
             ebpf

@@ -406,7 +406,7 @@ fn dial(way: &str, target: &Address) {
             let header = message(target, &mut part);
             // IORING_OP_SENDMSG
             ring_result(ring(|entry| {
-                request(entry, 9, fd, 0, (&raw const header) as u64, 1)
+                request(entry, 9, fd, 0, (&raw const header) as u64, 1);
             }));
         }
         "uring-connect-async" => {

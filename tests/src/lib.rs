@@ -13,7 +13,7 @@ mod trail;
 
 pub use attempts::{Attempt, Attempts, Outcomes, forbidding, open};
 pub use machine::{Level, in_guest, level, patience, program, quick, root, skip};
-pub use session::{Ended, Running, Session, agent_user, cgroup_root, enforcer};
+pub use session::{Ended, Running, Session, agent_user, cgroup_root, cgroups, enforcer, left_over};
 pub use trail::{Denial, Line, Trail};
 
 /// The path of an offender (a file of `tests/probes`) that the tests were built with.

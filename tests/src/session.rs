@@ -123,7 +123,7 @@ impl Session {
     pub fn as_root(mut self) -> Self {
         self.user = (0, 0);
         // This root has no capabilities: it needs a directory of its own like anyone else.
-        chown(&self.work(), Some(0), Some(0)).unwrap();
+        chown(self.work(), Some(0), Some(0)).unwrap();
         self
     }
 
@@ -449,7 +449,7 @@ pub fn cgroup_root() -> PathBuf {
 }
 
 /// Where agents' cgroups lie.
-fn cgroups() -> PathBuf {
+pub fn cgroups() -> PathBuf {
     cgroup_root().join("enforcer")
 }
 
@@ -469,7 +469,8 @@ fn below(directory: &Path, agent: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn left_over(agent: &str) -> Vec<PathBuf> {
+/// What sessions of this agent have made and not taken away: cgroups, pins and states.
+pub fn left_over(agent: &str) -> Vec<PathBuf> {
     [
         cgroups(),
         PathBuf::from("/sys/fs/bpf/enforcer"),

@@ -15,7 +15,7 @@ use crate::{ebpf, root, toolchain};
 /// Where `run` puts the policy: a clone belongs to the user who made it, who is also the agent's user, and
 /// enforcer refuses a policy that the agent's user can write.
 const POLICIES: &str = "/run/enforcer-policies";
-/// The audit trail of `run`.
+/// Where `enforcer run` keeps the audit trail.
 const TRAIL: &str = "/var/log/enforcer/audit.jsonl";
 
 /// Builds `target/release/enforcer` and all that it needs.
@@ -72,11 +72,7 @@ pub fn run(policy: Option<&Path>, words: &[OsString]) -> Result<()> {
     }
     let mut enforcer = as_root_with_environment(&binary)?;
     unwrap_cargo(&mut enforcer);
-    enforcer
-        .arg("run")
-        .arg("--policy")
-        .arg(policy)
-        .args(["--audit", TRAIL, "--"]);
+    enforcer.arg("run").arg("--policy").arg(policy).arg("--");
     if words.is_empty() {
         enforcer.arg("bash").arg(demonstration);
     } else {

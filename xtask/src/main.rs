@@ -1,5 +1,6 @@
 //! Build, set-up, test and bench tasks of enforcer: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod docs;
 mod ebpf;
@@ -48,6 +49,8 @@ enum Task {
     Lint(LintArgs),
     /// Run everything: lint, unit tests, integration tests on this kernel and in virtual machines
     Test(TestArgs),
+    /// Measure what governing costs: paired runs, printed as ratios
+    Bench(BenchArgs),
     /// Run CMD in virtual machines with Debian's kernels; without CMD, look round in each
     Vm(VmArgs),
 }
@@ -80,6 +83,19 @@ struct TestArgs {
     only: Vec<test::Stage>,
     /// Run only the tests whose name contains this
     filter: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct BenchArgs {
+    /// Fewer rounds: under a minute, and wider ranges
+    #[arg(long)]
+    quick: bool,
+    /// Also write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only the sections whose name contains this (exec, connect, decision, peers, start, storm, outside)
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -126,6 +142,9 @@ fn task(task: Task) -> Result<bool> {
         Task::Ebpf => ebpf::build(&toolchain::ensure(false)?).map(drop)?,
         Task::Build => build::release().map(drop)?,
         Task::Run(args) => build::run(args.policy.as_deref(), &args.command)?,
+        Task::Bench(args) => {
+            bench::figures(args.quick, args.json.as_deref(), args.only.as_deref())?;
+        }
         Task::Vm(args) => {
             let kernels = args
                 .kernel

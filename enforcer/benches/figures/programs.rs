@@ -8,9 +8,19 @@ use std::{
 
 use anyhow::Context;
 use aya::{
-    programs::{ProgramFd, links::FdLink, links::PinnedLink, loaded_programs},
+    Ebpf,
+    programs::{
+        BtfTracePoint, ProgramFd,
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+    },
     sys::{Stats, enable_stats},
 };
+use enforcer::kernel::{
+    object::{self, CORE, Hook, Sizes},
+    offsets,
+};
+use enforcer_common::load::Settings;
 
 /// Statistics are taken as long as this lives; the kernel turns them off with the last holder.
 #[derive(Debug)]
@@ -97,5 +107,56 @@ impl Statistics {
             time: value("run_time_ns:")?,
             runs: value("run_cnt:")?,
         })
+    }
+}
+
+/// The system-wide programs of an instance that governs nobody; they can be put in force and taken out again.
+#[derive(Debug)]
+pub struct Unattached(Ebpf);
+
+impl Unattached {
+    /// Loads them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses one.
+    pub fn load() -> anyhow::Result<Self> {
+        let types = object::kernel_types()?;
+        let settings = Settings {
+            agent_level: 2,
+            ..Settings::ZERO
+        };
+        let sizes = Sizes {
+            slots: 1,
+            segments: 1,
+            heads: 1,
+            connects: 1,
+            ring_bytes: 1 << 16,
+        };
+        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes)?;
+        for spec in CORE {
+            if matches!(spec.hook, Hook::Tracepoint(_)) {
+                object::load_program(&mut ebpf, spec, &types)?;
+            }
+        }
+        Ok(Self(ebpf))
+    }
+
+    /// Puts them in force as long as the links live.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses one.
+    pub fn attach(&mut self) -> anyhow::Result<Vec<FdLink>> {
+        let mut links = Vec::new();
+        for spec in CORE {
+            if matches!(spec.hook, Hook::Tracepoint(_)) {
+                let program = self.0.program_mut(spec.name).context(spec.name)?;
+                let program = <&mut BtfTracePoint>::try_from(program)?;
+                let id = program.attach()?;
+                links.push(program.take_link(id)?.into());
+            }
+        }
+        Ok(links)
     }
 }

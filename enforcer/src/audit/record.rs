@@ -155,6 +155,8 @@ pub struct Exec<'a> {
     pub truncated: bool,
     /// Path of the executable as given; empty if not known.
     pub exe: &'a [u8],
+    /// The executable's own name in its directory, behind every link; empty if not known.
+    pub name: &'a [u8],
 }
 
 /// What a connect, or a socket, has besides.
@@ -201,6 +203,14 @@ impl Record {
         }
         if !exec.exe.is_empty() {
             parameters.insert("exe".into(), redact::text(within(exec.exe).0).into());
+        }
+        let base = exec
+            .exe
+            .rsplit(|byte| *byte == b'/')
+            .next()
+            .unwrap_or_default();
+        if !exec.name.is_empty() && exec.name != base {
+            parameters.insert("resolved".into(), redact::text(exec.name).into());
         }
         action.process(&mut parameters);
         action.judgement(&mut parameters);

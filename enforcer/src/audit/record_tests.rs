@@ -19,11 +19,12 @@ const KEYS: [&str; 8] = [
     "parameters",
     "denial_count",
 ];
-const PARAMETERS: [&str; 19] = [
+const PARAMETERS: [&str; 20] = [
     "command",
     "argv_bytes",
     "truncated",
     "exe",
+    "resolved",
     "pid",
     "ppid",
     "uid",
@@ -81,6 +82,7 @@ fn an_exec() {
         argv_bytes: 9,
         truncated: true,
         exe: b"/usr/bin/rm",
+        name: b"rm",
     };
     assert_eq!(
         line(&Record::exec(&action("coder", "never [no-rm]"), &exec)),
@@ -145,6 +147,7 @@ fn the_other_kinds() {
         argv_bytes: 5,
         truncated: false,
         exe: b"",
+        name: b"",
     };
     let shown = line(&Record::exec(&allowed, &exec));
     assert!(
@@ -168,6 +171,7 @@ fn secrets_are_hidden_in_every_string() {
         argv_bytes: 1,
         truncated: false,
         exe: text.as_bytes(),
+        name: text.as_bytes(),
     };
     let connect = Connect {
         host: Some(&agent),
@@ -224,6 +228,7 @@ fn long_strings_are_cut_and_say_so() {
         argv_bytes: 1,
         truncated: false,
         exe: b"",
+        name: b"",
     };
     assert!(line(&Record::exec(&action("a", "r"), &exec)).contains(r#""truncated":true"#));
 }
@@ -257,7 +262,7 @@ proptest! {
         let mut a = action(&agent, &reason);
         a.rule = Some(&value);
         a.verdict = if denied { Verdict::Errno } else { Verdict::Allowed };
-        let exec = Exec { text: &text, argv_bytes: 3, truncated, exe: &exe };
+        let exec = Exec { text: &text, argv_bytes: 3, truncated, exe: &exe, name: &exe };
         let mut parameters = Map::new();
         parameters.insert(key, json!([{"v": value.clone()}]));
         let connect = Connect { host: Some(&value), address: None, port: Some(1), protocol: 17, socket: None };
@@ -278,4 +283,27 @@ proptest! {
             prop_assert!(crate::audit::Entry::parse(shown.as_bytes()).is_ok());
         }
     }
+}
+
+#[test]
+fn the_name_behind_a_link_is_told_where_it_differs() {
+    let action = action("a", "r");
+    let shown = |exe: &'static [u8], name: &'static [u8]| {
+        let exec = Exec {
+            text: b"x",
+            argv_bytes: 2,
+            truncated: false,
+            exe,
+            name,
+        };
+        let mut line = Vec::new();
+        Record::exec(&action, &exec)
+            .write_line(&mut line)
+            .expect("line");
+        let value: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        value["parameters"]["resolved"].as_str().map(str::to_owned)
+    };
+    assert_eq!(shown(b"/tmp/harmless", b"rm").as_deref(), Some("rm"));
+    assert_eq!(shown(b"/usr/bin/rm", b"rm"), None);
+    assert_eq!(shown(b"/usr/bin/rm", b""), None);
 }

@@ -18,7 +18,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::{
     KernelError,
-    object::{CORE, Hook, LSM, ProgramSpec, chain, load_program},
+    object::{CORE, Hook, LSM, ProgramSpec, chain, load_programs},
 };
 
 /// A link of one of our programs.
@@ -44,20 +44,29 @@ fn refused(spec: ProgramSpec, error: &ProgramError) -> KernelError {
 ///
 /// The kernel refuses a program that enforcement needs.
 pub fn system_wide(ebpf: &mut Ebpf, types: &Btf, lsm: bool) -> Result<Vec<NamedLink>, KernelError> {
-    let mut links = Vec::new();
-    // The exec hook comes last: marks are inherited before anything is judged by them.
-    for spec in CORE.iter().rev().copied() {
-        load_program(ebpf, spec, types)?;
-        if matches!(spec.hook, Hook::Tracepoint(_)) {
-            links.push(attach(ebpf, spec)?);
+    let mut specs = CORE.to_vec();
+    if lsm {
+        // Found out by trying: the list in securityfs names BPF on kernels that refuse it.
+        specs.extend(LSM);
+    }
+    let mut in_force = Vec::new();
+    for (at, (spec, result)) in specs
+        .iter()
+        .zip(load_programs(ebpf, &specs, types))
+        .enumerate()
+    {
+        match result {
+            Ok(_) => in_force.push(*spec),
+            Err(error) if at < CORE.len() => return Err(error),
+            Err(_) => {}
         }
     }
-    if lsm {
-        for spec in LSM {
-            // Found out by trying: the list in securityfs names BPF on kernels that refuse it.
-            if load_program(ebpf, spec, types).is_ok() {
-                links.push(attach(ebpf, spec)?);
-            }
+    // Marks are inherited before anything is judged by them: CORE names the exec hook first, so it comes last.
+    let (core, optional) = in_force.split_at(CORE.len());
+    let mut links = Vec::new();
+    for spec in core.iter().rev().chain(optional) {
+        if matches!(spec.hook, Hook::Tracepoint(_) | Hook::Lsm(_)) {
+            links.push(attach(ebpf, *spec)?);
         }
     }
     Ok(links)

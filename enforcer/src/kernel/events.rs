@@ -190,12 +190,13 @@ impl Feed {
         Ok(())
     }
 
-    /// The next event. `Some(None)` is a record that could not be parsed.
-    pub fn next_event(&mut self) -> Option<Option<Event>> {
+    /// Gives the next event to `each`, and takes it off the ring afterwards. It is `None` for a record that could
+    /// not be parsed.
+    pub fn next_with<T>(&mut self, each: impl FnOnce(Option<Event>) -> T) -> Option<T> {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }
-        self.ring.next().map(|record| Event::parse(&record))
+        self.ring.next().map(|record| each(Event::parse(&record)))
     }
 
     /// The counters of a slot.

@@ -1,8 +1,8 @@
 //! One loaded instance of the kernel programs: its slots, its links, its events.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, thread};
 
-use aya::{Btf, Ebpf};
+use aya::Ebpf;
 use enforcer_common::load::Settings;
 
 use super::{
@@ -45,8 +45,6 @@ impl Instance {
     ///
     /// The kernel lacks something, or refuses something.
     pub fn load(plan: &Plan<'_>) -> Result<Self, KernelError> {
-        let offsets = offsets::running_kernel()?;
-        let types: Btf = object::kernel_types()?;
         let need = plan
             .slots
             .iter()
@@ -62,7 +60,15 @@ impl Instance {
             connects: need.connects,
             ring_bytes: RING_BYTES,
         };
-        let mut ebpf = object::load(&offsets, &settings, sizes, &types)?;
+        // Both read all of the kernel's types, which takes longer than making the maps.
+        let (types, ebpf) = thread::scope(|scope| {
+            let types = scope.spawn(object::kernel_types);
+            let ebpf = offsets::running_kernel()
+                .and_then(|offsets| object::load(&offsets, &settings, sizes));
+            (types.join(), ebpf)
+        });
+        let mut ebpf = ebpf?;
+        let types = types.map_err(|_| KernelError::MalformedBtf)??;
         let mut first_segment = 0;
         for (slot, tables) in (0..).zip(&plan.slots) {
             lower::fill(&mut ebpf, slot, first_segment, tables)?;

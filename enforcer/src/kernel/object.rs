@@ -1,5 +1,7 @@
 //! Loading the object: constants, map sizes, programs.
 
+use std::thread::{self, ScopedJoinHandle};
+
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
@@ -88,18 +90,14 @@ pub fn kernel_types() -> Result<Btf, KernelError> {
 
 /// Creates the maps and relocates the programs; nothing is in force yet.
 ///
+/// The loader reads the kernel's types once more for itself: [`kernel_types`] can run beside it.
+///
 /// # Errors
 ///
 /// The kernel refuses a map (no privilege, no ring buffer, no memory).
-pub fn load(
-    offsets: &Offsets,
-    settings: &Settings,
-    sizes: Sizes,
-    types: &Btf,
-) -> Result<Ebpf, KernelError> {
+pub fn load(offsets: &Offsets, settings: &Settings, sizes: Sizes) -> Result<Ebpf, KernelError> {
     let log_level: u8 = if diagnostics() { Level::Debug as u8 } else { 0 };
     EbpfLoader::new()
-        .btf(Some(types))
         .override_global("OFFSETS", offsets, true)
         .override_global("SETTINGS", settings, true)
         .override_global(aya_log::LEVEL, &log_level, true)
@@ -123,19 +121,57 @@ fn possible_cpus() -> Result<u32, KernelError> {
         .ok_or_else(|| KernelError::map("SCRATCH", "the number of CPUs cannot be read from /sys"))
 }
 
-/// Has the verifier check one program and the kernel keep it.
+/// Has the verifier check one program and the kernel keep it. Gives the number of instructions that the verifier
+/// walked.
 ///
 /// # Errors
 ///
 /// The kernel refuses it; the error carries the end of the verifier's log, never all of it.
 pub fn load_program(ebpf: &mut Ebpf, spec: ProgramSpec, types: &Btf) -> Result<u32, KernelError> {
-    let refused = |reason: String| KernelError::Program {
-        program: spec.name,
-        reason,
-    };
     let program = ebpf
         .program_mut(spec.name)
-        .ok_or_else(|| refused("it is not in the object".to_owned()))?;
+        .ok_or_else(|| absent(spec.name))?;
+    verify(program, spec, types)
+}
+
+/// [`load_program`] for many, each on a thread of its own: the verifier takes its time, on one processor each.
+/// The results are in the order of `specs`.
+pub fn load_programs(
+    ebpf: &mut Ebpf,
+    specs: &[ProgramSpec],
+    types: &Btf,
+) -> Vec<Result<u32, KernelError>> {
+    let mut programs: Vec<(&str, &mut Program)> = ebpf.programs_mut().collect();
+    thread::scope(|scope| {
+        let threads: Vec<_> = specs
+            .iter()
+            .map(|spec| {
+                let at = programs.iter().position(|(name, _)| *name == spec.name)?;
+                let (_, program) = programs.swap_remove(at);
+                Some(scope.spawn(move || verify(program, *spec, types)))
+            })
+            .collect();
+        specs
+            .iter()
+            .zip(threads)
+            .map(|(spec, thread)| match thread.map(ScopedJoinHandle::join) {
+                Some(Ok(result)) => result,
+                Some(Err(_)) => Err(refused(spec.name, "its loader panicked".to_owned())),
+                None => Err(absent(spec.name)),
+            })
+            .collect()
+    })
+}
+
+fn refused(program: &'static str, reason: String) -> KernelError {
+    KernelError::Program { program, reason }
+}
+
+fn absent(program: &'static str) -> KernelError {
+    refused(program, "it is not in the object".to_owned())
+}
+
+fn verify(program: &mut Program, spec: ProgramSpec, types: &Btf) -> Result<u32, KernelError> {
     let loaded = match spec.hook {
         Hook::Tracepoint(name) => <&mut BtfTracePoint>::try_from(&mut *program)
             .and_then(|program| program.load(name, types)),
@@ -147,7 +183,7 @@ pub fn load_program(ebpf: &mut Ebpf, spec: ProgramSpec, types: &Btf) -> Result<u
         }
         Hook::SocketCreate => <&mut CgroupSock>::try_from(&mut *program).and_then(CgroupSock::load),
     };
-    loaded.map_err(|error| refused(explain(&error)))?;
+    loaded.map_err(|error| refused(spec.name, explain(&error)))?;
     Ok(verified_instructions(program).unwrap_or(0))
 }
 
@@ -219,7 +255,6 @@ mod tests {
                 connects: 1,
                 ring_bytes: 1 << 20,
             },
-            &types,
         )
         .unwrap();
         for spec in CORE {

@@ -66,6 +66,8 @@ fn search(command: &OsStr, path: Option<&OsStr>, directory: &Path) -> Result<Pat
         match executable(&directory.join(&candidate)) {
             Ok(()) => return Ok(candidate),
             Err(error) if is_missing(&error) => {}
+            // In a directory that this user cannot search nothing is known to be there.
+            Err(_) if directory.join(&candidate).symlink_metadata().is_err() => {}
             // As a shell does: a file that is not executable is remembered, and the search goes on.
             Err(error) => refused = refused.or(Some((candidate, error))),
         }

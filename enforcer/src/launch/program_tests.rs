@@ -69,6 +69,8 @@ fn path_is_searched_with_the_agents_eyes() {
         find("tool", &path, &nobody).unwrap(),
         other.path().join("tool")
     );
+    let error = find("no-such-tool", &path, &nobody).unwrap_err();
+    assert_eq!(error.exit_code(), 127, "{error}");
 }
 
 #[test]

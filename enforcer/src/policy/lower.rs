@@ -100,7 +100,7 @@ fn warn_not_in_force(policy: &NativePolicy, problems: &mut Problems<'_>) {
         (
             "capabilities",
             policy.capabilities.is_some(),
-            "rules hold whatever an agent's capabilities",
+            "no agent has capabilities",
         ),
         (
             "limits",
@@ -253,7 +253,7 @@ fn warn_requires(requires: &[String], at: &JsonPath, problems: &mut Problems<'_>
     if !requires.is_empty() {
         problems.warn(
             &at.key("requires"),
-            "`requires` is not enforced yet: the rule holds whatever the agent's capabilities",
+            "`requires` is not enforced yet: no agent has capabilities, so an allow rule allows nothing with it",
         );
     }
 }

@@ -94,7 +94,8 @@ pub struct ExecRule {
     pub justification: Option<String>,
     /// What to do instead.
     pub suggestion: Option<String>,
-    /// Capabilities that the agent needs. Not enforced yet.
+    /// Capabilities that the agent needs for the rule to allow. No agent has any yet, so an allow rule with this
+    /// allows nothing; ask and deny rules hold for every agent.
     #[serde(default)]
     pub requires: Vec<String>,
     /// Commands that the rule must match: each a command line, or a list of words. Checked at load.
@@ -162,7 +163,8 @@ pub struct ConnectRule {
     pub justification: Option<String>,
     /// What to do instead.
     pub suggestion: Option<String>,
-    /// Capabilities that the agent needs. Not enforced yet.
+    /// Capabilities that the agent needs for the rule to allow. No agent has any yet, so an allow rule with this
+    /// allows nothing; ask and deny rules hold for every agent.
     #[serde(default)]
     pub requires: Vec<String>,
 }
@@ -222,7 +224,7 @@ pub struct ApprovalsSection {
     pub timeout_s: Option<u64>,
 }
 
-/// What the trail leaves out, beside secrets, which it never holds.
+/// What the trail leaves out, beside the secrets that redaction knows.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditSection {

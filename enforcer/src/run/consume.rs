@@ -1,9 +1,11 @@
 //! From the kernel's events to the trail.
 
 use std::{
+    fs,
     io::{self, IsTerminal},
+    mem::take,
     os::fd::BorrowedFd,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context;
@@ -12,7 +14,7 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    audit::{Action, Connect, Exec, Record, Stage, Verdict, Writer},
+    audit::{Action, Connect, Entry, Exec, Reader, Record, Stage, Verdict, Writer},
     decide::{Decision, Engine, Judgement, Outcome},
     kernel::events::{Body, Event, Feed},
 };
@@ -21,8 +23,6 @@ use crate::{
 const SLOT: u32 = 0;
 /// An agent without a name is recorded as the hooks record it.
 const UNNAMED: &str = "unknown";
-/// Lines before a flush: a batch that is written at once.
-const BATCH: usize = 256;
 
 /// What has been recorded so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,26 +58,55 @@ pub struct Escaped {
 #[derive(Debug)]
 pub struct Consumer {
     feed: Feed,
+    recorder: Recorder,
+    /// How many losses the trail tells of.
+    lost: u64,
+    /// Where `lost` is kept for a consumer after this one.
+    tally: PathBuf,
+}
+
+/// Makes events into lines of the trail.
+#[derive(Debug)]
+struct Recorder {
     engine: Engine,
     writer: Writer,
     agent: Option<String>,
     counts: Counts,
-    lost: u64,
     next_seq: u64,
+    /// The next event may stand in the trail already.
+    resumed: bool,
 }
 
 impl Consumer {
-    /// A consumer from the instance's first event on.
-    pub fn new(feed: Feed, engine: Engine, writer: Writer, agent: Option<String>) -> Self {
+    /// A consumer of an instance's events. `tally` is a file in the agent's state; it need not exist.
+    pub fn new(
+        feed: Feed,
+        engine: Engine,
+        writer: Writer,
+        agent: Option<String>,
+        tally: PathBuf,
+    ) -> Self {
+        let lost = fs::read_to_string(&tally).ok();
         Self {
             feed,
-            engine,
-            writer,
-            agent,
-            counts: Counts::default(),
-            lost: 0,
-            next_seq: 0,
+            recorder: Recorder {
+                engine,
+                writer,
+                agent,
+                counts: Counts::default(),
+                next_seq: 0,
+                resumed: false,
+            },
+            lost: lost.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+            tally,
         }
+    }
+
+    /// Goes on after another consumer, which may have died between writing an event and taking it off the ring.
+    #[must_use]
+    pub fn resumed(mut self) -> Self {
+        self.recorder.resumed = true;
+        self
     }
 
     /// Readable when there are events.
@@ -92,30 +121,15 @@ impl Consumer {
     /// The trail cannot be written.
     pub fn drain(&mut self) -> anyhow::Result<Vec<Escaped>> {
         let mut escaped = Vec::new();
-        let mut pending = 0;
         let offset = boot_offset()?;
-        while let Some(event) = self.feed.next_event() {
-            let event = event.context(
-                "the kernel programs wrote an event that this version does not know; restart with the version that loaded them",
-            )?;
-            if matches!(event.body, Body::Escape) {
-                escaped.push(Escaped {
-                    pid: event.header.pid,
-                    boottime_ns: event.header.boottime_ns,
-                });
-            }
-            self.next_seq = self.next_seq.max(event.header.seq + 1);
-            if event.header.slot == SLOT {
-                let record = self.record(&event, offset);
-                self.writer.append(&record)?;
-                pending += 1;
-                if pending % BATCH == 0 {
-                    self.writer.flush()?;
-                }
-            }
+        // An event leaves the ring when its line is in the file: whoever kills us in between loses none.
+        while let Some(written) = self
+            .feed
+            .next_with(|event| self.recorder.write(event, offset, &mut escaped))
+        {
+            written?;
         }
         self.note_losses()?;
-        self.writer.flush()?;
         Ok(escaped)
     }
 
@@ -131,27 +145,98 @@ impl Consumer {
     /// Gives up: a trail that was made for this run and in which nothing was written is taken away.
     pub fn abandon(self) {
         // What went wrong is told already; an empty file that stays does no harm.
-        let _ = self.writer.abandon();
+        let _ = self.recorder.writer.abandon();
     }
 
     /// A gap in the numbers becomes a record that says how many are missing.
     fn note_losses(&mut self) -> anyhow::Result<()> {
         let lost = self.feed.counters(SLOT)?.lost;
         if lost > self.lost {
+            let recorder = &mut self.recorder;
             let record = Record::gap(
                 Timestamp::now(),
-                self.name(),
+                recorder.name(),
                 lost - self.lost,
-                self.next_seq,
+                recorder.next_seq,
             );
             self.lost = lost;
-            self.writer.append(&record)?;
+            recorder.writer.append(&record)?;
+            recorder.writer.flush()?;
+            fs::write(&self.tally, lost.to_string())
+                .with_context(|| format!("{} cannot be written", self.tally.display()))?;
         }
         Ok(())
     }
 
+    /// Says on stderr what happened, and where it is written.
+    pub fn summary(&self, audit: &Path) {
+        let Counts {
+            execs,
+            connects,
+            denied,
+        } = self.recorder.counts;
+        let shown = if denied > 0 && io::stderr().is_terminal() {
+            format!("\x1b[31m{denied} denied\x1b[0m")
+        } else {
+            format!("{denied} denied")
+        };
+        eprintln!(
+            "enforcer: {execs} execs, {connects} connects, {shown}; trail: {}",
+            audit.display()
+        );
+    }
+}
+
+impl Recorder {
     fn name(&self) -> &str {
         self.agent.as_deref().unwrap_or(UNNAMED)
+    }
+
+    /// Writes one event; its process is added to `escaped` if it left the agent's cgroup.
+    fn write(
+        &mut self,
+        event: Option<Event>,
+        offset: i128,
+        escaped: &mut Vec<Escaped>,
+    ) -> anyhow::Result<()> {
+        let event = event.context(
+            "the kernel programs wrote an event that this version does not know; restart with the version that loaded them",
+        )?;
+        if matches!(event.body, Body::Escape) {
+            escaped.push(Escaped {
+                pid: event.header.pid,
+                boottime_ns: event.header.boottime_ns,
+            });
+        }
+        self.next_seq = self.next_seq.max(event.header.seq + 1);
+        if event.header.slot != SLOT
+            || (take(&mut self.resumed) && self.is_written(&event.header)?)
+        {
+            return Ok(());
+        }
+        let record = self.record(&event, offset);
+        self.writer.append(&record)?;
+        self.writer.flush()?;
+        Ok(())
+    }
+
+    /// Whether the trail has this event. No other instance has had the same cgroup.
+    fn is_written(&self, header: &Header) -> anyhow::Result<bool> {
+        let own = [
+            ("seq", header.seq.to_string()),
+            ("cgroup", header.cgroup.to_string()),
+            ("pid", header.pid.to_string()),
+        ];
+        // Most lines need not be parsed.
+        let number = format!("\"seq\":{}", header.seq);
+        let (found, _) = Reader::new(self.writer.path()).last(1, |line: &[u8]| {
+            String::from_utf8_lossy(line).contains(&number)
+                && Entry::parse(line).is_ok_and(|entry| {
+                    own.iter()
+                        .all(|(key, value)| entry.parameter(key) == *value)
+                })
+        })?;
+        Ok(!found.is_empty())
     }
 
     fn record(&mut self, event: &Event, offset: i128) -> Record {
@@ -174,6 +259,7 @@ impl Consumer {
                     argv_bytes: facts.argv_bytes,
                     truncated: header.flags & FLAG_TRUNCATED != 0,
                     exe: &facts.path,
+                    name: &facts.name,
                 };
                 Record::exec(&action, &exec)
             }
@@ -195,7 +281,7 @@ impl Consumer {
     }
 }
 
-impl Consumer {
+impl Recorder {
     fn action<'a>(
         &'a self,
         header: &Header,
@@ -220,29 +306,6 @@ impl Consumer {
             seq: header.seq,
             latency_ns: header.latency_ns,
         }
-    }
-
-    /// Goes on after another consumer that is gone: what the kernel counted as lost before is not its business.
-    pub fn resume(&mut self) {
-        self.lost = self.feed.counters(SLOT).map_or(0, |state| state.lost);
-    }
-
-    /// Says on stderr what happened, and where it is written.
-    pub fn summary(&self, audit: &Path) {
-        let Counts {
-            execs,
-            connects,
-            denied,
-        } = self.counts;
-        let shown = if denied > 0 && io::stderr().is_terminal() {
-            format!("\x1b[31m{denied} denied\x1b[0m")
-        } else {
-            format!("{denied} denied")
-        };
-        eprintln!(
-            "enforcer: {execs} execs, {connects} connects, {shown}; trail: {}",
-            audit.display()
-        );
     }
 }
 

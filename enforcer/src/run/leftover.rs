@@ -74,9 +74,10 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
         let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
         let feed = Feed::from_pins(Path::new(&pins.join("")))?;
         let writer = Writer::open(&facts.audit)?;
-        let mut consumer = Consumer::new(feed, engine, writer, facts.agent);
-        consumer.resume();
-        for escaped in consumer.finish()? {
+        let escaped = Consumer::new(feed, engine, writer, facts.agent, state.tally())
+            .resumed()
+            .finish()?;
+        for escaped in escaped {
             kill_process(escaped, cgroup.as_ref());
         }
     }

@@ -22,6 +22,8 @@ use std::{
 use anyhow::{Context, bail};
 use nix::unistd::geteuid;
 
+use tokio::time::{Instant, sleep_until};
+
 use crate::{
     cli::{fault, prove_examples},
     decide::Engine,
@@ -45,6 +47,10 @@ use trail::Trail;
 
 /// Where the trail goes unless `--audit` says otherwise.
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
+
+/// Time between two looks at the events. Being woken for each would cost the agent ten times what judging does;
+/// an event after a pause is seen at once, and the kernel wakes nobody for those behind it.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long killed processes may take to die.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -155,6 +161,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             policy_text: loaded.parsed.text().to_owned(),
         },
     )?;
+    let tally = state.tally();
     scene.state = Some(state);
     let cgroup = AgentCgroup::create(&root, &id)?;
     scene.cgroups.push(cgroup.clone());
@@ -216,7 +223,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             &process_limit,
         );
     }
-    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent);
+    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent, tally);
     let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
         Ok(ended) => ended,
         Err(error) => {
@@ -372,6 +379,7 @@ fn supervise(
     };
     let ended = tokio::runtime::Builder::new_current_thread()
         .enable_io()
+        .enable_time()
         .build()
         .context("the event loop cannot be made")
         .and_then(|runtime| runtime.block_on(watch(child, signals, consumer, cgroup)));
@@ -401,6 +409,8 @@ async fn watch(
     let events = watched(consumer.fd())?;
     let ended = watched(child.pidfd())?;
     let signalled = watched(signals.fd())?;
+    let mut drained = Instant::now();
+    let mut due = None;
     loop {
         tokio::select! {
             ready = signalled.readable() => {
@@ -412,12 +422,17 @@ async fn watch(
                     return Ok(status);
                 }
             }
-            ready = events.readable() => {
+            ready = events.readable(), if due.is_none() => {
                 ready?;
+                due = Some(drained + GATHER);
+            }
+            () = sleep_until(due.unwrap_or(drained)), if due.is_some() => {
+                due = None;
                 for escaped in consumer.drain()? {
                     // The kernel has killed whoever moved it; the moved one is ours to kill.
                     leftover::kill_process(escaped, Some(cgroup));
                 }
+                drained = Instant::now();
             }
             ready = ended.readable() => {
                 ready?;

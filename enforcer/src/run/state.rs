@@ -134,6 +134,11 @@ impl State {
         }
     }
 
+    /// The file that says how many lost events the trail already tells of.
+    pub fn tally(&self) -> PathBuf {
+        self.directory.join("lost")
+    }
+
     /// The agents that have a state.
     pub fn existing() -> Vec<String> {
         let Ok(entries) = fs::read_dir(STATE_ROOT) else {

@@ -1,7 +1,5 @@
 //! A JSON Schema as text: one table for each object, one row for each key.
 
-use std::collections::VecDeque;
-
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -40,8 +38,10 @@ pub fn fill(document: &str, schema: impl Fn(&str) -> Result<Value>) -> Result<St
 /// All objects of a schema, from the top down.
 fn objects(schema: &Value) -> Result<String> {
     let mut out = String::new();
-    let mut waiting = VecDeque::from([(String::new(), schema)]);
-    while let Some((path, object)) = waiting.pop_front() {
+    // What an object holds comes right after it.
+    let mut waiting = vec![(String::new(), schema)];
+    while let Some((path, object)) = waiting.pop() {
+        let mut inner = Vec::new();
         let title = if path.is_empty() {
             "The file".to_owned()
         } else {
@@ -67,10 +67,11 @@ fn objects(schema: &Value) -> Result<String> {
             ]);
             if let Some((object, suffix)) = inner_object(schema, value) {
                 let dot = if path.is_empty() { "" } else { "." };
-                waiting.push_back((format!("{path}{dot}{key}{suffix}"), object));
+                inner.push((format!("{path}{dot}{key}{suffix}"), object));
             }
         }
         out.push('\n');
+        waiting.extend(inner.into_iter().rev());
     }
     Ok(out)
 }

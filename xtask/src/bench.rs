@@ -1,0 +1,75 @@
+//! The figures: what governing costs on this machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::process::{as_root_with_environment, cargo, note, output, run, step, unwrap_cargo};
+use crate::{ebpf, root, toolchain};
+
+/// The bench's name in the crate `enforcer`.
+const BENCH: &str = "figures";
+
+/// Builds everything and measures.
+///
+/// # Errors
+/// When something does not compile, there is no way to become root, or a measurement fails.
+pub fn figures(quick: bool, json: Option<&Path>, only: Option<&str>) -> Result<()> {
+    ebpf::build(&toolchain::ensure(false)?)?;
+    step("Release binary and bench");
+    let bench = build()?;
+    note(&bench.display().to_string());
+    step(if quick {
+        "Figures (about half a minute; leave the machine alone meanwhile)"
+    } else {
+        "Figures (two to four minutes; leave the machine alone meanwhile)"
+    });
+    // Under sudo the agent would run as the user who called, and a bare worker as root.
+    let mut command = as_root_with_environment(&bench)?;
+    unwrap_cargo(&mut command);
+    command.env_remove("SUDO_USER");
+    if quick {
+        command.arg("--quick");
+    }
+    if let Some(json) = json {
+        // The command starts in the repository's top directory, not where the user stands.
+        let json = std::path::absolute(json)
+            .with_context(|| format!("{} cannot be made absolute", json.display()))?;
+        command.arg("--json").arg(json);
+    }
+    if let Some(only) = only {
+        command.args(["--only", only]);
+    }
+    run(&mut command)
+}
+
+/// Compiles the bench, and `enforcer` beside it; cargo says where it lies.
+fn build() -> Result<PathBuf> {
+    let messages = output(
+        cargo()
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--package",
+                "enforcer",
+                "--bench",
+                BENCH,
+                "--message-format",
+                "json-render-diagnostics",
+                "--target-dir",
+            ])
+            .arg(root::target()),
+    )?;
+    let executable = messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        (message["target"]["name"] == BENCH)
+            .then(|| message["executable"].as_str().map(PathBuf::from))
+            .flatten()
+    });
+    match executable {
+        Some(executable) if executable.is_file() => Ok(executable),
+        _ => bail!("cargo ended well but names no bench `{BENCH}`"),
+    }
+}

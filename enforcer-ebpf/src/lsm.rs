@@ -7,9 +7,7 @@ use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::task_struct,
-    helpers::generated::{
-        bpf_loop, bpf_probe_read_kernel_str, bpf_probe_read_user_str, bpf_task_pt_regs,
-    },
+    helpers::generated::{bpf_loop, bpf_probe_read_kernel_str, bpf_task_pt_regs},
     macros::lsm,
     programs::LsmContext,
 };
@@ -23,7 +21,7 @@ use crate::{
     exec::{Facts, Judgement, judge_exec, record},
     maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, offset, release_scratch},
     net,
-    task::{self, read_kernel, read_user},
+    task::{self, read_kernel, read_user, read_user_str},
 };
 
 const EPERM: i32 = 1;
@@ -106,8 +104,7 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
             .cast::<u8>()
             .add(at as usize);
         if string != 0 {
-            read =
-                bpf_probe_read_user_str(target.cast(), CHUNK_BYTES as u32, string as *const c_void);
+            read = read_user_str(target.cast(), CHUNK_BYTES as u32, string);
         } else {
             // The end: what was gathered is whole.
             (*scratch).overflow = 0;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use enforcer_tests::{
-    Ended, Running, Session, cgroup_root, forbidding, open, patience, probe, root,
+    Attempts, Ended, Running, Session, cgroup_root, forbidding, open, patience, probe, root, skip,
 };
 use nix::sys::{
     signal::Signal,
@@ -415,15 +415,29 @@ fn no_cgroup_file_can_be_written() {
 }
 
 #[test]
-fn roots_own_user_namespace_opens_no_way_out() {
+fn a_cgroup_that_the_agent_makes_itself_is_governed() {
     if !root() {
         return;
     }
+    // Root owns its cgroup's files, and a user namespace of its own shows them to it.
     let session = session().as_root();
-    let ended = session.sh(
-        "mkdir m; unshare -UrmC sh -c 'mount -t cgroup2 none m && echo mounted; mkdir m/x && echo $$ >m/x/cgroup.procs && echo moved; $VICTIM inside' 2>&1; \
-         unshare -Ur sh -c '$VICTIM namespace'; echo end",
-    );
-    assert!(ended.text().contains("end"), "{}", ended.text());
-    assert!(!session.work().join("mark").exists(), "{}", ended.text());
+    let spaces = session.place(probe!("namespaces"), "bin/namespaces");
+    let session = session.variable("SPACES", spaces);
+    let attempts = Attempts::new().with("moved", "mkdir m; $SPACES cgroup m $VICTIM $TAG");
+    session.set_policy(&open());
+    let free = attempts.run(&session);
+    if !free.output("moved").contains("moved") {
+        skip(&format!(
+            "root's agent can make no cgroup here: {}",
+            free.output("moved").trim()
+        ));
+        return;
+    }
+    let outcomes = attempts.prove(&session, &forbidding());
+    assert!(outcomes.output("moved").contains("moved"));
+    let trail = &outcomes.ended.trail;
+    let line = trail.denied_exec("forbidden moved");
+    line.assert_denied_exec(session.denial());
+    assert_ne!(line.number("cgroup"), trail.lines[0].number("cgroup"));
+    assert!(!trail.lines.iter().any(enforcer_tests::Line::is_escape));
 }

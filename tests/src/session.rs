@@ -288,7 +288,7 @@ impl Running {
 
     /// What the trail holds by now.
     pub fn trail(&self) -> Trail {
-        Trail::read(&self.trail)
+        Trail::read_so_far(&self.trail)
     }
 
     /// Where the trail is.
@@ -378,7 +378,7 @@ impl Running {
             status,
             stdout: fs::read(&self.stdout).unwrap(),
             stderr: self.stderr(),
-            trail: self.trail(),
+            trail: Trail::read(&self.trail),
             agent: self.agent.clone(),
         }
     }

@@ -9,7 +9,7 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{
     helpers::generated::{
         bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
-        bpf_probe_read_user_str, bpf_send_signal,
+        bpf_send_signal,
     },
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -36,7 +36,7 @@ use crate::{
         KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch, claim_scratch, offset, release_scratch,
         set_mark,
     },
-    task::{self, Membership, read_kernel},
+    task::{self, Membership, read_kernel, read_user_str},
 };
 
 const SIGKILL: u32 = 9;
@@ -203,7 +203,7 @@ extern "C" fn find_script(index: u32, context: *mut c_void) -> i64 {
         let read = if (*scratch).from_kernel != 0 {
             bpf_probe_read_kernel_str(text, CHUNK_BYTES as u32, at as *const c_void)
         } else {
-            bpf_probe_read_user_str(text, CHUNK_BYTES as u32, at as *const c_void)
+            read_user_str(text, CHUNK_BYTES as u32, at)
         };
         if read <= 0 || read >= CHUNK_BYTES as i64 {
             return 1;
@@ -510,10 +510,10 @@ fn kernel_argv0(scratch: *mut Scratch, address: u64) -> u64 {
 fn user_argv0(judge: *mut Judge, address: u64) -> u64 {
     // SAFETY: the target is longer than the bound.
     let read = unsafe {
-        bpf_probe_read_user_str(
+        read_user_str(
             ptr::addr_of_mut!((*(*judge).scratch).argv0).cast(),
             257,
-            address as *const c_void,
+            address,
         )
     };
     if read > 0 && read < 257 {
@@ -626,7 +626,7 @@ fn store_text(judge: *mut Judge, path_len: u32, base: u32, exe_len: u32, args: u
             KEPT_PATH,
         );
         bpf_probe_read_kernel(bytes.cast(), head, path.add(start as usize).cast());
-        if args_len > KEPT_ARGS {
+        if args_len > KEPT_ARGS || path_len > KEPT_PATH {
             (*scratch).event.header.flags |= FLAG_TRUNCATED;
         }
         let mut rest = masked(scratch, args_len.min(KEPT_ARGS), EXEC_TEXT_MAX as u32 - 1);

@@ -5,9 +5,7 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::helpers::generated::{
-    bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
-};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use enforcer_common::{
     rule::{
         HEAD_GROUPS, HEAD_NAME_MAX, HeadKey, PATH_DESCRIPTOR, PATH_TRUSTED, PolicyHeader,
@@ -20,6 +18,7 @@ use crate::maps::{
     CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
     KIND_DESCRIPTOR, KIND_TRUSTED, PATH_BYTES, Scratch, TABLES, TEXT_BYTES,
 };
+use crate::task::read_user_str;
 
 /// Bytes that one callback walks; the verifier unrolls this many.
 const BLOCK: u32 = 32;
@@ -550,8 +549,7 @@ extern "C" fn find_end(_index: u32, context: *mut c_void) -> i64 {
     unsafe {
         let scratch = (*judge).scratch;
         let target = ptr::addr_of_mut!((*scratch).text).cast::<c_void>();
-        let read =
-            bpf_probe_read_user_str(target, CHUNK_BYTES as u32, (*scratch).scan as *const c_void);
+        let read = read_user_str(target, CHUNK_BYTES as u32, (*scratch).scan);
         if read <= 0 {
             (*scratch).unreadable = 1;
             return 1;

@@ -7,9 +7,7 @@ use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::task_struct,
-    helpers::generated::{
-        bpf_loop, bpf_probe_read_kernel_str, bpf_probe_read_user_str, bpf_task_pt_regs,
-    },
+    helpers::generated::{bpf_loop, bpf_probe_read_kernel_str, bpf_task_pt_regs},
     macros::lsm,
     programs::LsmContext,
 };
@@ -23,7 +21,7 @@ use crate::{
     exec::{Facts, Judgement, judge_exec, record},
     maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, offset, release_scratch},
     net,
-    task::{self, read_kernel, read_user},
+    task::{self, read_kernel, read_user, read_user_str},
 };
 
 const EPERM: i32 = 1;
@@ -95,12 +93,10 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
         let scratch = (*gather).scratch;
         let address = (*scratch).argv + 8 * u64::from(index);
         let Some(string) = read_user::<u64>(address) else {
-            (*scratch).overflow = 1;
             return 1;
         };
         let at = (*scratch).gathered;
         if at >= GATHER_BYTES as u32 {
-            (*scratch).overflow = 1;
             return 1;
         }
         let mut read = 1;
@@ -108,9 +104,10 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
             .cast::<u8>()
             .add(at as usize);
         if string != 0 {
-            read =
-                bpf_probe_read_user_str(target.cast(), CHUNK_BYTES as u32, string as *const c_void);
+            read = read_user_str(target.cast(), CHUNK_BYTES as u32, string);
         } else {
+            // The end: what was gathered is whole.
+            (*scratch).overflow = 0;
             if index != 0 {
                 return 1;
             }
@@ -118,14 +115,12 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
             *target = 0;
         }
         if read <= 0 || read >= CHUNK_BYTES as i64 {
-            (*scratch).overflow = 1;
             return 1;
         }
         let mut at = at + read as u32;
         if index == 0 && (*gather).script != 0 {
             // The kernel puts the script's path behind the interpreter.
             if at >= GATHER_BYTES as u32 {
-                (*scratch).overflow = 1;
                 return 1;
             }
             let target = ptr::addr_of_mut!((*scratch).gather)
@@ -137,7 +132,6 @@ extern "C" fn gather_argument(index: u32, context: *mut c_void) -> i64 {
                 (*gather).script as *const c_void,
             );
             if read <= 0 || read >= CHUNK_BYTES as i64 {
-                (*scratch).overflow = 1;
                 return 1;
             }
             at += read as u32;
@@ -164,7 +158,8 @@ fn gather(bprm: u64, scratch: *mut Scratch) -> Option<Facts> {
     unsafe {
         (*scratch).argv = argv;
         (*scratch).gathered = 0;
-        (*scratch).overflow = 0;
+        // Until the end of the array has been seen.
+        (*scratch).overflow = 1;
         (*scratch).from_kernel = 1;
         let mut gather = Gather {
             scratch,
@@ -174,6 +169,7 @@ fn gather(bprm: u64, scratch: *mut Scratch) -> Option<Facts> {
             // NULL argv: an empty argv[0].
             (*scratch).gather[0] = 0;
             (*scratch).gathered = 1;
+            (*scratch).overflow = 0;
         } else {
             bpf_loop(
                 GATHER_ARGS,

@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::task_struct,
     helpers::generated::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf,
-        bpf_probe_read_kernel, bpf_probe_read_user,
+        bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
     },
 };
 
@@ -44,6 +44,17 @@ pub fn read_user<T: Copy>(address: u64) -> Option<T> {
     };
     // SAFETY: filled by the helper.
     (result == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// Reads a NUL-terminated string of the current process: its length with the NUL, or a negative errno. A longer
+/// one is cut.
+#[inline(always)]
+pub fn read_user_str(target: *mut c_void, size: u32, address: u64) -> i64 {
+    // SAFETY: the helper checks the source; callers own `size` bytes at `target`.
+    let read = unsafe { bpf_probe_read_user_str(target, size, address as *const c_void) };
+    // For an empty string kernels such as 6.1 and 6.12 say 0 (`strncpy_from_user_nofault` counts the NUL only
+    // behind other bytes), newer ones 1.
+    if read == 0 { 1 } else { read }
 }
 
 /// The slot of the current task by its cgroup: the agent's own, or one below it.

@@ -1,10 +1,13 @@
 //! Reaches for an address in one of the ways that the kernel offers.
 //!
 //! `dial WAY ADDRESS PORT` connects or sends; `dial socket DOMAIN TYPE PROTOCOL` makes a socket only. Prints
-//! `ok` or the name of the step and the errno. Exit status: 0 reached, 1 refused, 77 the kernel lacks the way.
+//! `0 ok`, or `1`, the step that was refused and its errno. Exit status: the same, 77 the kernel lacks the way.
+//! `dial each FILE` does so for each line of a file, each in a process of its own.
 #![allow(
+    clippy::cast_ptr_alignment,
+    clippy::expect_used,
     clippy::undocumented_unsafe_blocks,
-    reason = "a misbehaving program: plain system calls, one after another"
+    reason = "a misbehaving program: plain system calls, one after another; it gives up when one fails"
 )]
 
 use std::{
@@ -76,7 +79,7 @@ impl Address {
 
 fn fail(step: &str) -> ! {
     let error = Error::last_os_error();
-    println!("{step}: {}", error.raw_os_error().unwrap_or(0));
+    println!("1 {step}: {}", error.raw_os_error().unwrap_or(0));
     eprintln!("{step}: {error}");
     exit(1);
 }
@@ -201,16 +204,38 @@ fn ring_result(result: i32) {
 
 fn main() {
     let words: Vec<String> = env::args().skip(1).collect();
+    if words[0] != "each" {
+        one(&words);
+        return;
+    }
+    for line in std::fs::read_to_string(&words[1])
+        .expect("the file is read")
+        .lines()
+    {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                one(&words);
+                exit(0);
+            }
+            let mut status = 0;
+            check(libc::waitpid(pid, &raw mut status, 0), "waitpid");
+        }
+    }
+}
+
+fn one(words: &[String]) {
     let number = |index: usize| words[index].parse::<i32>().expect("a number");
     if words[0] == "socket" {
         socket(number(1), number(2), number(3));
-        println!("ok");
+        println!("0 ok");
         return;
     }
     let ip: IpAddr = words[1].parse().expect("an address");
     let port: u16 = words[2].parse().expect("a port");
     dial(&words[0], &Address::new(SocketAddr::new(ip, port)));
-    println!("ok");
+    println!("0 ok");
 }
 
 #[expect(clippy::too_many_lines, reason = "a flat list of ways")]
@@ -381,7 +406,7 @@ fn dial(way: &str, target: &Address) {
             let header = message(target, &mut part);
             // IORING_OP_SENDMSG
             ring_result(ring(|entry| {
-                request(entry, 9, fd, 0, (&raw const header) as u64, 1)
+                request(entry, 9, fd, 0, (&raw const header) as u64, 1);
             }));
         }
         "uring-connect-async" => {

@@ -3,6 +3,10 @@
 //! Starts when DIRECTORY holds `go`; executes PROGRAM with a long argument until that is denied ten times, then
 //! without one, then connects to 127.0.0.1 until that is refused. Writes `result` (`NAME NUMBER` a line), waits for
 //! `again`, executes PROGRAM once more and adds how that ended.
+#![allow(
+    clippy::expect_used,
+    reason = "a program that cannot misbehave gives up"
+)]
 
 use std::{
     fs::{self, OpenOptions},

@@ -4,8 +4,9 @@
 //! `fine` and `forbidden`. `link`: a symbolic link's target changes. Each try is one exec of a child whose memory
 //! another thread writes to. Prints how many tries ended how.
 #![allow(
+    clippy::expect_used,
     clippy::undocumented_unsafe_blocks,
-    reason = "a misbehaving program: plain system calls, one after another"
+    reason = "a misbehaving program: plain system calls, one after another; it gives up when one fails"
 )]
 
 use std::{

@@ -2,6 +2,10 @@
 //! `forbidden`), else one `g`; exits with 3 or 0.
 //!
 //! No standard library start-up is needed for more: it is run ten thousand times.
+#![allow(
+    clippy::expect_used,
+    reason = "a program that cannot misbehave gives up"
+)]
 
 use std::{env, fs::OpenOptions, io::Write, os::unix::ffi::OsStrExt};
 

@@ -2,8 +2,9 @@
 //!
 //! The exit status is the program's; 126 when the exec was refused, 128 + signal when the program was killed.
 #![allow(
+    clippy::expect_used,
     clippy::undocumented_unsafe_blocks,
-    reason = "a misbehaving program: plain system calls, one after another"
+    reason = "a misbehaving program: plain system calls, one after another; it gives up when one fails"
 )]
 
 use std::{

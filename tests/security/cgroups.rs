@@ -1,4 +1,9 @@
 //! An agent's tree and the cgroups around it: children are governed, who leaves dies.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,8 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_tests::{Ended, Running, Session, cgroup_root, forbidding, patience, probe, root};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use enforcer_tests::{
+    Attempts, Ended, Running, Session, cgroup_root, forbidding, open, patience, probe, root, skip,
+};
+use nix::sys::{
+    signal::Signal,
+    socket::{ControlMessage, MsgFlags, sendmsg},
+};
 
 /// Waits for `go`, tries the forbidden program, says `done`, waits for `end`.
 const SCRIPT: &str = "\
@@ -106,7 +116,7 @@ fn a_child_cgroup_is_governed_and_taken_away() {
     line.assert_denied_exec(session.denial());
     assert_ne!(line.number("cgroup"), ended.trail.lines[0].number("cgroup"));
     let dialled = fs::read_to_string(work.join("dialled")).unwrap();
-    assert_eq!(dialled.trim(), format!("connect: {}", libc::EPERM));
+    assert_eq!(dialled.trim(), format!("1 connect: {}", libc::EPERM));
     assert_eq!(
         ended
             .trail
@@ -132,7 +142,11 @@ fn assert_escaped(ended: &Ended, pid: i32) {
     };
     assert!(line.denied());
     assert_eq!(line.text("verdict"), "killed");
-    assert_eq!(line.number("pid"), pid as u64, "{line:?}");
+    assert_eq!(
+        line.number("pid"),
+        u64::from(pid.cast_unsigned()),
+        "{line:?}"
+    );
 }
 
 #[test]
@@ -237,6 +251,72 @@ fn who_moves_another_one_out_dies_and_so_does_the_other_one() {
 }
 
 #[test]
+fn the_moved_one_dies_also_when_the_launcher_was_away() {
+    if !root() {
+        return;
+    }
+    let elsewhere = Elsewhere::new("away");
+    let session = session();
+    let work = session.work();
+    let code = "p = os.fork()\n\
+        if p == 0:\n\
+        \x20   time.sleep(1000)\n\
+        note('pid', p)\n\
+        note('mover', os.getpid())\n\
+        os.write(fd, str(p).encode())\n\
+        time.sleep(1000)\n";
+    let running = session.start(["/usr/bin/python3", "-c", &format!("{TAKE}{code}")]);
+    running.until("the command starts", |running| {
+        !running.trail().lines.is_empty()
+    });
+    // The command ends and the escape is there when the launcher looks again, both at once.
+    running.signal(Signal::SIGSTOP);
+    hand_in(&running, &session, &procs(&elsewhere));
+    let mover = work.join("mover");
+    running.until("the mover dies", |_| {
+        mover.exists() && !alive(pid_in(&mover))
+    });
+    let pid = pid_in(&work.join("pid"));
+    assert!(alive(pid), "who killed it?");
+    running.signal(Signal::SIGCONT);
+    let ended = running.wait();
+    assert_escaped(&ended, pid);
+    until("the moved one dies", || !alive(pid));
+}
+
+#[test]
+fn the_next_launcher_kills_who_left_after_the_last_one_was_killed() {
+    if !root() {
+        return;
+    }
+    let elsewhere = Elsewhere::new("later");
+    let session = session();
+    let work = session.work();
+    let running = session.start([
+        "/bin/sh",
+        "-c",
+        "sleep 1000 & echo $! >pid.new; mv pid.new pid; wait; sleep 1000",
+    ]);
+    running.until("the script waits", |_| work.join("pid").exists());
+    let cgroup = running.cgroup().expect("the agent has a cgroup");
+    running.signal(Signal::SIGKILL);
+    let killed = running.wait_kept();
+    let pid = pid_in(&work.join("pid"));
+    fs::write(elsewhere.0.join("cgroup.procs"), pid.to_string()).unwrap();
+    assert_eq!(Session::new(&open()).run(["/bin/true"]).code(), 0);
+    until("the moved one dies", || !alive(pid));
+    assert!(cgroup.exists(), "a living tree was taken down");
+    fs::write(cgroup.join("cgroup.kill"), "1").unwrap();
+    until("the tree ends", || {
+        fs::read_to_string(cgroup.join("cgroup.procs"))
+            .unwrap_or_default()
+            .is_empty()
+    });
+    assert_eq!(Session::new(&open()).run(["/bin/true"]).code(), 0);
+    assert_eq!(killed.left_over(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn who_leaves_dies() {
     if !root() {
         return;
@@ -335,15 +415,29 @@ fn no_cgroup_file_can_be_written() {
 }
 
 #[test]
-fn roots_own_user_namespace_opens_no_way_out() {
+fn a_cgroup_that_the_agent_makes_itself_is_governed() {
     if !root() {
         return;
     }
+    // Root owns its cgroup's files, and a user namespace of its own shows them to it.
     let session = session().as_root();
-    let ended = session.sh(
-        "mkdir m; unshare -UrmC sh -c 'mount -t cgroup2 none m && echo mounted; mkdir m/x && echo $$ >m/x/cgroup.procs && echo moved; $VICTIM inside' 2>&1; \
-         unshare -Ur sh -c '$VICTIM namespace'; echo end",
-    );
-    assert!(ended.text().contains("end"), "{}", ended.text());
-    assert!(!session.work().join("mark").exists(), "{}", ended.text());
+    let spaces = session.place(probe!("namespaces"), "bin/namespaces");
+    let session = session.variable("SPACES", spaces);
+    let attempts = Attempts::new().with("moved", "mkdir m; $SPACES cgroup m $VICTIM $TAG");
+    session.set_policy(&open());
+    let free = attempts.run(&session);
+    if !free.output("moved").contains("moved") {
+        skip(&format!(
+            "root's agent can make no cgroup here: {}",
+            free.output("moved").trim()
+        ));
+        return;
+    }
+    let outcomes = attempts.prove(&session, &forbidding());
+    assert!(outcomes.output("moved").contains("moved"));
+    let trail = &outcomes.ended.trail;
+    let line = trail.denied_exec("forbidden moved");
+    line.assert_denied_exec(session.denial());
+    assert_ne!(line.number("cgroup"), trail.lines[0].number("cgroup"));
+    assert!(!trail.lines.iter().any(enforcer_tests::Line::is_escape));
 }

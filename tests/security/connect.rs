@@ -1,13 +1,21 @@
 //! Denied addresses, reached for in every way that the kernel offers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use std::{
+    fs,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     os::unix::process::CommandExt,
     process::Command,
 };
 
-use enforcer_tests::{Level, Line, Session, Trail, agent_user, level, open, probe, root, skip};
+use enforcer_tests::{
+    Ended, Level, Line, Session, Trail, agent_user, level, open, probe, root, skip,
+};
 use serde_json::{Value, json};
 
 /// A listener for both protocols on one port.
@@ -71,18 +79,17 @@ fn denying(hosts: &[&str]) -> Value {
 
 fn session() -> Session {
     let session = Session::new(&open());
-    let dial = session.place(probe!("dial"), "bin/dial");
-    session.variable("DIAL", dial)
+    session.place(probe!("dial"), "bin/dial");
+    session
 }
 
-/// A script of dials, whose output is one line each: exit status, what it printed.
-fn script(dials: &[(String, String, u16)]) -> String {
-    dials
-        .iter()
-        .map(|(way, address, port)| {
-            format!("o=$($DIAL {way} {address} {port} 2>/dev/null); echo \"$? $o\"\n")
-        })
-        .collect()
+/// Makes dials, or sockets, in one session; its output is one line each: exit status, what became of it.
+fn dial_each(session: &Session, dials: impl IntoIterator<Item = String>) -> Ended {
+    let lines: Vec<String> = dials.into_iter().collect();
+    let file = session.directory().join("dials");
+    fs::write(&file, lines.join("\n")).unwrap();
+    let dial = session.directory().join("bin/dial");
+    session.run([dial.as_os_str(), "each".as_ref(), file.as_os_str()])
 }
 
 fn connects_to(trail: &Trail, port: u16) -> Vec<&Line> {
@@ -105,12 +112,11 @@ fn prove(session: &Session, hosts: &[&str], dials: &[Dial]) {
     let calls: Vec<_> = dials
         .iter()
         .zip(&ears)
-        .map(|(dial, ear)| (dial.way.to_owned(), dial.address.to_owned(), ear.port))
+        .map(|(dial, ear)| format!("{} {} {}", dial.way, dial.address, ear.port))
         .collect();
-    let script = script(&calls);
 
     session.set_policy(&open());
-    let free = session.sh(&script);
+    let free = dial_each(session, calls.clone());
     for (dial, ear) in dials.iter().zip(&ears) {
         assert!(
             ear.heard() > 0,
@@ -135,7 +141,7 @@ fn prove(session: &Session, hosts: &[&str], dials: &[Dial]) {
     free.trail.assert_whole();
 
     session.set_policy(&denying(hosts));
-    let governed = session.sh(&script);
+    let governed = dial_each(session, calls);
     governed.trail.assert_whole();
     let text = governed.text();
     let results: Vec<&str> = text.lines().collect();
@@ -341,13 +347,10 @@ fn sockets_that_no_host_rule_can_judge() {
     assert!(!possible.is_empty(), "none of them can be made here at all");
 
     session.set_policy(&open());
-    let script: String = sockets
+    let calls = sockets
         .iter()
-        .map(|(domain, kind, protocol)| {
-            format!("o=$($DIAL socket {domain} {kind} {protocol} 2>/dev/null); echo \"$? $o\"\n")
-        })
-        .collect();
-    let ended = session.sh(&script);
+        .map(|(domain, kind, protocol)| format!("socket {domain} {kind} {protocol}"));
+    let ended = dial_each(&session, calls);
     let text = ended.text();
     for (socket, result) in sockets.iter().zip(text.lines()) {
         assert!(result.starts_with("1 socket: "), "{socket:?}: {result}");
@@ -361,9 +364,9 @@ fn sockets_that_no_host_rule_can_judge() {
             );
             let matches = |line: &&Line| {
                 line.denied()
-                    && line.number("protocol") == protocol as u64
-                    && line.number("family") == domain as u64
-                    && line.number("socket_type") == kind as u64
+                    && line.number("protocol") == u64::from(protocol.cast_unsigned())
+                    && line.number("family") == u64::from(domain.cast_unsigned())
+                    && line.number("socket_type") == u64::from(kind.cast_unsigned())
             };
             assert_eq!(
                 ended.trail.connects().filter(matches).count(),
@@ -402,14 +405,15 @@ fn the_metadata_address_is_denied_by_default() {
         ("tcp", "2002:a9fe:a9fe::1", "169.254.169.254"),
         ("tcp", "::169.254.169.254", "169.254.169.254"),
     ];
-    let calls: Vec<_> = addresses
-        .iter()
-        .map(|(way, address, _)| ((*way).to_owned(), (*address).to_owned(), 80))
-        .collect();
     session.set_policy(
         &json!({"version": "2", "exec": {"default": "allow"}, "connect": {"default": "allow"}}),
     );
-    let ended = session.sh(&script(&calls));
+    let ended = dial_each(
+        &session,
+        addresses
+            .iter()
+            .map(|(way, address, _)| format!("{way} {address} 80")),
+    );
     let text = ended.text();
     let lines: Vec<&Line> = ended.trail.connects().collect();
     assert_eq!(
@@ -462,11 +466,12 @@ fn networks_ports_and_protocols() {
         ("tcp", "127.0.2.0", one.port, false, ""),
         ("tcp", "::ffff:127.0.0.16", one.port, true, "stream"),
     ];
-    let calls: Vec<_> = cases
-        .iter()
-        .map(|(way, address, port, ..)| ((*way).to_owned(), (*address).to_owned(), *port))
-        .collect();
-    let ended = session.sh(&script(&calls));
+    let ended = dial_each(
+        &session,
+        cases
+            .iter()
+            .map(|(way, address, port, ..)| format!("{way} {address} {port}")),
+    );
     let text = ended.text();
     let lines: Vec<&Line> = ended.trail.connects().collect();
     assert_eq!(lines.len(), cases.len(), "{}", ended.trail.shown());

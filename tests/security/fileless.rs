@@ -1,4 +1,9 @@
 //! Programs that have no name of their own: in memory, deleted, behind a descriptor, behind the loader.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use enforcer_tests::{Attempts, Session, forbidding, open, probe, root};
 

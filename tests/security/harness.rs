@@ -1,4 +1,9 @@
 //! The harness itself: that it sees what runs, what is denied, and what is left behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use enforcer_tests::{Attempts, Session, open, probe, root};
 use serde_json::json;
@@ -45,9 +50,7 @@ fn a_forbidden_program_is_denied_and_recorded() {
 #[test]
 #[should_panic(expected = "the forbidden program ran")]
 fn a_policy_that_forbids_nothing_fails_the_proof() {
-    if !root() {
-        panic!("the forbidden program ran (not shown without root)");
-    }
+    assert!(root(), "the forbidden program ran (not shown without root)");
     let session = Session::new(&open());
     let victim = session.place(probe!("victim"), "bin/forbidden");
     Attempts::new()

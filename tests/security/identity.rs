@@ -1,4 +1,9 @@
 //! Under a policy that denies by default: programs that pretend to be one that is allowed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use enforcer_tests::{Attempts, Session, open, probe, root, skip};
 use serde_json::{Value, json};

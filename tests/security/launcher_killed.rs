@@ -1,4 +1,9 @@
 //! The launcher is killed: its tree stays governed, what happened is written by the next one, nothing is left.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use std::{fs, net::TcpListener, path::PathBuf};
 

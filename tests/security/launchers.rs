@@ -1,4 +1,9 @@
 //! The forbidden program, reached by other programs that start it and by other names for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use enforcer_tests::{Attempts, Outcomes, Session, Trail, forbidding, open, probe, program, root};
 
@@ -26,11 +31,17 @@ fn assert_recorded(attempts: &Attempts, session: &Session, outcomes: &Outcomes) 
             trail.shown()
         );
         for line in denials {
-            line.assert_denied_exec(session.denial());
+            // What a script's first line adds to the arguments is not there yet when LSM programs look.
+            if !LATE.contains(&name) {
+                line.assert_denied_exec(session.denial());
+            }
             assert_eq!(line.rule(), "forbidden", "{name}: {line:?}");
         }
     }
 }
+
+/// Attempts that only the second judgement can see.
+const LATE: [&str; 2] = ["env-interpreter", "env-split-interpreter"];
 
 /// As they are written; each ends with the tag, so that its line in the trail is known.
 fn launchers() -> Attempts {
@@ -243,8 +254,15 @@ fn busybox_applets_have_rules_of_their_own() {
     assert_eq!(outcomes.ran("applet-path"), 0);
     let trail = &outcomes.ended.trail;
     for text in ["busybox touch", "/touch "] {
-        let line = trail.denied_exec(text);
-        assert_eq!(line.rule(), "applets");
-        line.assert_denied_exec(session.denial());
+        // A shell that is refused may look in the next directory, which can be the same one by another name.
+        let lines: Vec<_> = trail
+            .denials()
+            .filter(|line| line.command().contains(text))
+            .collect();
+        assert!(!lines.is_empty(), "{text}: {}", trail.shown());
+        for line in lines {
+            assert_eq!(line.rule(), "applets");
+            line.assert_denied_exec(session.denial());
+        }
     }
 }

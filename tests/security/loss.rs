@@ -1,4 +1,9 @@
 //! When events cannot be recorded, nothing happens that would have to be.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path};
 

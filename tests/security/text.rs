@@ -1,4 +1,9 @@
 //! Arguments that are long, empty or no text at all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 use std::{
     ffi::{OsStr, OsString},
@@ -76,10 +81,9 @@ fn the_last_word_of_two_megabytes_is_read() {
     let session = session();
     // That the arguments are accepted at all; the stack is made large enough for 2 MiB of them.
     let limit = "import resource; resource.setrlimit(resource.RLIMIT_STACK, (64 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))\n";
-    let calls: String = LONG
-        .iter()
-        .map(|(words, _)| format!("print(attempt({words}))\n"))
-        .collect();
+    let calls = LONG
+        .map(|(words, _)| format!("print(attempt({words}))"))
+        .join("\n");
     let code = format!("{limit}{calls}");
     let free = python(&session, &code);
     assert_eq!(ran(&session), LONG.len(), "{} {}", free.text(), free.stderr);
@@ -156,10 +160,7 @@ fn control_characters_do_not_break_lines_or_rules() {
         "b'\"}\\\\u0000\\\\n{\"event\": \"approval\"', b'forbidden'",
         "'\\u2028\\u2029\\u0085\\u202e'.encode(), b'forbidden'",
     ];
-    let calls: String = odd
-        .iter()
-        .map(|words| format!("attempt({words})\n"))
-        .collect();
+    let calls = odd.map(|words| format!("attempt({words})")).join("\n");
     python(&session, &calls);
     // A dot does not match a line's end: that first one is the pattern's own affair.
     assert_eq!(ran(&session), odd.len());

@@ -200,7 +200,7 @@ fn an_interactive_shell_behaves() {
     assert_eq!(left_over(&agent).len(), 0);
     let trail = Trail::read(&session.directory().join("t.jsonl"));
     trail.assert_whole();
-    let commands: Vec<_> = trail.execs().map(|line| line.command()).collect();
+    let commands: Vec<_> = trail.execs().map(enforcer_tests::Line::command).collect();
     for expected in [
         "bash --norc --noprofile -i",
         "stty size",

@@ -35,7 +35,11 @@ fn work_as(session: Session, own_home: bool, prepare: &dyn Fn(&Path), script: &s
     }
     .twice();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    let denied: Vec<_> = ended.trail.denials().map(|line| line.command()).collect();
+    let denied: Vec<_> = ended
+        .trail
+        .denials()
+        .map(enforcer_tests::Line::command)
+        .collect();
     assert_eq!(denied.len(), DENIALS, "{denied:#?}");
     ended
 }
@@ -154,7 +158,7 @@ fn python_runs_its_tests() {
 }
 
 /// Builds the package without what a machine may lack (setuptools, wheel).
-const BACKEND: &str = r#"
+const BACKEND: &str = r"
 import subprocess, sys, zipfile
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     name = 'demo-1.0-py3-none-any.whl'
@@ -171,7 +175,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
             wheel.writestr(path, text)
         wheel.writestr(info + 'RECORD', ''.join(f'{path},,\n' for path in [*files, info + 'RECORD']))
     return name
-"#;
+";
 
 #[test]
 fn pip_installs_a_local_package() {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -67,7 +68,7 @@ impl Attempts {
     /// When the session cannot be run.
     pub fn run(&self, session: &Session) -> Outcomes {
         let directory = session.directory();
-        let fresh = (0..)
+        let fresh = (0..u32::MAX)
             .map(|number| directory.join(format!("attempts-{number}")))
             .find(|path| !path.exists())
             .unwrap();
@@ -82,7 +83,8 @@ impl Attempts {
         for attempt in &self.list {
             let script = scripts.join(attempt.name);
             fs::write(&script, &attempt.script).unwrap();
-            driver += &format!(
+            write!(
+                driver,
                 "mkdir {base}/places/{name}\n\
                  cd {base}/places/{name}\n\
                  TAG={name} MARK={base}/marks/{name} PATH=.:$PATH sh {script} >{base}/results/{name}.out 2>&1\n\
@@ -90,7 +92,8 @@ impl Attempts {
                 base = fresh.display(),
                 name = attempt.name,
                 script = script.display(),
-            );
+            )
+            .unwrap();
         }
         let path = scripts.join("driver");
         fs::write(&path, driver).unwrap();

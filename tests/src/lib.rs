@@ -1,5 +1,10 @@
 //! What the integration tests share: sessions under `enforcer run`, the trails that they leave, and what the
 //! machine gives.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
 
 mod attempts;
 mod machine;

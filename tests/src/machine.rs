@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    ffi::OsStr,
     fs::OpenOptions,
     io::Write,
     os::unix::fs::PermissionsExt,
@@ -63,6 +62,10 @@ fn test_name() -> String {
 }
 
 /// Says that this machine lacks what the running test needs. At most once a test: each line counts as one.
+///
+/// # Panics
+///
+/// When the file for it cannot be written.
 pub fn skip(reason: &str) {
     let line = format!("{}: {reason}\n", test_name());
     eprint!("skipped: {line}");
@@ -86,7 +89,7 @@ pub fn root() -> bool {
 pub fn program(name: &str) -> Option<PathBuf> {
     ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"]
         .iter()
-        .map(|directory| Path::new(directory).join(OsStr::new(name)))
+        .map(|directory| Path::new(directory).join(name))
         .find(|path| {
             path.metadata()
                 .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)

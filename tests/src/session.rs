@@ -123,7 +123,7 @@ impl Session {
     pub fn as_root(mut self) -> Self {
         self.user = (0, 0);
         // This root has no capabilities: it needs a directory of its own like anyone else.
-        chown(&self.work(), Some(0), Some(0)).unwrap();
+        chown(self.work(), Some(0), Some(0)).unwrap();
         self
     }
 
@@ -274,7 +274,7 @@ pub struct Running {
 impl Running {
     /// The launcher's pid.
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
+        Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Sends the launcher a signal.
@@ -288,7 +288,7 @@ impl Running {
 
     /// What the trail holds by now.
     pub fn trail(&self) -> Trail {
-        Trail::read(&self.trail)
+        Trail::read_so_far(&self.trail)
     }
 
     /// Where the trail is.
@@ -378,7 +378,7 @@ impl Running {
             status,
             stdout: fs::read(&self.stdout).unwrap(),
             stderr: self.stderr(),
-            trail: self.trail(),
+            trail: Trail::read(&self.trail),
             agent: self.agent.clone(),
         }
     }
@@ -439,12 +439,11 @@ pub fn cgroup_root() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let root = mounts
         .lines()
-        .filter_map(|line| {
+        .find_map(|line| {
             let mut words = line.split(' ');
             let place = words.nth(1)?;
             (words.next() == Some("cgroup2")).then_some(place)
         })
-        .next()
         .unwrap_or("/sys/fs/cgroup");
     PathBuf::from(root)
 }

@@ -149,6 +149,25 @@ impl Trail {
             "torn last line in {}",
             path.display()
         );
+        Self::parse(bytes)
+    }
+
+    /// Reads the whole lines of a trail that is being written.
+    ///
+    /// # Panics
+    ///
+    /// As [`Trail::read`].
+    pub fn read_so_far(path: &Path) -> Self {
+        let mut bytes = fs::read(path).unwrap_or_default();
+        let whole = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        bytes.truncate(whole);
+        Self::parse(bytes)
+    }
+
+    fn parse(bytes: Vec<u8>) -> Self {
         let text = String::from_utf8(bytes).expect("the trail is UTF-8");
         let lines = text
             .split_terminator('\n')

@@ -77,18 +77,6 @@ impl Bench {
         Ok(path)
     }
 
-    /// `enforcer run` with a policy and a trail, up to its `--`.
-    pub fn run(&self, policy: &Path, trail: &Path) -> Command {
-        let mut command = Command::new(ENFORCER);
-        command
-            .args(["run", "--quiet", "--policy"])
-            .arg(policy)
-            .arg("--audit")
-            .arg(trail)
-            .arg("--");
-        command
-    }
-
     /// The path of a trail.
     pub fn trail(&self, name: &str) -> PathBuf {
         self.place.path().join(format!("{name}.jsonl"))
@@ -103,12 +91,24 @@ impl Bench {
         let policy = self.policy(name, policy)?;
         let trail = self.trail(name);
         let worker = Worker::start(
-            self.run(&policy, &trail)
+            run(&policy, &trail)
                 .arg(&self.worker)
                 .args(["--worker", "plain"]),
         )?;
         Ok(Agent { worker, trail })
     }
+}
+
+/// `enforcer run` with a policy and a trail, up to its `--`. As root, whoever called sudo: so do the bare workers.
+pub fn run(policy: &Path, trail: &Path) -> Command {
+    let mut command = Command::new(ENFORCER);
+    command
+        .args(["run", "--quiet", "--user", "root", "--policy"])
+        .arg(policy)
+        .arg("--audit")
+        .arg(trail)
+        .arg("--");
+    command
 }
 
 /// A governed worker with its trail.

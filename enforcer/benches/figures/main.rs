@@ -95,7 +95,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         }
         let started = Instant::now();
         section(&bench, &mut report).with_context(|| format!("while measuring `{name}`"))?;
-        report.took(name, started.elapsed());
+        println!("    ({name}: {:.1} s)", started.elapsed().as_secs_f64());
     }
     report.summary();
     if let Some(file) = &arguments.json {

@@ -1,6 +1,6 @@
 //! The table and its JSON.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -176,11 +176,6 @@ impl Report {
         let note = note.into();
         println!("    {note}");
         self.notes.push(note);
-    }
-
-    /// Says how long a section took.
-    pub fn took(&self, section: &str, time: Duration) {
-        println!("    ({section}: {:.1} s)", time.as_secs_f64());
     }
 
     /// The last line.

@@ -10,7 +10,7 @@ use enforcer::kernel::{
 use enforcer_common::load::Settings;
 
 use crate::{
-    agent::Bench,
+    agent::{Bench, run},
     policies,
     report::{Figure, Report},
     sample::{interleave, median, quantile},
@@ -36,7 +36,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let pairs = interleave(
         bench.rounds(25, 8),
         || timed(&mut Command::new("/bin/true")),
-        || timed(bench.run(&policy, &trail).arg("true")),
+        || timed(run(&policy, &trail).arg("true")),
     )?;
     let middle = median(&pairs.other) * 1e-6;
     report.add(

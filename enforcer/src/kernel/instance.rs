@@ -1,6 +1,6 @@
 //! One loaded instance of the kernel programs: its slots, its links, its events.
 
-use std::{os::fd::AsFd, thread};
+use std::os::fd::AsFd;
 
 use aya::Ebpf;
 use enforcer_common::load::Settings;
@@ -60,15 +60,9 @@ impl Instance {
             connects: need.connects,
             ring_bytes: RING_BYTES,
         };
-        // Both read all of the kernel's types, which takes longer than making the maps.
-        let (types, ebpf) = thread::scope(|scope| {
-            let types = scope.spawn(object::kernel_types);
-            let ebpf = offsets::running_kernel()
-                .and_then(|offsets| object::load(&offsets, &settings, sizes));
-            (types.join(), ebpf)
-        });
-        let mut ebpf = ebpf?;
-        let types = types.map_err(|_| KernelError::MalformedBtf)??;
+        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes)?;
+        // Not on a thread of its own: what the types take would stay in that thread's part of the heap.
+        let types = object::kernel_types()?;
         let mut first_segment = 0;
         for (slot, tables) in (0..).zip(&plan.slots) {
             lower::fill(&mut ebpf, slot, first_segment, tables)?;

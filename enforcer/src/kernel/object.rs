@@ -90,7 +90,7 @@ pub fn kernel_types() -> Result<Btf, KernelError> {
 
 /// Creates the maps and relocates the programs; nothing is in force yet.
 ///
-/// The loader reads the kernel's types once more for itself: [`kernel_types`] can run beside it.
+/// The loader reads the kernel's types once more for itself.
 ///
 /// # Errors
 ///

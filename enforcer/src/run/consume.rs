@@ -45,6 +45,15 @@ impl Counts {
     }
 }
 
+/// A process that left its agent's cgroup.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped {
+    /// The process.
+    pub pid: u32,
+    /// When it left, `CLOCK_BOOTTIME`, ns.
+    pub boottime_ns: u64,
+}
+
 /// Reads an instance's events and writes them to the trail.
 #[derive(Debug)]
 pub struct Consumer {
@@ -110,7 +119,7 @@ impl Consumer {
     /// # Errors
     ///
     /// The trail cannot be written.
-    pub fn drain(&mut self) -> anyhow::Result<Vec<u32>> {
+    pub fn drain(&mut self) -> anyhow::Result<Vec<Escaped>> {
         let mut escaped = Vec::new();
         let offset = boot_offset()?;
         // An event leaves the ring when its line is in the file: whoever kills us in between loses none.
@@ -124,13 +133,13 @@ impl Consumer {
         Ok(escaped)
     }
 
-    /// Writes what is left.
+    /// Writes what is left; as [`Consumer::drain`].
     ///
     /// # Errors
     ///
     /// The trail cannot be written.
-    pub fn finish(&mut self) -> anyhow::Result<()> {
-        self.drain().map(|_| ())
+    pub fn finish(&mut self) -> anyhow::Result<Vec<Escaped>> {
+        self.drain()
     }
 
     /// Gives up: a trail that was made for this run and in which nothing was written is taken away.
@@ -188,13 +197,16 @@ impl Recorder {
         &mut self,
         event: Option<Event>,
         offset: i128,
-        escaped: &mut Vec<u32>,
+        escaped: &mut Vec<Escaped>,
     ) -> anyhow::Result<()> {
         let event = event.context(
             "the kernel programs wrote an event that this version does not know; restart with the version that loaded them",
         )?;
         if matches!(event.body, Body::Escape) {
-            escaped.push(event.header.pid);
+            escaped.push(Escaped {
+                pid: event.header.pid,
+                boottime_ns: event.header.boottime_ns,
+            });
         }
         self.next_seq = self.next_seq.max(event.header.seq + 1);
         if event.header.slot != SLOT

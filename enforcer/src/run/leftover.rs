@@ -1,14 +1,17 @@
 //! Agents whose launcher is gone: their last events are written, and what is empty is taken down.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::Context;
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 
-use super::{consume::Consumer, state::State};
+use super::{
+    consume::{Consumer, Escaped},
+    state::State,
+};
 use crate::{
     audit::Writer,
     decide::Engine,
@@ -82,9 +85,12 @@ fn take_down(id: &str, root: &CgroupRoot, audit: &Path) -> anyhow::Result<Option
                 Writer::open(audit)?
             }
         };
-        Consumer::new(feed, engine, writer, facts.agent, state.tally())
+        let escapes = Consumer::new(feed, engine, writer, facts.agent, state.tally())
             .resumed()
             .finish()?;
+        for escaped in escapes {
+            kill_process(escaped, cgroup.as_ref());
+        }
     }
     if let Some(cgroup) = cgroup {
         if !cgroup.is_empty()? {
@@ -97,15 +103,33 @@ fn take_down(id: &str, root: &CgroupRoot, audit: &Path) -> anyhow::Result<Option
     Ok(None)
 }
 
-/// Kills a process that left its agent's cgroup, unless it came back.
-pub fn kill_process(pid: u32, cgroup: &AgentCgroup) {
-    let Ok(pid) = i32::try_from(pid) else {
+/// Kills a process that left its agent's cgroup, unless it came back or its number is another process' by now.
+pub fn kill_process(escaped: Escaped, cgroup: Option<&AgentCgroup>) {
+    let Ok(pid) = i32::try_from(escaped.pid) else {
         return;
     };
     let pid = Pid::from_raw(pid);
-    let inside = cgroup.procs().is_ok_and(|procs| procs.contains(&pid));
-    if !inside && pid.as_raw() > 1 {
+    let inside = cgroup
+        .and_then(|cgroup| cgroup.procs().ok())
+        .is_some_and(|procs| procs.contains(&pid));
+    let same = started_ns(pid).is_some_and(|started| started <= escaped.boottime_ns);
+    if same && !inside && pid.as_raw() > 1 {
         // Gone already is as good.
         let _ = kill(pid, Signal::SIGKILL);
     }
+}
+
+/// When a process was started, `CLOCK_BOOTTIME`, ns, rounded down to the kernel's tick; `None` if it is gone.
+fn started_ns(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc_pid_stat(5): the name, in parentheses, may hold anything; the 22nd field is the 20th behind it.
+    let ticks: u64 = stat
+        .rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()?;
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok()??;
+    Some(ticks * (1_000_000_000 / u64::try_from(per_second).ok()?.max(1)))
 }

@@ -388,7 +388,10 @@ fn supervise(
         cgroup.kill_all(KILL_PATIENCE)?;
     }
     let ended = ended?;
-    consumer.finish()?;
+    for escaped in consumer.finish()? {
+        // Its mover may have been the command itself, which ended before this event was read.
+        leftover::kill_process(escaped, Some(cgroup));
+    }
     Ok(ended)
 }
 
@@ -427,7 +430,7 @@ async fn watch(
                 due = None;
                 for escaped in consumer.drain()? {
                     // The kernel has killed whoever moved it; the moved one is ours to kill.
-                    leftover::kill_process(escaped, cgroup);
+                    leftover::kill_process(escaped, Some(cgroup));
                 }
                 drained = Instant::now();
             }

@@ -1,6 +1,6 @@
 //! Patterns to groups: as many in one automaton as the budget allows, equal lists stored once.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{cmp::Reverse, collections::HashMap, rc::Rc};
 
 use enforcer_common::table::GroupRef;
 use regex_syntax::hir::Hir;
@@ -8,15 +8,16 @@ use regex_syntax::hir::Hir;
 use super::{
     arena::Arena,
     automaton::{Alphabet, Automaton, Failure},
+    row::Row,
     search,
-    union::{Target, union},
+    union::{Target, all, any},
 };
 
 /// States of a group, from the size that is tried first to the largest.
 pub(super) const BUDGETS: [usize; 2] = [2_000, 8_000];
 
-/// How many times the states of a group its automaton may have before it is reduced.
-const TUPLES: usize = 8;
+/// How many times the states of the largest group an automaton may have before it is reduced.
+pub(super) const STATES: usize = 8;
 
 /// One pattern, compiled to expressions that must all match.
 #[derive(Clone, Debug)]
@@ -73,6 +74,14 @@ pub(super) enum Refusal {
     TooMany(Box<Item>),
 }
 
+/// Why a target found no place.
+enum Fault {
+    /// It has no automaton, or too large a one.
+    Alone(Failure),
+    /// There are no groups left.
+    TooMany,
+}
+
 /// A group that has been built.
 #[derive(Debug)]
 enum Built {
@@ -82,10 +91,15 @@ enum Built {
     Stored(u32, u32),
 }
 
-/// A group to be, and the ranks of its accept numbers.
-type Planned = (usize, Vec<u16>);
+/// A group to be: its index among those built, and the accept numbers of its list that its own stand for.
+#[derive(Clone, Debug)]
+struct Planned {
+    index: usize,
+    stands_for: Vec<u16>,
+}
 
-type Key = (Alphabet, usize, Vec<Target>);
+/// A list of patterns, by what decides on its groups: alphabet, budget, room and targets.
+type Key = (Alphabet, usize, usize, Vec<Target>);
 
 /// Builds groups and remembers them.
 #[derive(Debug, Default)]
@@ -93,10 +107,11 @@ pub(super) struct Groups {
     pub(super) expressions: Expressions,
     pub(super) arena: Arena,
     built: Vec<Built>,
-    /// Index in `built`, or nothing where the budget does not suffice.
-    known: HashMap<Key, Option<usize>>,
+    known: HashMap<Key, Vec<Planned>>,
     /// The automaton of each expression.
     parts: HashMap<(usize, Alphabet), Result<Rc<Automaton>, Failure>>,
+    /// The automata of expressions that must all match.
+    wholes: HashMap<(Vec<usize>, Alphabet), Result<Rc<Automaton>, Failure>>,
 }
 
 impl Groups {
@@ -117,117 +132,118 @@ impl Groups {
                     return Err(Refusal::Unsupported(item, why));
                 }
                 Err(other) => refusal = Some(other),
-                Ok(plan) => return Ok(plan.iter().filter_map(|group| self.store(group)).collect()),
+                Ok(plan) => {
+                    return Ok(plan
+                        .iter()
+                        .filter_map(|(index, ranks)| self.store(*index, ranks))
+                        .collect());
+                }
             }
         }
         refusal.map_or_else(|| Ok(Vec::new()), Err)
     }
 
+    /// The groups of all lists, each with the ranks of its accept numbers.
     fn try_place(
         &mut self,
         lists: &[(Alphabet, &[Item])],
         room: usize,
         budget: usize,
-    ) -> Result<Vec<Planned>, Refusal> {
+    ) -> Result<Vec<(usize, Vec<u16>)>, Refusal> {
         let mut groups = Vec::new();
         for (alphabet, items) in lists {
-            let mut items = items.to_vec();
-            items.sort_by_key(|item| (item.weight, item.rank));
-            // Patterns with inner wildcards multiply in a union, so only a few are tried at first.
-            let heavy = items.iter().any(|item| item.weight > 0);
-            let mut guess = if heavy { 8 } else { items.len() };
-            let mut rest = items.as_slice();
-            while let Some(first) = rest.first() {
-                if groups.len() == room {
-                    return Err(Refusal::TooMany(Box::new(first.clone())));
-                }
-                let (count, group) = self.longest(*alphabet, rest, guess, budget)?;
-                groups.push(group);
-                guess = count;
-                rest = &rest[count..];
+            if items.is_empty() {
+                continue;
             }
+            let mut items: Vec<&Item> = items.iter().collect();
+            // Patterns of like weight together. Behind a stricter pattern the others cost least.
+            items.sort_by(|a, b| {
+                (a.weight, Reverse(a.rank), &a.pieces).cmp(&(b.weight, Reverse(b.rank), &b.pieces))
+            });
+            items.dedup_by(|a, b| (a.rank, &a.pieces) == (b.rank, &b.pieces));
+            let mut ranks: Vec<u16> = items.iter().map(|item| item.rank).collect();
+            ranks.sort_unstable();
+            ranks.dedup();
+            let targets: Vec<Target> = items
+                .iter()
+                .map(|item| Target {
+                    accept: ranks.partition_point(|rank| *rank < item.rank) as u16 + 1,
+                    pieces: item.pieces.clone(),
+                })
+                .collect();
+            let key = (*alphabet, budget, room - groups.len(), targets);
+            let plan = if let Some(known) = self.known.get(&key) {
+                known.clone()
+            } else {
+                let plan = self.plan(&key).map_err(|(at, fault)| {
+                    let item = Box::new(items[at].clone());
+                    match fault {
+                        Fault::TooMany => Refusal::TooMany(item),
+                        Fault::Alone(Failure::TooLarge) => Refusal::TooLarge(item),
+                        Fault::Alone(Failure::Unsupported(why)) => Refusal::Unsupported(item, why),
+                    }
+                })?;
+                self.known.insert(key, plan.clone());
+                plan
+            };
+            groups.extend(plan.into_iter().map(|group| {
+                let rank = |accept: &u16| ranks[usize::from(*accept) - 1];
+                (group.index, group.stands_for.iter().map(rank).collect())
+            }));
         }
         Ok(groups)
     }
 
-    /// A group of about as many of the first items as fit, and how many they are.
-    fn longest(
-        &mut self,
-        alphabet: Alphabet,
-        items: &[Item],
-        guess: usize,
-        budget: usize,
-    ) -> Result<(usize, Planned), Refusal> {
-        let mut fits: Option<(usize, Planned)> = None;
-        let mut too_many = items.len() + 1;
-        let mut size = guess.clamp(1, items.len());
-        loop {
-            if let Some(group) = self.group(alphabet, &items[..size], budget)? {
-                fits = Some((size, group));
-            } else if size == 1 {
-                return Err(Refusal::TooLarge(Box::new(items[0].clone())));
-            } else {
-                too_many = size;
-            }
-            let low = fits.as_ref().map_or(0, |(size, _)| *size);
-            // Near enough: each further trial costs a whole failing build.
-            if too_many - low <= 1 + low / 8
-                && let Some(found) = fits
-            {
-                return Ok(found);
-            }
-            size = if too_many > items.len() {
-                (low * 2).clamp(low + 1, items.len())
-            } else {
-                low + (too_many - low) / 2
-            };
-            size = size.max(1);
-        }
-    }
-
-    /// The group of exactly these items; `None` if it exceeds the budget.
-    fn group(
-        &mut self,
-        alphabet: Alphabet,
-        items: &[Item],
-        budget: usize,
-    ) -> Result<Option<Planned>, Refusal> {
-        let mut ranks: Vec<u16> = items.iter().map(|item| item.rank).collect();
-        ranks.sort_unstable();
-        ranks.dedup();
-        let mut targets: Vec<Target> = items
+    /// The groups of a list; or the first target that finds no place, and why.
+    fn plan(&mut self, key: &Key) -> Result<Vec<Planned>, (usize, Fault)> {
+        let (alphabet, budget, room, targets) = key;
+        let leaves = targets
             .iter()
-            .map(|item| Target {
-                accept: ranks.partition_point(|rank| *rank < item.rank) as u16 + 1,
-                pieces: item.pieces.clone(),
+            .enumerate()
+            .map(|(at, target)| {
+                self.target(*alphabet, target)
+                    .and_then(|automaton| {
+                        if automaton.fits(*budget) {
+                            Ok(automaton)
+                        } else {
+                            Err(Failure::TooLarge)
+                        }
+                    })
+                    .map_err(|failure| (at, Fault::Alone(failure)))
             })
-            .collect();
-        targets.sort_by(|a, b| (a.accept, &a.pieces).cmp(&(b.accept, &b.pieces)));
-        targets.dedup();
-        let key = (alphabet, budget, targets);
-        let known = if let Some(known) = self.known.get(&key) {
-            *known
-        } else {
-            let known = match self.build(alphabet, &key.2, budget) {
-                Ok(automaton) => automaton.map(|automaton| {
-                    self.built.push(Built::Loose(Box::new(automaton)));
-                    self.built.len() - 1
-                }),
-                Err(why) => return self.blame(alphabet, items, budget, why),
-            };
-            self.known.insert(key, known);
-            known
-        };
-        Ok(known.map(|index| (index, ranks)))
+            .collect::<Result<_, _>>()?;
+        let mut row = Row::new(leaves, *budget);
+        let mut groups = Vec::new();
+        let mut at = 0;
+        while at < targets.len() {
+            if groups.len() == *room {
+                return Err((at, Fault::TooMany));
+            }
+            let (count, automaton) = row.longest(at);
+            at += count;
+            let mut automaton = Rc::unwrap_or_clone(automaton);
+            let mut stands_for: Vec<u16> = automaton.accept.clone();
+            stands_for.sort_unstable();
+            stands_for.dedup();
+            stands_for.retain(|accept| *accept > 0);
+            automaton
+                .renumber(|accept| stands_for.partition_point(|other| *other < accept) as u16 + 1);
+            self.built.push(Built::Loose(Box::new(automaton)));
+            groups.push(Planned {
+                index: self.built.len() - 1,
+                stands_for,
+            });
+        }
+        Ok(groups)
     }
 
     /// Stores a group and its ranks.
-    fn store(&mut self, (index, ranks): &Planned) -> Option<GroupRef> {
-        let (segment, at) = match &self.built[*index] {
+    fn store(&mut self, index: usize, ranks: &[u16]) -> Option<GroupRef> {
+        let (segment, at) = match &self.built[index] {
             Built::Stored(segment, at) => (*segment, *at),
             Built::Loose(automaton) => self.arena.store(&automaton.encode())?,
         };
-        self.built[*index] = Built::Stored(segment, at);
+        self.built[index] = Built::Stored(segment, at);
         let (ranks_segment, ranks_at) = self.arena.store_ranks(ranks)?;
         Some(GroupRef {
             segment,
@@ -237,83 +253,61 @@ impl Groups {
         })
     }
 
-    /// The group of targets with accept numbers of the caller's choice, without ranks.
+    /// The group of targets with accept numbers of the caller's choice, without ranks; nothing if it exceeds
+    /// the budget.
     pub(super) fn place_numbered(
         &mut self,
         alphabet: Alphabet,
         targets: &[Target],
         budget: usize,
     ) -> Result<Option<GroupRef>, String> {
-        let Some(automaton) = self.build(alphabet, targets, budget)? else {
-            return Ok(None);
-        };
-        Ok(self
-            .arena
-            .store(&automaton.encode())
-            .map(|(segment, at)| GroupRef {
-                segment,
-                at,
-                ..GroupRef::default()
-            }))
-    }
-
-    /// Finds the item that cannot be built.
-    fn blame(
-        &mut self,
-        alphabet: Alphabet,
-        items: &[Item],
-        budget: usize,
-        why: String,
-    ) -> Result<Option<Planned>, Refusal> {
-        for item in items {
-            if items.len() > 1 {
-                self.group(alphabet, std::slice::from_ref(item), budget)?;
-            } else {
-                return Err(Refusal::Unsupported(Box::new(item.clone()), why));
-            }
-        }
-        let first = items.first().cloned();
-        first.map_or(Ok(None), |item| {
-            Err(Refusal::Unsupported(Box::new(item), why))
-        })
-    }
-
-    /// Builds an automaton; `Ok(None)` if it exceeds the budget.
-    fn build(
-        &mut self,
-        alphabet: Alphabet,
-        targets: &[Target],
-        budget: usize,
-    ) -> Result<Option<Automaton>, String> {
-        // The union numbers its own expressions.
-        let mut pieces = Vec::new();
-        let mut numbers: HashMap<usize, usize> = HashMap::new();
-        let mut local = Vec::with_capacity(targets.len());
-        for target in targets {
-            let number = |piece: &usize| {
-                *numbers.entry(*piece).or_insert_with(|| {
-                    pieces.push(*piece);
-                    pieces.len() - 1
-                })
-            };
-            local.push(Target {
-                accept: target.accept,
-                pieces: target.pieces.iter().map(number).collect(),
-            });
-        }
-        let built = pieces
+        let built = targets
             .iter()
-            .map(|piece| self.part(*piece, alphabet))
+            .map(|target| self.target(alphabet, target))
             .collect::<Result<Vec<_>, _>>()
-            .and_then(|parts| match (parts.as_slice(), local.as_slice()) {
-                ([only], [target]) if target.accept == 1 => Ok(Automaton::clone(only)),
-                _ => union(&parts, &local, budget * TUPLES),
-            });
+            .and_then(|parts| any(&parts, budget * STATES));
         match built {
-            Ok(automaton) => Ok(automaton.fits(budget).then_some(automaton)),
-            Err(Failure::TooLarge) => Ok(None),
+            Ok(automaton) if automaton.fits(budget) => Ok(self
+                .arena
+                .store(&automaton.encode())
+                .map(|(segment, at)| GroupRef {
+                    segment,
+                    at,
+                    ..GroupRef::default()
+                })),
+            Ok(_) | Err(Failure::TooLarge) => Ok(None),
             Err(Failure::Unsupported(why)) => Err(why),
         }
+    }
+
+    /// The automaton of one target.
+    fn target(&mut self, alphabet: Alphabet, target: &Target) -> Result<Rc<Automaton>, Failure> {
+        let whole = self.whole(alphabet, &target.pieces)?;
+        if target.accept == 1 {
+            return Ok(whole);
+        }
+        let mut automaton = Automaton::clone(&whole);
+        automaton.renumber(|_| target.accept);
+        Ok(Rc::new(automaton))
+    }
+
+    /// The automaton of expressions that must all match; it accepts with 1.
+    fn whole(&mut self, alphabet: Alphabet, pieces: &[usize]) -> Result<Rc<Automaton>, Failure> {
+        if let [only] = pieces {
+            return self.part(*only, alphabet);
+        }
+        let key = (pieces.to_vec(), alphabet);
+        if let Some(known) = self.wholes.get(&key) {
+            return known.clone();
+        }
+        let [_, largest] = BUDGETS;
+        let parts = pieces
+            .iter()
+            .map(|piece| self.part(*piece, alphabet))
+            .collect::<Result<Vec<_>, _>>();
+        let whole = parts.and_then(|parts| all(&parts, largest * STATES));
+        self.wholes.insert(key, whole.clone());
+        whole
     }
 
     /// The automaton of one expression.

@@ -22,11 +22,14 @@ mod automaton;
 mod connect;
 mod glob;
 mod group;
+mod minimise;
 mod path;
 mod rank;
 #[cfg(test)]
 mod reference_tests;
+mod row;
 mod search;
+mod subsets;
 mod union;
 
 pub use connect::{ConnectPrefix, number as protocol_number};

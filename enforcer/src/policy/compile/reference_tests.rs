@@ -11,7 +11,7 @@ use super::{
     exec_tables,
     group::BUDGETS,
     search,
-    union::{Target, union},
+    union::{Target, all, any},
 };
 use crate::{
     decide::{Decision, ExecAction, Risk, RuleCheck},
@@ -114,7 +114,21 @@ fn together(pieces: &[&Hir], targets: &[Target], alphabet: Alphabet) -> Automato
         .iter()
         .map(|piece| Rc::new(Automaton::of(piece, alphabet, BUDGETS[1]).unwrap()))
         .collect();
-    union(&parts, targets, 1 << 20).unwrap()
+    let limit = 1 << 20;
+    let targets: Vec<_> = targets
+        .iter()
+        .map(|target| {
+            let pieces: Vec<_> = target
+                .pieces
+                .iter()
+                .map(|at| Rc::clone(&parts[*at]))
+                .collect();
+            let mut whole = Automaton::clone(&all(&pieces, limit).unwrap());
+            whole.renumber(|_| target.accept);
+            Rc::new(whole)
+        })
+        .collect();
+    Automaton::clone(&any(&targets, limit).unwrap())
 }
 
 fn segment(automaton: &Automaton) -> Box<Segment> {

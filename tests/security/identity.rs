@@ -35,22 +35,23 @@ fn session() -> Session {
         .variable("SPACES", namespaces)
 }
 
-/// Proves the attempts, each of which ends in one denial that no rule made.
+/// Proves the attempts, each of which ends in a denial that no rule made.
 fn prove(session: &Session, attempts: &Attempts) {
     let outcomes = attempts.prove(session, &strict(session));
     let trail = &outcomes.ended.trail;
     trail.assert_whole();
     for name in attempts.names() {
+        // A shell that is refused may look in the next directory of its path.
         let lines = trail.denied_with_word(name);
-        let [line] = lines[..] else {
-            panic!("{name}: not one denial in\n{}", trail.shown());
-        };
-        line.assert_denied_exec(session.denial());
-        assert_eq!(
-            (line.rule(), line.text("decision")),
-            ("", "deny"),
-            "{name}: {line:?}"
-        );
+        assert!(!lines.is_empty(), "{name}: no denial in\n{}", trail.shown());
+        for line in lines {
+            line.assert_denied_exec(session.denial());
+            assert_eq!(
+                (line.rule(), line.text("decision")),
+                ("", "deny"),
+                "{name}: {line:?}"
+            );
+        }
     }
 }
 

@@ -21,6 +21,15 @@ const SCRIPT: &str = "\
     $SHOUT fine; echo \"fine $?\" >>result\n\
     echo >done; while [ ! -e end ]; do sleep 0.05; done\n";
 
+/// Killed when the test is over, however it ends.
+struct Tree(PathBuf);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+    }
+}
+
 #[test]
 fn a_tree_without_its_launcher_stays_governed() {
     if !root() {
@@ -51,6 +60,8 @@ fn a_tree_without_its_launcher_stays_governed() {
     running.until("the script waits", |_| work.join("ready").exists());
     let trail_path: PathBuf = running.trail_path().to_owned();
     let cgroup = running.cgroup().expect("the agent has a cgroup");
+    // A test that fails must not leave a tree that waits for ever.
+    let _tree = Tree(cgroup.clone());
     running.signal(Signal::SIGKILL);
     let killed = running.wait_kept();
     assert_eq!(killed.code(), 137);

@@ -1,5 +1,9 @@
 //! The policies that the project ships: they can be read without a warning, the tables hold them, every
 //! example holds, and they decide as their README says.
+#![allow(
+    clippy::unwrap_used,
+    reason = "an integration test: clippy only knows tests by their attribute"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -18,7 +18,8 @@ use enforcer_common::{
 
 use crate::{
     event::{count, is_operator, now, pid, slot_state},
-    exec::{Facts, Judgement, judge_exec, record},
+    exec::record,
+    facts::{Facts, Judgement, judge_exec},
     maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, offset, release_scratch},
     net,
     task::{self, read_kernel, read_user, read_user_str},

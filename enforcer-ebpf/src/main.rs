@@ -16,11 +16,13 @@
 mod atomic;
 mod event;
 mod exec;
+mod facts;
 mod judge;
 mod lifecycle;
 mod lsm;
 mod maps;
 mod net;
+mod scan;
 mod task;
 
 #[cfg(not(test))]

@@ -19,7 +19,7 @@ use enforcer_common::{
 
 use crate::{
     event::{count, describe, next_seq, now, output, slot_state},
-    exec::Judgement,
+    facts::Judgement,
     maps::{CONNECTS, POLICIES, constant, settings},
     task,
 };

@@ -2,7 +2,7 @@ use enforcer_common::event::{CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_RULE, CAUSE_TR
 
 use super::*;
 use crate::{
-    decide::Script,
+    decide::{Decision, Risk, Script, wording::NO_APPROVALS},
     policy::model::{
         Agents, ArgvPattern, ConnectPolicy, ConnectRule, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form,
         Matcher as Pattern, Network, PathLists, Protocol,

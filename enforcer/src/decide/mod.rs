@@ -6,8 +6,10 @@ pub mod engine;
 pub mod matcher;
 pub mod redact;
 pub mod shell;
+pub mod wording;
 
 pub use action::{ConnectAction, ExecAction, Script};
 pub use decision::{Decision, Risk};
-pub use engine::{Engine, Outcome, RuleCheck};
+pub use engine::{Engine, RuleCheck};
 pub use matcher::{Judgement, Matcher};
+pub use wording::{Outcome, Wording};

@@ -15,7 +15,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     audit::{Action, Connect, Entry, Exec, Reader, Record, Stage, Verdict, Writer},
-    decide::{Decision, Engine, Judgement, Outcome},
+    decide::{Decision, Judgement, Outcome, Wording},
     kernel::events::{Body, Event, Feed},
 };
 
@@ -68,7 +68,7 @@ pub struct Consumer {
 /// Makes events into lines of the trail.
 #[derive(Debug)]
 struct Recorder {
-    engine: Engine,
+    wording: Wording,
     writer: Writer,
     agent: Option<String>,
     counts: Counts,
@@ -81,7 +81,7 @@ impl Consumer {
     /// A consumer of an instance's events. `tally` is a file in the agent's state; it need not exist.
     pub fn new(
         feed: Feed,
-        engine: Engine,
+        wording: Wording,
         writer: Writer,
         agent: Option<String>,
         tally: PathBuf,
@@ -90,7 +90,7 @@ impl Consumer {
         Self {
             feed,
             recorder: Recorder {
-                engine,
+                wording,
                 writer,
                 agent,
                 counts: Counts::default(),
@@ -247,8 +247,8 @@ impl Recorder {
             cause: header.cause,
         };
         let outcome = match &event.body {
-            Body::Exec(_) | Body::Escape => self.engine.exec_outcome(judgement),
-            Body::Connect(_) | Body::Socket(_) => self.engine.connect_outcome(judgement),
+            Body::Exec(_) | Body::Escape => self.wording.exec_outcome(judgement),
+            Body::Connect(_) | Body::Socket(_) => self.wording.connect_outcome(judgement),
         };
         self.counts.note(&event.body, judgement.decision);
         let action = self.action(header, &outcome, judgement.decision, offset);

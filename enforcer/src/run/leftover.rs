@@ -85,9 +85,15 @@ fn take_down(id: &str, root: &CgroupRoot, audit: &Path) -> anyhow::Result<Option
                 Writer::open(audit)?
             }
         };
-        let escapes = Consumer::new(feed, engine, writer, facts.agent, state.tally())
-            .resumed()
-            .finish()?;
+        let escapes = Consumer::new(
+            feed,
+            engine.into_wording(),
+            writer,
+            facts.agent,
+            state.tally(),
+        )
+        .resumed()
+        .finish()?;
         for escaped in escapes {
             kill_process(escaped, cgroup.as_ref());
         }

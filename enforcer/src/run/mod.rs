@@ -210,6 +210,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let pins = PinDir::of(&id);
     pins.create()?;
     scene.pins = Some(pins.clone());
+    // The kernel has the tables now.
+    let wording = engine.into_wording();
+    drop(probe);
     let feed = instance.pin(&pins, links)?;
 
     if !options.quiet {
@@ -223,7 +226,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             &process_limit,
         );
     }
-    let mut consumer = Consumer::new(feed, engine, trail.start()?, agent, tally);
+    let mut consumer = Consumer::new(feed, wording, trail.start()?, agent, tally);
     let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
         Ok(ended) => ended,
         Err(error) => {

@@ -108,11 +108,11 @@ fn governed_until_empty(session: &Session, ended: &Ended, trail: &std::path::Pat
     assert_eq!(status.trim(), expected, "no longer governed");
 
     // Not empty: the next start writes what is buffered and leaves it governed.
-    let told = text(&launch(session).run(&["true"]).stderr);
-    assert!(
-        told.contains("of an earlier run is still governed"),
-        "{told}"
-    );
+    // (Another start at the same moment may be the one that does so: then the one after it.)
+    let told = (0..20).any(|_| {
+        text(&launch(session).run(&["true"]).stderr).contains("of an earlier run is still governed")
+    });
+    assert!(told, "no start tells of the tree");
     let now = enforcer_tests::Trail::read(trail);
     now.denied_exec("head -c1");
     fs::write(work.join("end"), "").unwrap();

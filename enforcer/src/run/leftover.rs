@@ -11,6 +11,7 @@ use nix::{
 use super::{
     consume::{Consumer, Escaped},
     state::State,
+    trail::Trail,
 };
 use crate::{
     audit::Writer,
@@ -20,10 +21,10 @@ use crate::{
 };
 
 /// Cleans up after launchers that are gone. What cannot be cleaned up is said and left; it stays governed. Events
-/// whose own trail is no more go to the trail at `audit`.
-pub fn clean_up(root: &CgroupRoot, audit: &Path, quiet: bool) {
+/// whose own trail is no more go to a file of their own in the usual place.
+pub fn clean_up(root: &CgroupRoot, quiet: bool) {
     for id in State::existing() {
-        match take_down(&id, root, audit) {
+        match take_down(&id, root) {
             Ok(Some(processes)) if !quiet => eprintln!(
                 "enforcer: agent {id} of an earlier run is still governed: {processes} processes"
             ),
@@ -56,7 +57,7 @@ pub fn clean_up(root: &CgroupRoot, audit: &Path, quiet: bool) {
 
 /// Writes a left-over agent's buffered events and takes it down if it is empty. How many processes it has, if
 /// it is not; `None` also if its launcher still runs.
-fn take_down(id: &str, root: &CgroupRoot, audit: &Path) -> anyhow::Result<Option<usize>> {
+fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
     let Some((state, facts)) = State::take_over(id)? else {
         return Ok(None);
     };
@@ -76,13 +77,15 @@ fn take_down(id: &str, root: &CgroupRoot, audit: &Path) -> anyhow::Result<Option
         let feed = Feed::from_pins(Path::new(&pins.join("")))?;
         let writer = match Writer::open(&facts.audit) {
             Ok(writer) => writer,
-            // Else it could never be taken down, and each start would say so again.
+            // Else it could never be taken down, and each start would say so again. Not the trail of the run that
+            // starts: that tells of its own agent only.
             Err(error) => {
+                let spare = Trail::spare(id)?;
                 eprintln!(
                     "enforcer: left-over agent {id}: {error}; its last events go to {}",
-                    audit.display()
+                    spare.display()
                 );
-                Writer::open(audit)?
+                Writer::open(&spare)?
             }
         };
         let escapes = Consumer::new(

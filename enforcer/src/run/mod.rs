@@ -146,7 +146,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
 
     let root = CgroupRoot::find()?;
     mount_bpf()?;
-    leftover::clean_up(&root, &audit, options.quiet);
+    leftover::clean_up(&root, options.quiet);
 
     let agent = agent_name(options.agent.as_deref());
     let id = new_id(agent.as_deref())?;

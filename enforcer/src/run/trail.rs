@@ -69,6 +69,19 @@ impl Trail {
         })
     }
 
+    /// A file in the usual place for the last events of an agent whose own trail is no more; its directory is
+    /// made if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made.
+    pub fn spare(id: &str) -> anyhow::Result<PathBuf> {
+        let mut usual = Self::usual()?;
+        // Events will lie in it: it stays.
+        usual.made = None;
+        Ok(usual.path.with_file_name(format!("{id}.jsonl")))
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, io::Write as _, process::Stdio};
 
-use enforcer_tests::{Session, enforcer, probe, quick, root};
+use enforcer_tests::{Session, enforcer, probe, root};
 use serde_json::{Value, json};
 
 /// Programs that the command lines name; copies of the victim stand under these names.
@@ -125,7 +125,7 @@ fn agree(default: &str) {
     }
     let directory = directory.unwrap();
     session.set_policy(&policy(directory.to_str().unwrap(), default));
-    let lines = command_lines(quick(600, 200));
+    let lines = command_lines(600);
     let expected = explained(&session, &lines);
     assert_eq!(expected.len(), lines.len());
 

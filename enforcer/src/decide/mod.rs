@@ -1,6 +1,7 @@
 //! The decision: what the policy says of one action. Pure: no I/O, no clock.
 
 pub mod action;
+pub mod approval;
 mod decision;
 pub mod engine;
 pub mod matcher;

@@ -78,6 +78,17 @@ pub struct PolicyHeader {
     pub reserved: u32,
     /// Seed of the name hashes.
     pub seed: u64,
+    /// The groups that run over the name of a unix socket: its path, or `@` and its abstract name. Their ranks
+    /// are an order of their own, as that of exec rules but without a transparent rank.
+    pub unix: Head,
+    /// Decision where no rule matches the name of a unix socket.
+    pub unix_default: u32,
+    /// First unix rank that asks.
+    pub unix_ask_from: u32,
+    /// First unix rank that denies.
+    pub unix_deny_from: u32,
+    /// Zero.
+    pub reserved_unix: u32,
 }
 
 /// Key data of the connect tries, after the prefix length: slot, protocol, port, address.
@@ -139,7 +150,7 @@ pub struct SlotState {
 const _: () = assert!(size_of::<GroupRef>() == 16);
 const _: () = assert!(size_of::<HeadKey>() == 16);
 const _: () = assert!(size_of::<Head>() == 72);
-const _: () = assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40);
+const _: () = assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40 + 72 + 16);
 const _: () = assert!(size_of::<ConnectKey>() == 24);
 const _: () = assert!(size_of::<ConnectValue>() == 8);
 const _: () = assert!(size_of::<SlotState>() == 64);

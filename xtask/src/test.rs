@@ -2,8 +2,10 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -85,6 +87,9 @@ struct Integration {
 /// The very last line is `N passed, N failed, N skipped` over all stages. A stage that fails without a failed
 /// test, or that could not run, counts as one failure.
 pub fn all(only: &[Stage], filter: Option<&str>) -> bool {
+    if let Err(error) = without_ignored_signals() {
+        note(&format!("{error:#}; tests that type ^C may fail"));
+    }
     let stages: Vec<Stage> = Stage::ALL
         .into_iter()
         .filter(|stage| only.is_empty() || only.contains(stage))
@@ -143,6 +148,32 @@ pub fn all(only: &[Stage], filter: Option<&str>) -> bool {
     }
     println!("{total}");
     total.failed == 0
+}
+
+/// Starts this program again without the ignored signals that it was started with (`nohup`, `&` in a script): the
+/// tests type ^C and hang up.
+fn without_ignored_signals() -> Result<()> {
+    const WANTED: u64 = 0b111; // SIGHUP, SIGINT, SIGQUIT
+    let status = fs::read_to_string("/proc/self/status").context("/proc is not mounted")?;
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    if ignored & WANTED == 0 {
+        return Ok(());
+    }
+    note(
+        "started with signals ignored (nohup, or in the background of a script): starting again with their defaults",
+    );
+    let mut arguments = env::args_os();
+    let program = arguments.next().context("no program name")?;
+    let error = Command::new("env")
+        .arg("--default-signal=HUP,INT,QUIT")
+        .arg(program)
+        .args(arguments)
+        .exec();
+    Err(error).context("cannot start again by env(1)")
 }
 
 fn unit(filter: Option<&str>, counts: &mut Counts) -> Result<()> {

@@ -4,25 +4,24 @@
 //! are in force, tested and pinned before the agent's process leaves its starting line; and whatever fails on
 //! the way takes away what was made so far.
 
+mod announce;
 mod consume;
 mod leftover;
+mod scene;
 mod selftest;
 mod state;
 mod trail;
+mod watch;
 
 use std::{
     ffi::OsString,
     io::Read,
-    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     process,
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use nix::unistd::geteuid;
-
-use tokio::time::{Instant, sleep_until};
 
 use crate::{
     cli::{fault, prove_examples},
@@ -32,28 +31,23 @@ use crate::{
         instance::{Instance, Plan},
     },
     launch::{
-        AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
-        Pending, PidsLimit, Signals, SpawnPlan, Terminal, Watched, current_directory, find_program,
-        spawn,
+        AgentCgroup, CgroupRoot, Confinement, DEFAULT_PIDS_MAX, Identity, Signals, SpawnPlan,
+        current_directory, find_program, spawn,
     },
     policy::{Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
     seccomp,
 };
 
+use announce::announce;
 use consume::Consumer;
+use scene::Scene;
 use state::State;
 use trail::Trail;
+use watch::supervise;
 
 /// Where the trail goes unless `--audit` says otherwise.
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
-
-/// Time between two looks at the events. Being woken for each would cost the agent ten times what judging does;
-/// an event after a pause is seen at once, and the kernel wakes nobody for those behind it.
-const GATHER: Duration = Duration::from_millis(10);
-
-/// How long killed processes may take to die.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How execs are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -328,177 +322,4 @@ fn confinement(
     }
     let policy = std::fs::canonicalize(policy).context("the policy's path cannot be resolved")?;
     Ok(Some(Confinement::plan(&hide, &[policy], directory)?))
-}
-
-fn announce(
-    options: &Options,
-    identity: &Identity,
-    level: Level,
-    audit: &Path,
-    agent: Option<&str>,
-    id: &str,
-    process_limit: &PidsLimit,
-) {
-    let execs = match (level, options.on_deny) {
-        (Level::Full, _) => "denied execs fail with EPERM",
-        (Level::Partial, OnDeny::Kill) => "denied execs are killed before their first instruction",
-        (Level::Partial, OnDeny::Errno) => {
-            "denied execs are killed before their first instruction (this kernel loads no LSM programs)"
-        }
-    };
-    eprintln!(
-        "enforcer: enforcing ({}): {execs}; denied connects fail with EPERM",
-        level.as_str()
-    );
-    eprintln!(
-        "enforcer: agent {} [{id}] as {}, policy {}, trail {}",
-        agent.unwrap_or("unknown"),
-        identity.display_name(),
-        options.policy.display(),
-        audit.display()
-    );
-    if let PidsLimit::Unavailable(why) = process_limit {
-        eprintln!("enforcer: weaker: no limit on the number of processes: {why}");
-    }
-    for weakness in identity.weaknesses() {
-        eprintln!("enforcer: weaker: {weakness}");
-    }
-}
-
-/// Lets the agent go and records what it does until it has ended.
-fn supervise(
-    pending: Pending,
-    signals: &Signals,
-    consumer: &mut Consumer,
-    cgroup: &AgentCgroup,
-    keep: bool,
-) -> anyhow::Result<ExitStatus> {
-    let child = match pending.go(Terminal::detect()) {
-        Ok(child) => child,
-        Err(error) => {
-            consumer.drain()?;
-            return Err(error.into());
-        }
-    };
-    let ended = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context("the event loop cannot be made")
-        .and_then(|runtime| runtime.block_on(watch(child, signals, consumer, cgroup)));
-    // Whatever went wrong, the tree does not outlive its record.
-    if ended.is_err() || !keep {
-        cgroup.kill_all(KILL_PATIENCE)?;
-    }
-    let ended = ended?;
-    for escaped in consumer.finish()? {
-        // Its mover may have been the command itself, which ended before this event was read.
-        leftover::kill_process(escaped, Some(cgroup));
-    }
-    Ok(ended)
-}
-
-/// Runs until the agent's first process has ended.
-///
-/// One thread, three descriptors: the agent may stop this process with itself (Ctrl-Z), so nothing else may
-/// be going on.
-async fn watch(
-    mut child: Child,
-    signals: &Signals,
-    consumer: &mut Consumer,
-    cgroup: &AgentCgroup,
-) -> anyhow::Result<ExitStatus> {
-    let watched = |fd: BorrowedFd<'_>| Watched::new(fd).context("a descriptor cannot be watched");
-    let events = watched(consumer.fd())?;
-    let ended = watched(child.pidfd())?;
-    let signalled = watched(signals.fd())?;
-    let mut drained = Instant::now();
-    let mut due = None;
-    loop {
-        tokio::select! {
-            ready = signalled.readable() => {
-                ready?;
-                while let Some(received) = signals.next()? {
-                    child.on_signal(received);
-                }
-                if let Some(status) = child.on_change()? {
-                    return Ok(status);
-                }
-            }
-            ready = events.readable(), if due.is_none() => {
-                ready?;
-                due = Some(drained + GATHER);
-            }
-            () = sleep_until(due.unwrap_or(drained)), if due.is_some() => {
-                due = None;
-                for escaped in consumer.drain()? {
-                    // The kernel has killed whoever moved it; the moved one is ours to kill.
-                    leftover::kill_process(escaped, Some(cgroup));
-                }
-                drained = Instant::now();
-            }
-            ready = ended.readable() => {
-                ready?;
-                if let Some(status) = child.on_change()? {
-                    return Ok(status);
-                }
-            }
-        }
-    }
-}
-
-/// What has been made so far; dropped, it is all taken away.
-#[derive(Debug)]
-struct Scene {
-    id: String,
-    cgroups: Vec<AgentCgroup>,
-    pins: Option<PinDir>,
-    state: Option<State>,
-    kept: bool,
-}
-
-impl Scene {
-    fn new(id: &str) -> Self {
-        Self {
-            id: id.to_owned(),
-            cgroups: Vec::new(),
-            pins: None,
-            state: None,
-            kept: false,
-        }
-    }
-
-    /// Leaves everything in place.
-    fn keep(&mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let complain = |what: &dyn std::fmt::Display| {
-            eprintln!("enforcer: while cleaning up {}: {what}", self.id);
-        };
-        for cgroup in &self.cgroups {
-            if let Err(error) = cgroup
-                .kill_all(KILL_PATIENCE)
-                .and_then(|()| cgroup.remove())
-            {
-                complain(&error);
-            }
-        }
-        if let Some(pins) = &self.pins
-            && let Err(error) = pins.remove()
-        {
-            complain(&error);
-        }
-        if let Some(state) = self.state.take()
-            && let Err(error) = state.remove()
-        {
-            complain(&error);
-        }
-    }
 }

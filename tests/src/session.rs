@@ -24,7 +24,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    machine::{level, patience},
+    machine::{Level, level, patience},
     trail::{Denial, Trail},
 };
 
@@ -170,10 +170,12 @@ impl Session {
 
     /// How execs are denied in this session.
     pub fn denial(&self) -> Denial {
-        if self.on_deny_kill {
+        // What outlives the launcher has no supervisor, so where the kernel cannot refuse, it kills.
+        let kept = self.options.iter().any(|option| option == "--keep");
+        if self.on_deny_kill || kept && level() == Level::Partial {
             Denial::Killed
         } else {
-            Denial::of(level())
+            Denial::Errno
         }
     }
 

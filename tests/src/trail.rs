@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::machine::Level;
+use crate::machine::{Level, level};
 
 /// Top-level keys, in their order. Readers of the trail reject any other.
 const KEYS: [&str; 8] = [
@@ -29,16 +29,6 @@ pub enum Denial {
     Errno,
     /// The process was killed.
     Killed,
-}
-
-impl Denial {
-    /// How execs are denied at this level, unless `--on-deny kill`.
-    pub fn of(level: Level) -> Self {
-        match level {
-            Level::Full => Self::Errno,
-            Level::Partial => Self::Killed,
-        }
-    }
 }
 
 impl Line {
@@ -115,9 +105,10 @@ impl Line {
     ///
     /// When they are not.
     pub fn assert_denied_exec(&self, how: Denial) {
-        let expected = match how {
-            Denial::Errno => ("errno", "lsm"),
-            Denial::Killed => ("killed", "exec"),
+        let expected = match (how, level()) {
+            (Denial::Errno, Level::Full) => ("errno", "lsm"),
+            (Denial::Errno, Level::Partial) => ("errno", "seccomp"),
+            (Denial::Killed, _) => ("killed", "exec"),
         };
         assert!(self.denied(), "{self:?}");
         assert_eq!(

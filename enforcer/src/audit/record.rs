@@ -138,10 +138,27 @@ pub struct Action<'a> {
     pub uid: u32,
     /// Its cgroup's id.
     pub cgroup: u64,
-    /// The event's number in its slot.
-    pub seq: u64,
+    /// The event's number in its slot; none for what the kernel was not asked.
+    pub seq: Option<u64>,
     /// How long the judgement took, ns.
-    pub latency_ns: u32,
+    pub latency_ns: Option<u32>,
+    /// The request that was made for it.
+    pub approval: Option<Approval<'a>>,
+}
+
+/// A request that was put to a person.
+#[derive(Clone, Copy, Debug)]
+pub struct Approval<'a> {
+    /// Its id.
+    pub request: &'a str,
+    /// How it ended: `approved`, `denied`, `expired`, `cancelled` or `refused`.
+    pub state: &'a str,
+    /// Who answered.
+    pub approver: Option<&'a str>,
+    /// Why.
+    pub reason: Option<&'a str>,
+    /// How far an approval reaches.
+    pub scope: Option<&'a str>,
 }
 
 /// What an exec has besides.
@@ -252,6 +269,70 @@ impl Record {
                 socket,
             },
         )
+    }
+
+    /// A connect, or a datagram, to a unix socket: its path, or `@` and its abstract name.
+    pub fn unix(action: &Action<'_>, name: &[u8]) -> Self {
+        let mut parameters = Map::with_capacity(16);
+        action.process(&mut parameters);
+        parameters.insert("address".into(), redact::text(within(name).0).into());
+        parameters.insert("protocol".into(), "unix".into());
+        action.judgement(&mut parameters);
+        action.record("connect", parameters)
+    }
+
+    /// A packet that was led past the judged address; it was dropped.
+    pub fn packet(action: &Action<'_>, address: IpAddr) -> Self {
+        let mut parameters = Map::with_capacity(16);
+        action.process(&mut parameters);
+        parameters.insert("address".into(), address.to_string().into());
+        parameters.insert("packet".into(), true.into());
+        action.judgement(&mut parameters);
+        action.record("connect", parameters)
+    }
+
+    /// A process outside the agent that the agent wanted to reach into: `access` says how.
+    pub fn process(action: &Action<'_>, target: u32, access: &str) -> Self {
+        let mut parameters = Map::with_capacity(16);
+        action.process(&mut parameters);
+        parameters.insert("target".into(), target.into());
+        parameters.insert("access".into(), access.into());
+        action.judgement(&mut parameters);
+        action.record("exec", parameters)
+    }
+
+    /// A request that its supervisor left unanswered: the supervisor ended, the action did not happen.
+    pub fn unanswered(
+        timestamp: Timestamp,
+        agent: &str,
+        tool: &str,
+        command: &str,
+        reason: &str,
+        approval: Approval<'_>,
+    ) -> Self {
+        let action = Action {
+            timestamp,
+            agent,
+            reason,
+            security_risk: false,
+            rule: None,
+            decision: Decision::Ask,
+            verdict: Verdict::Errno,
+            stage: Stage::Seccomp,
+            risk: None,
+            pid: 0,
+            ppid: 0,
+            uid: 0,
+            cgroup: 0,
+            seq: None,
+            latency_ns: None,
+            approval: Some(approval),
+        };
+        let mut parameters = Map::with_capacity(8);
+        let key = if tool == "exec" { "command" } else { "address" };
+        parameters.insert(key.into(), redact::text(within(command.as_bytes()).0).into());
+        action.judgement(&mut parameters);
+        action.record(tool, parameters)
     }
 
     /// A task left its agent's cgroup; it was killed. `action.verdict` says so.
@@ -374,8 +455,26 @@ impl Action<'_> {
         if let Some(risk) = self.risk {
             parameters.insert("risk".into(), risk.as_str().into());
         }
-        parameters.insert("seq".into(), self.seq.into());
-        parameters.insert("latency_ns".into(), self.latency_ns.into());
+        if let Some(seq) = self.seq {
+            parameters.insert("seq".into(), seq.into());
+        }
+        if let Some(latency) = self.latency_ns {
+            parameters.insert("latency_ns".into(), latency.into());
+        }
+        if let Some(approval) = self.approval {
+            parameters.insert("approval".into(), approval.request.into());
+            parameters.insert("approval_state".into(), approval.state.into());
+            let texts = [
+                ("approver", approval.approver),
+                ("approval_reason", approval.reason),
+                ("approval_scope", approval.scope),
+            ];
+            for (key, text) in texts {
+                if let Some(text) = text.filter(|text| !text.is_empty()) {
+                    parameters.insert(key.into(), redact::text(within(text.as_bytes()).0).into());
+                }
+            }
+        }
     }
 
     fn record(&self, tool: &str, parameters: Map<String, Value>) -> Record {

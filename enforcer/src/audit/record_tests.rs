@@ -57,8 +57,9 @@ fn action<'a>(agent: &'a str, reason: &'a str) -> Action<'a> {
         ppid: 1,
         uid: 1000,
         cgroup: 77,
-        seq: 5,
-        latency_ns: 1800,
+        seq: Some(5),
+        latency_ns: Some(1800),
+        approval: None,
     }
 }
 

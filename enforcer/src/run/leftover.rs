@@ -3,18 +3,22 @@
 use std::{fs, path::Path};
 
 use anyhow::Context;
+use jiff::Timestamp;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, SysconfVar, sysconf},
 };
 
 use super::{
-    consume::{Consumer, Escaped},
+    APPROVALS_DB,
+    consume::Consumer,
+    record::{Escaped, Recorder},
     state::State,
     trail::Trail,
 };
 use crate::{
-    audit::Writer,
+    approvals::Store,
+    audit::{Approval, Record, Writer},
     decide::Engine,
     kernel::{attach::PinDir, events::Feed},
     launch::{AgentCgroup, CgroupRoot},
@@ -88,18 +92,18 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
                 Writer::open(&spare)?
             }
         };
-        let escapes = Consumer::new(
-            feed,
+        let recorder = Recorder::new(
             engine.into_wording(),
             writer,
-            facts.agent,
-            state.tally(),
-        )
-        .resumed()
-        .finish()?;
-        for escaped in escapes {
+            facts.agent.clone(),
+            cgroup.as_ref().map_or(0, AgentCgroup::id),
+        );
+        recorder.resume();
+        let seen = Consumer::new(feed, recorder.clone(), state.tally()).drain()?;
+        for escaped in seen.escaped {
             kill_process(escaped, cgroup.as_ref());
         }
+        end_requests(id, facts.agent.as_deref(), &recorder)?;
     }
     if let Some(cgroup) = cgroup {
         if !cgroup.is_empty()? {
@@ -110,6 +114,35 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
     pins.remove()?;
     state.remove()?;
     Ok(None)
+}
+
+/// Requests that the launcher left unanswered become denials, in the store and in the trail.
+fn end_requests(id: &str, agent: Option<&str>, recorder: &Recorder) -> anyhow::Result<()> {
+    let Some(store) = Store::open_existing(Path::new(APPROVALS_DB))? else {
+        return Ok(());
+    };
+    let now = Timestamp::now();
+    for request in store.abandon(id, now)? {
+        recorder.line(&Record::unanswered(
+            now,
+            agent.unwrap_or_default(),
+            if request.kind == "exec" {
+                "exec"
+            } else {
+                "connect"
+            },
+            &request.command,
+            &request.ending(),
+            Approval {
+                request: &request.id,
+                state: "denied",
+                approver: None,
+                reason: request.outcome.answer_reason.as_deref(),
+                scope: None,
+            },
+        ))?;
+    }
+    Ok(())
 }
 
 /// Kills a process that left its agent's cgroup, unless it came back or its number is another process' by now.

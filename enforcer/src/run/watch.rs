@@ -3,22 +3,42 @@
 use std::{os::fd::BorrowedFd, time::Duration};
 
 use anyhow::Context;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep_until},
+};
 
-use super::{consume::Consumer, leftover, scene::KILL_PATIENCE};
+use super::{consume::Consumer, leftover, scene::KILL_PATIENCE, tell::Telling};
 use crate::launch::{AgentCgroup, Child, ExitStatus, Pending, Signals, Terminal, Watched};
 
 /// Time between two looks at the events. Being woken for each would cost the agent ten times what judging does;
 /// an event after a pause is seen at once, and the kernel wakes nobody for those behind it.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    /// The launcher's signals.
+    pub signals: &'a Signals,
+    /// The agent's cgroup.
+    pub cgroup: &'a AgentCgroup,
+    /// Whether what outlives the command goes on.
+    pub keep: bool,
+    /// Where the supervisor says that it cannot go on.
+    pub failures: UnboundedReceiver<anyhow::Error>,
+    /// Who tells processes of their denials.
+    pub telling: Telling,
+}
+
 /// Lets the agent go and records what it does until it has ended.
+///
+/// # Errors
+///
+/// The agent cannot be started, or what it does cannot be recorded or judged any more; its tree is gone then.
 pub fn supervise(
     pending: Pending,
-    signals: &Signals,
+    mut watch: Watch<'_>,
     consumer: &mut Consumer,
-    cgroup: &AgentCgroup,
-    keep: bool,
 ) -> anyhow::Result<ExitStatus> {
     let child = match pending.go(Terminal::detect()) {
         Ok(child) => child,
@@ -32,63 +52,73 @@ pub fn supervise(
         .enable_time()
         .build()
         .context("the event loop cannot be made")
-        .and_then(|runtime| runtime.block_on(watch(child, signals, consumer, cgroup)));
+        .and_then(|runtime| runtime.block_on(watch.until_ended(child, consumer)));
     // Whatever went wrong, the tree does not outlive its record.
-    if ended.is_err() || !keep {
-        cgroup.kill_all(KILL_PATIENCE)?;
+    if ended.is_err() || !watch.keep {
+        watch.cgroup.kill_all(KILL_PATIENCE)?;
     }
     let ended = ended?;
-    for escaped in consumer.finish()? {
-        // Its mover may have been the command itself, which ended before this event was read.
-        leftover::kill_process(escaped, Some(cgroup));
-    }
+    // The mover of an escaped process may have been the command itself, which ended before this event was read.
+    watch.drain(consumer)?;
     Ok(ended)
 }
 
-/// Runs until the agent's first process has ended.
-///
-/// One thread, three descriptors: the agent may stop this process with itself (Ctrl-Z), so nothing else may
-/// be going on.
-async fn watch(
-    mut child: Child,
-    signals: &Signals,
-    consumer: &mut Consumer,
-    cgroup: &AgentCgroup,
-) -> anyhow::Result<ExitStatus> {
-    let watched = |fd: BorrowedFd<'_>| Watched::new(fd).context("a descriptor cannot be watched");
-    let events = watched(consumer.fd())?;
-    let ended = watched(child.pidfd())?;
-    let signalled = watched(signals.fd())?;
-    let mut drained = Instant::now();
-    let mut due = None;
-    loop {
-        tokio::select! {
-            ready = signalled.readable() => {
-                ready?;
-                while let Some(received) = signals.next()? {
-                    child.on_signal(received);
+impl Watch<'_> {
+    /// Writes the events that are there, and sees to what they say.
+    fn drain(&mut self, consumer: &mut Consumer) -> anyhow::Result<()> {
+        let seen = consumer.drain()?;
+        for escaped in seen.escaped {
+            // The kernel has killed whoever moved it; the moved one is ours to kill.
+            leftover::kill_process(escaped, Some(self.cgroup));
+        }
+        for denied in seen.denied {
+            self.telling.tell(denied);
+        }
+        Ok(())
+    }
+
+    /// Runs until the agent's first process has ended.
+    ///
+    /// The agent may stop this process with itself (Ctrl-Z): whatever else waits then, waits with it.
+    async fn until_ended(
+        &mut self,
+        mut child: Child,
+        consumer: &mut Consumer,
+    ) -> anyhow::Result<ExitStatus> {
+        let watched =
+            |fd: BorrowedFd<'_>| Watched::new(fd).context("a descriptor cannot be watched");
+        let events = watched(consumer.fd())?;
+        let ended = watched(child.pidfd())?;
+        let signalled = watched(self.signals.fd())?;
+        let mut drained = Instant::now();
+        let mut due = None;
+        loop {
+            tokio::select! {
+                ready = signalled.readable() => {
+                    ready?;
+                    while let Some(received) = self.signals.next()? {
+                        child.on_signal(received);
+                    }
+                    if let Some(status) = child.on_change()? {
+                        return Ok(status);
+                    }
                 }
-                if let Some(status) = child.on_change()? {
-                    return Ok(status);
+                ready = events.readable(), if due.is_none() => {
+                    ready?;
+                    due = Some(drained + GATHER);
                 }
-            }
-            ready = events.readable(), if due.is_none() => {
-                ready?;
-                due = Some(drained + GATHER);
-            }
-            () = sleep_until(due.unwrap_or(drained)), if due.is_some() => {
-                due = None;
-                for escaped in consumer.drain()? {
-                    // The kernel has killed whoever moved it; the moved one is ours to kill.
-                    leftover::kill_process(escaped, Some(cgroup));
+                () = sleep_until(due.unwrap_or(drained)), if due.is_some() => {
+                    due = None;
+                    self.drain(consumer)?;
+                    drained = Instant::now();
                 }
-                drained = Instant::now();
-            }
-            ready = ended.readable() => {
-                ready?;
-                if let Some(status) = child.on_change()? {
-                    return Ok(status);
+                ready = ended.readable() => {
+                    ready?;
+                    if let Some(status) = child.on_change()? {
+                        return Ok(status);
+                    }
                 }
+                Some(failure) = self.failures.recv() => return Err(failure),
             }
         }
     }

@@ -1,0 +1,120 @@
+//! Where the first judgement is made, the one that gives a clean errno and lets a person be asked. The last one is
+//! the kernel's in any case.
+
+use super::OnDeny;
+use crate::{
+    kernel::UnixHooks,
+    policy::{Asks, Policy},
+    seccomp::Notified,
+};
+
+/// The first judgements of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstJudgement {
+    /// LSM programs refuse denied execs.
+    pub lsm: bool,
+    /// System calls that the supervisor sees before the kernel carries them out.
+    pub notified: Notified,
+    /// The supervisor refuses denied execs; else it holds what is asked and leaves the rest to the kernel.
+    pub refuses: bool,
+    /// Somebody can be asked.
+    pub asks: bool,
+    /// Who connects to the paths of unix sockets: the connector, once the supervisor has judged them.
+    pub connector: bool,
+}
+
+impl FirstJudgement {
+    /// Chooses for a policy and what the kernel has loaded.
+    pub fn choose(
+        policy: &Policy,
+        lsm: bool,
+        unix: UnixHooks,
+        on_deny: OnDeny,
+        keep: bool,
+    ) -> Self {
+        let Asks {
+            exec,
+            connect,
+            unix: unix_asks,
+        } = policy.asks();
+        // Who goes on when the launcher has ended has no supervisor: every exec would fail.
+        let possible = !keep;
+        let refuses = possible && !lsm && on_deny == OnDeny::Errno;
+        let connector = possible && (unix == UnixHooks::Cgroup || unix_asks);
+        Self {
+            lsm,
+            notified: Notified {
+                exec: refuses || possible && exec,
+                connect: connector || possible && connect,
+                sendto: possible && connect,
+            },
+            refuses,
+            asks: possible && (exec || connect || unix_asks),
+            connector,
+        }
+    }
+
+    /// Whether there is a supervisor at all.
+    pub fn supervised(self) -> bool {
+        self.notified.exec || self.notified.connect || self.notified.sendto
+    }
+
+    /// What was chosen, for the start line.
+    pub fn describe(self) -> &'static str {
+        match (self.lsm, self.notified.exec, self.refuses) {
+            (true, false, _) => "in the kernel (LSM)",
+            (true, true, _) => {
+                "in the kernel (LSM); the seccomp supervisor holds what the policy asks about"
+            }
+            (false, true, true) => "by the seccomp supervisor",
+            (false, true, false) => {
+                "none; the seccomp supervisor holds what the policy asks about"
+            }
+            (false, false, _) => "none",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(text: &str) -> Policy {
+        crate::policy::parse(text).unwrap().policy
+    }
+
+    const PLAIN: &str = r#"{"version": "2", "exec": {"default": "deny"}}"#;
+    const ASKING: &str = r#"{"version": "2", "exec": {"default": "ask"}}"#;
+
+    #[test]
+    fn the_kernel_judges_first_where_it_can_and_nothing_is_asked() {
+        let first =
+            FirstJudgement::choose(&policy(PLAIN), true, UnixHooks::Lsm, OnDeny::Errno, false);
+        assert!(!first.supervised() && !first.asks);
+    }
+
+    #[test]
+    fn what_is_asked_needs_the_supervisor_also_where_the_kernel_refuses() {
+        let first =
+            FirstJudgement::choose(&policy(ASKING), true, UnixHooks::Lsm, OnDeny::Errno, false);
+        assert!(first.notified.exec && !first.refuses && first.asks);
+        assert!(!first.notified.connect);
+    }
+
+    #[test]
+    fn without_lsm_the_supervisor_refuses_unless_denied_execs_are_to_be_killed() {
+        let choose = |on_deny| {
+            FirstJudgement::choose(&policy(PLAIN), false, UnixHooks::Cgroup, on_deny, false)
+        };
+        assert!(choose(OnDeny::Errno).refuses);
+        let kill = choose(OnDeny::Kill);
+        assert!(!kill.notified.exec && kill.notified.connect && kill.connector);
+    }
+
+    #[test]
+    fn who_outlives_the_launcher_is_not_supervised() {
+        let first =
+            FirstJudgement::choose(&policy(ASKING), false, UnixHooks::Cgroup, OnDeny::Errno, true);
+        assert!(!first.supervised() && !first.asks);
+    }
+}

@@ -17,6 +17,7 @@ mod atomic;
 mod event;
 mod exec;
 mod facts;
+mod grant;
 mod judge;
 mod lifecycle;
 mod lsm;

@@ -12,7 +12,7 @@ use aya_ebpf::{
 
 use enforcer_common::{
     grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, Sip},
-    event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header},
+    event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header, UnixTail},
     load::{Offsets, SCRATCH_LEVELS, Settings},
     rule::{
         ConnectKey, ConnectValue, HEAD_GROUPS, Head, HeadKey, PolicyHeader, SHARED_GROUPS,
@@ -52,6 +52,10 @@ pub static GRANTS: HashMap<ExecGrantKey, ExecGrant, 8192> = HashMap::new();
 /// Connects that a person approved.
 #[btf_map]
 pub static CONNECT_GRANTS: HashMap<ConnectGrantKey, ConnectGrant, 8192> = HashMap::new();
+
+/// The process that may connect to unix sockets by path, for each slot; 0 none.
+#[btf_map]
+pub static CONNECTORS: Array<u32, 1> = Array::new();
 
 /// Events for user space.
 #[btf_map]
@@ -214,6 +218,20 @@ pub struct ExecEvent {
     pub bytes: [u8; EXEC_BYTES],
 }
 
+/// Room for the name of a unix socket: a power of two.
+pub const UNIX_NAME_ROOM: usize = 128;
+
+/// The event of a unix socket with room for its name.
+#[repr(C)]
+pub struct UnixEvent {
+    /// Header.
+    pub header: Header,
+    /// Lengths.
+    pub tail: UnixTail,
+    /// The name.
+    pub name: [u8; UNIX_NAME_ROOM],
+}
+
 /// Room for an exec event's bytes.
 const EXEC_BYTES: usize = EXEC_TEXT_MAX + EXEC_PATH_MAX + EXEC_NAME_MAX;
 
@@ -310,6 +328,12 @@ pub struct Scratch {
     pub grant: ExecGrant,
     /// Its key.
     pub grant_key: ExecGrantKey,
+    /// Whether an allowance goes unrecorded, because the launcher records it.
+    pub unix_silent: u32,
+    /// Zero.
+    pub reserved_unix: u32,
+    /// The event of a unix socket.
+    pub unix: UnixEvent,
     /// Hashes of the forms' names judged so far.
     pub seen: [u64; FORMS],
     /// The forms.

@@ -32,9 +32,10 @@ const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 
-/// Return values of cgroup socket programs.
-const PASS: i32 = 1;
-const REFUSE: i32 = 0;
+/// Returned by a program on a cgroup: it may go on.
+pub const PASS: i32 = 1;
+/// Returned by a program on a cgroup: it fails with EPERM.
+pub const REFUSE: i32 = 0;
 
 /// An event of a connect or a socket.
 #[repr(C)]
@@ -102,7 +103,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
 /// The slot of whoever uses the socket. The program runs for sockets made inside an agent's cgroup, also
 /// when a process outside was handed one.
 #[inline(always)]
-fn slot_of_socket_user() -> u32 {
+pub fn slot_of_socket_user() -> u32 {
     task::slot_by_cgroup().unwrap_or(constant(&settings().sole_slot))
 }
 

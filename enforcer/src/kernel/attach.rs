@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Lsm, ProgramError,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Lsm, ProgramError,
         links::FdLink,
     },
 };
@@ -116,6 +116,13 @@ pub fn to_cgroup(ebpf: &mut Ebpf, cgroup: impl AsFd) -> Result<Vec<NamedLink>, K
             Hook::SocketCreate => {
                 let program = <&mut CgroupSock>::try_from(program).map_err(fail)?;
                 let id = program.attach(cgroup, mode).map_err(fail)?;
+                FdLink::try_from(program.take_link(id).map_err(fail)?)
+            }
+            Hook::PacketOut => {
+                let program = <&mut CgroupSkb>::try_from(program).map_err(fail)?;
+                let id = program
+                    .attach(cgroup, CgroupSkbAttachType::Egress, mode)
+                    .map_err(fail)?;
                 FdLink::try_from(program.take_link(id).map_err(fail)?)
             }
             Hook::Tracepoint(_) | Hook::Lsm(_) => continue,

@@ -9,6 +9,7 @@ use super::{
     KernelError,
     attach::{self, NamedLink, PinDir},
     events::Feed,
+    grants::{self, Grants},
     lower::{self, Need},
     object::{self, Sizes},
     offsets,
@@ -35,6 +36,7 @@ pub struct Instance {
     ebpf: Ebpf,
     links: Vec<NamedLink>,
     lsm: Vec<&'static str>,
+    grants: Grants,
 }
 
 impl Instance {
@@ -63,23 +65,37 @@ impl Instance {
         let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes)?;
         // Not on a thread of its own: what the types take would stay in that thread's part of the heap.
         let types = object::kernel_types()?;
+        let mut keys = Vec::new();
         let mut first_segment = 0;
         for (slot, tables) in (0..).zip(&plan.slots) {
-            lower::fill(&mut ebpf, slot, first_segment, tables)?;
+            let key = grants::random_key()?;
+            lower::fill(&mut ebpf, slot, first_segment, key, tables)?;
+            keys.push(key);
             first_segment += Need::of(tables).segments;
         }
+        let grants = Grants::new(&ebpf, &keys)?;
         let links = attach::system_wide(&mut ebpf, &types, plan.lsm)?;
         let lsm = object::LSM
             .iter()
             .map(|spec| spec.name)
             .filter(|name| links.iter().any(|link| link.program == *name))
             .collect();
-        Ok(Self { ebpf, links, lsm })
+        Ok(Self {
+            ebpf,
+            links,
+            lsm,
+            grants,
+        })
     }
 
     /// Names of the LSM programs in force.
     pub fn lsm(&self) -> &[&'static str] {
         &self.lsm
+    }
+
+    /// The way to this instance's grants; it may be kept when the instance is gone.
+    pub fn grants(&self) -> Grants {
+        self.grants.clone()
     }
 
     /// Governs a cgroup and everything below it by the policy of `slot`.

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 pub mod attach;
 pub mod events;
+pub mod grants;
 pub mod instance;
 pub mod lower;
 pub mod object;

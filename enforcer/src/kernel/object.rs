@@ -4,7 +4,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
+    programs::{BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
     util::nr_cpus,
 };
 use aya_log::Level;
@@ -41,6 +41,8 @@ pub enum Hook {
     SocketAddress,
     /// A cgroup hook on socket creation.
     SocketCreate,
+    /// A cgroup hook on packets that leave.
+    PacketOut,
 }
 
 /// One of our programs.
@@ -57,7 +59,7 @@ const fn program(name: &'static str, hook: Hook) -> ProgramSpec {
 }
 
 /// The programs without which nothing is enforced.
-pub const CORE: [ProgramSpec; 8] = [
+pub const CORE: [ProgramSpec; 9] = [
     program("exec_committed", Hook::Tracepoint("sched_process_exec")),
     program("task_forked", Hook::Tracepoint("sched_process_fork")),
     program("cgroup_attached", Hook::Tracepoint("cgroup_attach_task")),
@@ -66,12 +68,17 @@ pub const CORE: [ProgramSpec; 8] = [
     program("sendmsg4", Hook::SocketAddress),
     program("sendmsg6", Hook::SocketAddress),
     program("sock_create", Hook::SocketCreate),
+    program("packet_out", Hook::PacketOut),
 ];
 
 /// The programs that only some kernels load.
-pub const LSM: [ProgramSpec; 2] = [
+pub const LSM: [ProgramSpec; 6] = [
     program("exec_check", Hook::Lsm("bprm_check_security")),
     program("socket_connect", Hook::Lsm("socket_connect")),
+    program("unix_stream_connect", Hook::Lsm("unix_stream_connect")),
+    program("unix_may_send", Hook::Lsm("unix_may_send")),
+    program("ptrace_access_check", Hook::Lsm("ptrace_access_check")),
+    program("task_kill", Hook::Lsm("task_kill")),
 ];
 
 /// Whether the programs are to say what they do: `ENFORCER_LOG=enforcer::kernel=debug` (or wider).
@@ -107,6 +114,7 @@ pub fn load(offsets: &Offsets, settings: &Settings, sizes: Sizes) -> Result<Ebpf
         .map_max_entries("CONNECTS", sizes.connects.max(1))
         .map_max_entries("POLICIES", sizes.slots)
         .map_max_entries("SLOTS", sizes.slots)
+        .map_max_entries("CONNECTORS", sizes.slots)
         .map_max_entries("EVENTS", sizes.ring_bytes)
         // MARKS, a task storage map: user space never touches it.
         .allow_unsupported_maps()
@@ -181,6 +189,7 @@ fn verify(program: &mut Program, spec: ProgramSpec, types: &Btf) -> Result<u32, 
         Hook::SocketAddress => {
             <&mut CgroupSockAddr>::try_from(&mut *program).and_then(CgroupSockAddr::load)
         }
+        Hook::PacketOut => <&mut CgroupSkb>::try_from(&mut *program).and_then(CgroupSkb::load),
         Hook::SocketCreate => <&mut CgroupSock>::try_from(&mut *program).and_then(CgroupSock::load),
     };
     loaded.map_err(|error| refused(spec.name, explain(&error)))?;

@@ -21,6 +21,8 @@ use crate::{
 
 /// The agent's slot in its own instance.
 const SLOT: u32 = 0;
+/// Family of unix sockets.
+const AF_UNIX: u32 = 1;
 /// An agent without a name is recorded as the hooks record it.
 const UNNAMED: &str = "unknown";
 
@@ -36,8 +38,10 @@ impl Counts {
     fn note(&mut self, body: &Body, decision: Decision) {
         match body {
             Body::Exec(_) => self.execs += 1,
-            Body::Connect(_) | Body::Socket(_) => self.connects += 1,
-            Body::Escape => {}
+            Body::Connect(_) | Body::Socket(_) | Body::Packet(_) | Body::Unix(_) => {
+                self.connects += 1;
+            }
+            Body::Escape | Body::Process(_) => {}
         }
         if decision != Decision::Allow {
             self.denied += 1;
@@ -247,8 +251,17 @@ impl Recorder {
             cause: header.cause,
         };
         let outcome = match &event.body {
-            Body::Exec(_) | Body::Escape => self.wording.exec_outcome(judgement),
-            Body::Connect(_) | Body::Socket(_) => self.wording.connect_outcome(judgement),
+            Body::Exec(_) | Body::Escape | Body::Process(_) => {
+                self.wording.exec_outcome(judgement)
+            }
+            Body::Connect(_) | Body::Socket(_) | Body::Packet(_) => {
+                self.wording.connect_outcome(judgement)
+            }
+            // Their ranks are an order of their own.
+            Body::Unix(_) => self.wording.connect_outcome(Judgement {
+                rank: 0,
+                ..judgement
+            }),
         };
         self.counts.note(&event.body, judgement.decision);
         let action = self.action(header, &outcome, judgement.decision, offset);
@@ -277,6 +290,38 @@ impl Recorder {
                 Record::socket(&action, facts.family, facts.socket_type, facts.protocol)
             }
             Body::Escape => Record::escape(&action),
+            Body::Packet(facts) => {
+                let connect = Connect {
+                    host: None,
+                    address: Some(facts.address.to_canonical()),
+                    port: None,
+                    protocol: facts.protocol,
+                    socket: Some((facts.family, facts.socket_type)),
+                };
+                Record::connect(&action, &connect)
+            }
+            Body::Unix(facts) => {
+                let name = String::from_utf8_lossy(&facts.name);
+                let connect = Connect {
+                    host: Some(&name),
+                    address: None,
+                    port: None,
+                    protocol: 0,
+                    socket: Some((AF_UNIX, facts.socket_type)),
+                };
+                Record::connect(&action, &connect)
+            }
+            Body::Process(facts) => {
+                let process = format!("process {}", facts.target);
+                let connect = Connect {
+                    host: Some(&process),
+                    address: None,
+                    port: None,
+                    protocol: 0,
+                    socket: None,
+                };
+                Record::connect(&action, &connect)
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod instance;
 pub mod lower;
 pub mod object;
 pub mod offsets;
+pub mod unix_hooks;
 
 /// Why the kernel side cannot be brought up.
 #[derive(Debug, Error)]

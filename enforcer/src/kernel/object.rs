@@ -1,6 +1,9 @@
 //! Loading the object: constants, map sizes, programs.
 
-use std::thread::{self, ScopedJoinHandle};
+use std::{
+    io,
+    thread::{self, ScopedJoinHandle},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
@@ -13,7 +16,7 @@ use enforcer_common::load::{Offsets, SCRATCH_LEVELS, Settings};
 use super::KernelError;
 
 /// The compiled kernel programs.
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer.bpf.o"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer.bpf.o"));
 
 /// How many entries each map gets.
 #[derive(Clone, Copy, Debug)]
@@ -207,19 +210,23 @@ fn explain(error: &ProgramError) -> String {
             io_error,
             verifier_log,
         } => {
-            let log = verifier_log.to_string();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
-            if lines.is_empty() {
-                return io_error.to_string();
-            }
-            let end = lines.len().saturating_sub(12);
-            format!(
-                "{io_error}; the verifier's last lines:\n  {}",
-                lines[end..].join("\n  ")
-            )
+            last_lines(io_error, &verifier_log.to_string())
         }
         error => chain(error),
     }
+}
+
+/// An error of loading a program, with the end of the verifier's log, never all of it.
+pub(super) fn last_lines(error: &io::Error, log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return error.to_string();
+    }
+    let end = lines.len().saturating_sub(12);
+    format!(
+        "{error}; the verifier's last lines:\n  {}",
+        lines[end..].join("\n  ")
+    )
 }
 
 /// An error with its causes, joined by colons.
@@ -239,7 +246,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::offsets;
+    use crate::kernel::{offsets, unix_hooks};
 
     /// Upper bound for one program; the kernel gives up at 1,000,000.
     const VERIFIED_MAX: u32 = 200_000;
@@ -270,6 +277,17 @@ mod tests {
             let verified = load_program(&mut ebpf, spec, &types).unwrap_or_else(|e| panic!("{e}"));
             println!("{}: {verified} instructions verified", spec.name);
             assert!(verified > 0 && verified <= VERIFIED_MAX, "{}", spec.name);
+        }
+        if let Some(programs) =
+            unix_hooks::load(&ebpf, &offsets::running_kernel().unwrap()).unwrap()
+        {
+            for program in &programs {
+                let verified = program.verified_instructions().unwrap();
+                println!("{}: {verified} instructions verified", program.name);
+                assert!(verified > 0 && verified <= VERIFIED_MAX, "{}", program.name);
+            }
+        } else {
+            eprintln!("SKIPPED: no cgroup hooks for unix sockets");
         }
         for spec in LSM {
             match load_program(&mut ebpf, spec, &types) {

@@ -12,6 +12,13 @@ pub const KIND_SOCKET: u32 = 3;
 /// A task of the agent left the agent's cgroup.
 pub const KIND_ESCAPE: u32 = 4;
 
+/// A connect or datagram to a unix socket, judged by the socket's name.
+pub const KIND_UNIX: u32 = 5;
+/// A process outside the agent that a process of the agent reached for.
+pub const KIND_PROCESS: u32 = 6;
+/// A packet that would be led on to another address than the one judged.
+pub const KIND_PACKET: u32 = 7;
+
 /// The action went on.
 pub const VERDICT_ALLOWED: u32 = 0;
 /// The action failed with an errno.
@@ -44,6 +51,14 @@ pub const CAUSE_FAMILY: u32 = 7;
 pub const CAUSE_TRANSPARENT: u32 = 8;
 /// The kernel side could not judge (no scratch memory, no policy): denied.
 pub const CAUSE_INTERNAL: u32 = 9;
+/// A person approved it: `approval` is the request's number. The decision stays `ASK`.
+pub const CAUSE_APPROVED: u32 = 10;
+/// An IPv6 packet with a routing header, or with more extension headers than are looked through.
+pub const CAUSE_ROUTED: u32 = 11;
+/// A process outside the agent would be traced, read or signalled.
+pub const CAUSE_OUTSIDER: u32 = 12;
+/// The path of a unix socket may only be connected to through the launcher's connector.
+pub const CAUSE_CONNECTOR: u32 = 13;
 
 /// Flag: the text of the exec is longer than what the event stores.
 pub const FLAG_TRUNCATED: u32 = 1;
@@ -93,6 +108,8 @@ pub struct Header {
     pub rank: u32,
     /// `FLAG_` bits.
     pub flags: u32,
+    /// Number of the approved request; 0 none.
+    pub approval: u64,
 }
 
 /// What follows the header of an exec; then come `text_len` bytes of text, `path_len` of the path as given
@@ -126,7 +143,41 @@ pub struct ConnectTail {
     pub socket_type: u32,
 }
 
-const _: () = assert!(size_of::<Header>() == 72);
+/// Longest name of a unix socket with the `@` of an abstract one, bytes (`sun_path` of `unix(7)`).
+pub const UNIX_NAME_MAX: usize = 108;
+
+/// What follows the header of a unix connect or datagram; then come `name_len` bytes of name.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct UnixTail {
+    /// Bytes of the name: a path, or `@` and an abstract name; 0 for a socket without one.
+    pub name_len: u32,
+    /// Type of the socket.
+    pub socket_type: u32,
+}
+
+/// What follows the header of an event about another process.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct ProcessTail {
+    /// The process that was reached for.
+    pub target: u32,
+    /// One of the `REACH_` constants.
+    pub reach: u32,
+    /// Access mode (`PTRACE_MODE_` of the kernel) or number of the signal.
+    pub detail: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// To trace it, or to read what only a tracer may.
+pub const REACH_TRACE: u32 = 1;
+/// To signal it.
+pub const REACH_SIGNAL: u32 = 2;
+
+const _: () = assert!(size_of::<Header>() == 80);
+const _: () = assert!(size_of::<UnixTail>() == 8);
+const _: () = assert!(size_of::<ProcessTail>() == 16);
 const _: () = assert!(size_of::<ExecTail>() == 16);
 const _: () = assert!(size_of::<ConnectTail>() == 32);
 
@@ -138,4 +189,8 @@ mod pod {
     unsafe impl aya::Pod for super::ExecTail {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::ConnectTail {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::UnixTail {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ProcessTail {}
 }

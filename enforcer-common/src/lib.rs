@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod event;
+pub mod grant;
 pub mod load;
 pub mod rule;
 pub mod table;

@@ -66,6 +66,40 @@ pub struct Offsets {
     pub regs_second: u32,
     /// `pt_regs.dx`, its third argument
     pub regs_third: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `inode.i_sb`
+    pub inode_superblock: u32,
+    /// `inode.i_size`
+    pub inode_size: u32,
+    /// `inode.i_ctime_sec`; `i_ctime.tv_sec` or `__i_ctime.tv_sec` in older kernels
+    pub inode_changed_s: u32,
+    /// `inode.i_ctime_nsec`; `i_ctime.tv_nsec` or `__i_ctime.tv_nsec` in older kernels
+    pub inode_changed_ns: u32,
+    /// `super_block.s_dev`
+    pub superblock_device: u32,
+    /// `fs_struct.pwd.dentry`
+    pub fs_pwd: u32,
+    /// `dentry.d_inode`
+    pub dentry_inode: u32,
+    /// `task_struct.cred`
+    pub task_cred: u32,
+    /// `cred.uid`
+    pub cred_uid: u32,
+    /// `unix_sock.addr`
+    pub unix_address: u32,
+    /// `unix_sock.peer`
+    pub unix_peer: u32,
+    /// `unix_address.len`
+    pub unix_address_length: u32,
+    /// `unix_address.name`
+    pub unix_address_name: u32,
+    /// `bpf_sock_addr_kern.sk`
+    pub sock_address_sock: u32,
+    /// `bpf_sock_addr_kern.uaddr`
+    pub sock_address_user: u32,
+    /// `bpf_sock_addr_kern.uaddrlen`; 0 where the kernel has no cgroup hooks for unix sockets
+    pub sock_address_length: u32,
 }
 
 /// What the instance is told at load, besides offsets.
@@ -110,6 +144,23 @@ impl Offsets {
         regs_syscall: 0,
         regs_second: 0,
         regs_third: 0,
+        inode_number: 0,
+        inode_superblock: 0,
+        inode_size: 0,
+        inode_changed_s: 0,
+        inode_changed_ns: 0,
+        superblock_device: 0,
+        fs_pwd: 0,
+        dentry_inode: 0,
+        task_cred: 0,
+        cred_uid: 0,
+        unix_address: 0,
+        unix_peer: 0,
+        unix_address_length: 0,
+        unix_address_name: 0,
+        sock_address_sock: 0,
+        sock_address_user: 0,
+        sock_address_length: 0,
     };
 }
 
@@ -121,7 +172,7 @@ impl Settings {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * 29);
+const _: () = assert!(size_of::<Offsets>() == 4 * 46);
 const _: () = assert!(size_of::<Settings>() == 8);
 
 #[cfg(feature = "user")]

@@ -89,6 +89,8 @@ pub struct PolicyHeader {
     pub unix_deny_from: u32,
     /// Zero.
     pub reserved_unix: u32,
+    /// Key of the hashes in grants ([`crate::grant`]); the agent must not come to know it.
+    pub grant_key: [u64; 2],
 }
 
 /// Key data of the connect tries, after the prefix length: slot, protocol, port, address.
@@ -150,7 +152,7 @@ pub struct SlotState {
 const _: () = assert!(size_of::<GroupRef>() == 16);
 const _: () = assert!(size_of::<HeadKey>() == 16);
 const _: () = assert!(size_of::<Head>() == 72);
-const _: () = assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40 + 72 + 16);
+const _: () = assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40 + 72 + 16 + 16);
 const _: () = assert!(size_of::<ConnectKey>() == 24);
 const _: () = assert!(size_of::<ConnectValue>() == 8);
 const _: () = assert!(size_of::<SlotState>() == 64);

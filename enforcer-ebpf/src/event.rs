@@ -42,6 +42,7 @@ pub fn describe(header: &mut Header, kind: u32, slot: u32, stage: u32) {
         header.cgroup = bpf_get_current_cgroup_id();
     }
     header.flags = 0;
+    header.approval = 0;
 }
 
 /// The state of a slot.

@@ -12,15 +12,16 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use enforcer_common::{
     event::{
-        CAUSE_ESCAPE, CAUSE_INTERNAL, CAUSE_OPERATOR, EXEC_TEXT_MAX, ExecTail, Header, KIND_EXEC,
+        CAUSE_APPROVED, CAUSE_ESCAPE, CAUSE_INTERNAL, CAUSE_OPERATOR, EXEC_TEXT_MAX, ExecTail, Header, KIND_EXEC,
         STAGE_EXEC, VERDICT_ALLOWED, VERDICT_KILLED,
     },
-    rule::{ALLOW, DENY, SlotState},
+    rule::{ALLOW, ASK, DENY, SlotState},
 };
 
 use crate::{
     event::{count, describe, next_seq, now, output, pid, slot_state, take_operator},
     facts::{Facts, Judgement, KEPT_NAME, KEPT_PATH, judge_exec},
+    grant::exec_granted,
     maps::{Scratch, claim_scratch, offset, release_scratch, set_mark},
     task::{self, Membership, read_kernel},
 };
@@ -97,7 +98,10 @@ fn committed(
             rank: 0,
         };
     }
-    let verdict = if judgement.decision == ALLOW {
+    if judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, true) {
+        judgement.cause = CAUSE_APPROVED;
+    }
+    let verdict = if judgement.permits() {
         VERDICT_ALLOWED
     } else {
         VERDICT_KILLED
@@ -111,7 +115,7 @@ fn committed(
         STAGE_EXEC,
         start,
     );
-    if judgement.decision != ALLOW || !recorded {
+    if !judgement.permits() || !recorded {
         kill();
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
@@ -167,6 +171,7 @@ pub fn record(
         (*event).header.decision = judgement.decision;
         (*event).header.cause = judgement.cause;
         (*event).header.rank = judgement.rank;
+        (*event).header.approval = (*scratch).approval;
         (*event).header.verdict = verdict;
         let end = now();
         (*event).header.boottime_ns = end;

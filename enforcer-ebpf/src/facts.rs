@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 };
 use enforcer_common::{
     event::{
-        CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_INTERNAL, CAUSE_RULE, CAUSE_TRANSPARENT,
+        CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_INTERNAL, CAUSE_RULE, CAUSE_TRANSPARENT,
         CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, FLAG_SCRIPT,
         FLAG_TRUNCATED, FLAG_TRUSTED,
     },
@@ -33,6 +33,14 @@ pub struct Judgement {
     pub cause: u32,
     /// Rank of the rule that decided.
     pub rank: u32,
+}
+
+impl Judgement {
+    /// Whether the action may go on.
+    #[inline(always)]
+    pub fn permits(&self) -> bool {
+        self.decision == ALLOW || self.cause == CAUSE_APPROVED
+    }
 }
 
 const INTERNAL: Judgement = Judgement {
@@ -145,6 +153,8 @@ pub fn judge_exec(
     unsafe {
         (*scratch).form_count = 0;
         (*scratch).unreadable = 0;
+        (*scratch).approval = 0;
+        (*scratch).area = facts.args;
         (*scratch).event.header.flags = 0;
         (*scratch).event.tail = ExecTail::default();
 

@@ -421,6 +421,42 @@ pub fn judge_forms(judge: *mut Judge) {
     }
 }
 
+extern "C" fn prepare_name_job(index: u32, context: *mut c_void) -> i64 {
+    let judge = context.cast::<Judge>();
+    // SAFETY: `judge` lies on the stack of the first frame; its pointers are map values.
+    unsafe {
+        if index >= (*(*judge).header).unix.count || index >= HEAD_GROUPS as u32 {
+            return 1;
+        }
+        let groups = ptr::addr_of!((*(*judge).header).unix.groups).cast::<GroupRef>();
+        add_job(judge, *groups.add(index as usize), 0);
+    }
+    0
+}
+
+/// Runs the groups for names of unix sockets over the first `len` bytes of the text; the highest rank that matches.
+#[inline(always)]
+pub fn judge_name(judge: *mut Judge, len: u32) -> u32 {
+    // SAFETY: as in `walk_text`.
+    unsafe {
+        let scratch = (*judge).scratch;
+        (*scratch).job_count = 0;
+        (*scratch).own_rank = 0;
+        (*scratch).text_end = len;
+        bpf_loop(
+            HEAD_GROUPS as u32,
+            prepare_name_job as *mut c_void,
+            judge.cast(),
+            0,
+        );
+        run_jobs(judge);
+        let jobs = (*scratch).job_count;
+        (*scratch).own_count = jobs;
+        bpf_loop(jobs, finish_job as *mut c_void, judge.cast(), 0);
+        ptr::read_volatile(ptr::addr_of!((*scratch).own_rank))
+    }
+}
+
 /// Adds a form; too many is a defect that denies.
 #[inline(always)]
 pub fn add_form(scratch: *mut Scratch, form: Form) {

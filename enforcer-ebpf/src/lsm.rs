@@ -12,14 +12,15 @@ use aya_ebpf::{
     programs::LsmContext,
 };
 use enforcer_common::{
-    event::{CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM, VERDICT_ERRNO},
-    rule::{ALLOW, DENY},
+    event::{CAUSE_APPROVED, CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM, VERDICT_ERRNO},
+    rule::{ALLOW, ASK, DENY},
 };
 
 use crate::{
     event::{count, is_operator, now, pid, slot_state},
     exec::record,
     facts::{Facts, Judgement, judge_exec},
+    grant::{connect_granted, exec_granted},
     maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, offset, release_scratch},
     net,
     task::{self, read_kernel, read_user, read_user_str},
@@ -62,7 +63,10 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     let mut result = 0;
     if let Some(facts) = gather(bprm, scratch) {
         let judgement = judge_exec(&facts, member.slot, state, scratch);
-        if judgement.decision != ALLOW && judgement.cause != CAUSE_UNREADABLE {
+        // The grant is left for the stage behind, and for the interpreters still to come.
+        let granted =
+            judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, false);
+        if judgement.decision != ALLOW && !granted && judgement.cause != CAUSE_UNREADABLE {
             record(
                 scratch,
                 member.slot,
@@ -234,7 +238,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         }
         _ => ([0; 16], 0),
     };
-    let judgement = if family == AF_INET || family == AF_INET6 {
+    let mut judgement = if family == AF_INET || family == AF_INET6 {
         net::weigh(member.slot, judged, port, protocol)
     } else {
         Judgement {
@@ -243,7 +247,14 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
             rank: 0,
         }
     };
-    if judgement.decision == ALLOW {
+    if judgement.decision == ASK
+        && connect_granted(member.slot, judged, port, protocol, false) != 0
+    {
+        // The cgroup program uses the grant up. (It does not run for a socket from outside the cgroup: that grant
+        // lasts until it expires.)
+        judgement.cause = CAUSE_APPROVED;
+    }
+    if judgement.permits() {
         // The cgroup program behind this one records the allowance.
         return 0;
     }
@@ -254,6 +265,6 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         family: u32::from(family),
         socket_type,
     };
-    net::record(member.slot, KIND_CONNECT, tail, judgement, STAGE_LSM, start);
+    net::record(member.slot, KIND_CONNECT, tail, judgement, 0, STAGE_LSM, start);
     -EPERM
 }

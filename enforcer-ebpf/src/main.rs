@@ -6,6 +6,10 @@
 //! | `exec_check` | `lsm/bprm_check_security` | the clean errno, where the kernel loads LSM programs |
 //! | `socket_connect` | `lsm/socket_connect` | connects of families that no cgroup hook sees, foreign sockets |
 //! | `connect4` `connect6` `sendmsg4` `sendmsg6` | cgroup socket address | addresses |
+//! | `packet_out` | cgroup packets | IPv6 packets that would be led on to another address |
+//! | `unix_stream_connect` `unix_may_send` | LSM | unix sockets, by the name that they are bound to |
+//! | `unix_connect` `unix_sendmsg` | cgroup unix socket address | unix sockets, by the name of the call |
+//! | `ptrace_access_check` `task_kill` | LSM | processes outside the agent |
 //! | `sock_create` | cgroup socket | families and protocols that a host rule cannot judge |
 //! | `task_forked` `cgroup_attached` | `tp_btf` | marks, and tasks that leave their agent's cgroup |
 #![no_std]
@@ -17,13 +21,17 @@ mod atomic;
 mod event;
 mod exec;
 mod facts;
+mod grant;
 mod judge;
 mod lifecycle;
 mod lsm;
 mod maps;
 mod net;
+mod outsider;
+mod packet;
 mod scan;
 mod task;
+mod unix;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -11,7 +11,8 @@ use aya_ebpf::{
 };
 
 use enforcer_common::{
-    event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header},
+    grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, Sip},
+    event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header, UnixTail},
     load::{Offsets, SCRATCH_LEVELS, Settings},
     rule::{
         ConnectKey, ConnectValue, HEAD_GROUPS, Head, HeadKey, PolicyHeader, SHARED_GROUPS,
@@ -43,6 +44,18 @@ pub static AGENTS: HashMap<u64, u32, 64> = HashMap::new();
 /// Counters and state of each slot.
 #[btf_map]
 pub static SLOTS: Array<SlotState, 1> = Array::new();
+
+/// Execs that a person approved.
+#[btf_map]
+pub static GRANTS: HashMap<ExecGrantKey, ExecGrant, 8192> = HashMap::new();
+
+/// Connects that a person approved.
+#[btf_map]
+pub static CONNECT_GRANTS: HashMap<ConnectGrantKey, ConnectGrant, 8192> = HashMap::new();
+
+/// The process that may connect to unix sockets by path, for each slot; 0 none.
+#[btf_map]
+pub static CONNECTORS: Array<u32, 1> = Array::new();
 
 /// Events for user space.
 #[btf_map]
@@ -205,6 +218,20 @@ pub struct ExecEvent {
     pub bytes: [u8; EXEC_BYTES],
 }
 
+/// Room for the name of a unix socket: a power of two.
+pub const UNIX_NAME_ROOM: usize = 128;
+
+/// The event of a unix socket with room for its name.
+#[repr(C)]
+pub struct UnixEvent {
+    /// Header.
+    pub header: Header,
+    /// Lengths.
+    pub tail: UnixTail,
+    /// The name.
+    pub name: [u8; UNIX_NAME_ROOM],
+}
+
 /// Room for an exec event's bytes.
 const EXEC_BYTES: usize = EXEC_TEXT_MAX + EXEC_PATH_MAX + EXEC_NAME_MAX;
 
@@ -277,6 +304,36 @@ pub struct Scratch {
     pub scan: u64,
     /// Bytes of the string found so far.
     pub scan_len: u64,
+    /// Number of the request whose grant lets the exec pass; 0 none.
+    pub approval: u64,
+    /// Hash of the exact text, on its way.
+    pub sip: Sip,
+    /// Where the text that is still to be hashed starts.
+    pub hash_at: u64,
+    /// Its bytes.
+    pub hash_left: u32,
+    /// Whether that is kernel memory.
+    pub hash_kernel: u32,
+    /// Words of the piece that is hashed.
+    pub hash_words: u32,
+    /// Whether the first form looked up for a grant is the script's.
+    pub hash_script: u32,
+    /// Whether a grant was found.
+    pub hash_found: u32,
+    /// Zero.
+    pub reserved_hash: u32,
+    /// Start of the argument area.
+    pub area: u64,
+    /// The grant that was found.
+    pub grant: ExecGrant,
+    /// Its key.
+    pub grant_key: ExecGrantKey,
+    /// Whether an allowance goes unrecorded, because the launcher records it.
+    pub unix_silent: u32,
+    /// Zero.
+    pub reserved_unix: u32,
+    /// The event of a unix socket.
+    pub unix: UnixEvent,
     /// Hashes of the forms' names judged so far.
     pub seen: [u64; FORMS],
     /// The forms.

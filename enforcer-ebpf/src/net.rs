@@ -11,15 +11,16 @@ use aya_ebpf::{
 use enforcer_common::{
     address,
     event::{
-        CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_RULE, ConnectTail, Header, KIND_CONNECT,
+        CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_RULE, ConnectTail, Header, KIND_CONNECT,
         KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED, VERDICT_ERRNO,
     },
-    rule::{ALLOW, CONNECT_KEY_BITS, ConnectKey, DENY},
+    rule::{ASK, CONNECT_KEY_BITS, ConnectKey, DENY},
 };
 
 use crate::{
     event::{count, describe, next_seq, now, output, slot_state},
     facts::Judgement,
+    grant::connect_granted,
     maps::{CONNECTS, POLICIES, constant, settings},
     task,
 };
@@ -31,9 +32,10 @@ const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 
-/// Return values of cgroup socket programs.
-const PASS: i32 = 1;
-const REFUSE: i32 = 0;
+/// Returned by a program on a cgroup: it may go on.
+pub const PASS: i32 = 1;
+/// Returned by a program on a cgroup: it fails with EPERM.
+pub const REFUSE: i32 = 0;
 
 /// An event of a connect or a socket.
 #[repr(C)]
@@ -91,6 +93,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         KIND_SOCKET,
         tail,
         judgement,
+        0,
         STAGE_CGROUP,
         now(),
     );
@@ -100,7 +103,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
 /// The slot of whoever uses the socket. The program runs for sockets made inside an agent's cgroup, also
 /// when a process outside was handed one.
 #[inline(always)]
-fn slot_of_socket_user() -> u32 {
+pub fn slot_of_socket_user() -> u32 {
     task::slot_by_cgroup().unwrap_or(constant(&settings().sole_slot))
 }
 
@@ -176,7 +179,14 @@ fn judge(
     start: u64,
 ) -> i32 {
     let slot = slot_of_socket_user();
-    let judgement = weigh(slot, address, port, protocol);
+    let mut judgement = weigh(slot, address, port, protocol);
+    let mut approval = 0;
+    if judgement.decision == ASK {
+        approval = connect_granted(slot, address, port, protocol, true);
+        if approval != 0 {
+            judgement.cause = CAUSE_APPROVED;
+        }
+    }
     let tail = ConnectTail {
         address,
         port: u32::from(port),
@@ -184,8 +194,16 @@ fn judge(
         family,
         socket_type,
     };
-    let recorded = record(slot, KIND_CONNECT, tail, judgement, STAGE_CGROUP, start);
-    if judgement.decision == ALLOW && recorded {
+    let recorded = record(
+        slot,
+        KIND_CONNECT,
+        tail,
+        judgement,
+        approval,
+        STAGE_CGROUP,
+        start,
+    );
+    if judgement.permits() && recorded {
         PASS
     } else {
         REFUSE
@@ -243,6 +261,7 @@ pub fn record(
     kind: u32,
     tail: ConnectTail,
     judgement: Judgement,
+    approval: u64,
     stage: u32,
     start: u64,
 ) -> bool {
@@ -254,7 +273,8 @@ pub fn record(
         tail,
     };
     describe(&mut event.header, kind, slot, stage);
-    let allowed = judgement.decision == ALLOW;
+    let allowed = judgement.permits();
+    event.header.approval = approval;
     event.header.decision = judgement.decision;
     event.header.cause = judgement.cause;
     event.header.rank = judgement.rank;

@@ -126,6 +126,7 @@ fn hook_name(hook: Hook) -> String {
         Hook::Lsm(name) => format!("lsm/{name}"),
         Hook::SocketAddress => "cgroup/socket address".to_owned(),
         Hook::SocketCreate => "cgroup/sock_create".to_owned(),
+        Hook::PacketOut => "cgroup_skb/egress".to_owned(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use enforcer_common::event::{
-    CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_OPERATOR, CAUSE_RULE,
-    CAUSE_TRANSPARENT, CAUSE_UNREADABLE,
+    CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_OPERATOR,
+    CAUSE_OUTSIDER, CAUSE_ROUTED, CAUSE_RULE, CAUSE_TRANSPARENT, CAUSE_UNREADABLE,
 };
 
 use crate::policy::{
@@ -149,6 +149,18 @@ impl Wording {
             CAUSE_FAMILY => (
                 None,
                 "Host rules cannot judge sockets of this family or protocol".to_owned(),
+            ),
+            CAUSE_ROUTED => (
+                None,
+                "The packet's routing header leads on to an address that was not judged".to_owned(),
+            ),
+            CAUSE_OUTSIDER => (
+                None,
+                "The process is outside the agent".to_owned(),
+            ),
+            CAUSE_CONNECTOR => (
+                None,
+                "A path can be a link to another socket: no rule allows exactly this one".to_owned(),
             ),
             _ => (None, "The kernel side could not judge this".to_owned()),
         };

@@ -2,14 +2,14 @@
 
 use std::{
     fs, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Lsm, ProgramError,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Lsm, ProgramError,
         links::FdLink,
     },
 };
@@ -18,6 +18,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::{
     KernelError,
+    unix_hooks::{self, UnixProgram},
     object::{CORE, Hook, LSM, ProgramSpec, chain, load_programs},
 };
 
@@ -27,7 +28,28 @@ pub struct NamedLink {
     /// The program.
     pub program: &'static str,
     /// The link; dropping it detaches, unless it is pinned.
-    pub link: FdLink,
+    pub link: Link,
+}
+
+/// A link to an attached program.
+#[derive(Debug)]
+pub enum Link {
+    /// Made by aya.
+    Aya(FdLink),
+    /// Made by ourselves.
+    Own(OwnedFd),
+}
+
+impl Link {
+    fn pin(self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Aya(link) => link
+                .pin(path)
+                .map(drop)
+                .map_err(|error| io::Error::other(chain(&error))),
+            Self::Own(link) => unix_hooks::pin(link.as_fd(), path),
+        }
+    }
 }
 
 fn refused(spec: ProgramSpec, error: &ProgramError) -> KernelError {
@@ -88,7 +110,7 @@ fn attach(ebpf: &mut Ebpf, spec: ProgramSpec) -> Result<NamedLink, KernelError> 
     };
     Ok(NamedLink {
         program: spec.name,
-        link,
+        link: Link::Aya(link),
     })
 }
 
@@ -118,6 +140,13 @@ pub fn to_cgroup(ebpf: &mut Ebpf, cgroup: impl AsFd) -> Result<Vec<NamedLink>, K
                 let id = program.attach(cgroup, mode).map_err(fail)?;
                 FdLink::try_from(program.take_link(id).map_err(fail)?)
             }
+            Hook::PacketOut => {
+                let program = <&mut CgroupSkb>::try_from(program).map_err(fail)?;
+                let id = program
+                    .attach(cgroup, CgroupSkbAttachType::Egress, mode)
+                    .map_err(fail)?;
+                FdLink::try_from(program.take_link(id).map_err(fail)?)
+            }
             Hook::Tracepoint(_) | Hook::Lsm(_) => continue,
         };
         let link = link.map_err(|error| KernelError::Program {
@@ -126,10 +155,30 @@ pub fn to_cgroup(ebpf: &mut Ebpf, cgroup: impl AsFd) -> Result<Vec<NamedLink>, K
         })?;
         links.push(NamedLink {
             program: spec.name,
-            link,
+            link: Link::Aya(link),
         });
     }
     Ok(links)
+}
+
+/// Attaches the programs on unix sockets to a cgroup.
+///
+/// # Errors
+///
+/// The kernel refuses one.
+pub fn unix_to_cgroup(
+    programs: &[UnixProgram],
+    cgroup: impl AsFd,
+) -> Result<Vec<NamedLink>, KernelError> {
+    programs
+        .iter()
+        .map(|program| {
+            Ok(NamedLink {
+                program: program.name,
+                link: Link::Own(program.attach(cgroup.as_fd())?),
+            })
+        })
+        .collect()
 }
 
 /// The directory of one instance's pins. Removing it detaches everything.
@@ -225,7 +274,7 @@ impl PinDir {
             // The pinned link keeps the program attached; our own descriptor is not needed.
             link.pin(&path).map_err(|error| KernelError::Pin {
                 path,
-                error: io::Error::other(chain(&error)),
+                error,
             })?;
         }
         Ok(())

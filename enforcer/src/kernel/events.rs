@@ -13,7 +13,10 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use enforcer_common::{
-    event::{ConnectTail, ExecTail, Header, KIND_CONNECT, KIND_ESCAPE, KIND_EXEC, KIND_SOCKET},
+    event::{
+        ConnectTail, ExecTail, Header, KIND_CONNECT, KIND_ESCAPE, KIND_EXEC, KIND_PACKET,
+        KIND_PROCESS, KIND_SOCKET, KIND_UNIX, ProcessTail, UnixTail,
+    },
     rule::SlotState,
 };
 
@@ -39,6 +42,32 @@ pub enum Body {
     Socket(SocketFacts),
     /// A task that left its agent's cgroup.
     Escape,
+    /// A connect, or a datagram, to a unix socket.
+    Unix(UnixFacts),
+    /// A process outside the agent that was reached for.
+    Process(ProcessFacts),
+    /// A packet that would be led on to another address; the port is not known.
+    Packet(SocketFacts),
+}
+
+/// The facts of a unix connect or datagram.
+#[derive(Clone, Debug)]
+pub struct UnixFacts {
+    /// The socket's path (`/var/run/` as `/run/`), or `@` and its abstract name; empty if it could not be read.
+    pub name: Vec<u8>,
+    /// Type of the socket.
+    pub socket_type: u32,
+}
+
+/// The facts of an attempt on another process.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessFacts {
+    /// The process.
+    pub target: u32,
+    /// `REACH_` constant of [`enforcer_common::event`].
+    pub reach: u32,
+    /// Access mode, or number of the signal.
+    pub detail: u32,
 }
 
 /// The facts of an exec.
@@ -97,7 +126,7 @@ impl Event {
                     argv_bytes: tail.argv_bytes,
                 })
             }
-            KIND_CONNECT | KIND_SOCKET => {
+            KIND_CONNECT | KIND_SOCKET | KIND_PACKET => {
                 let tail: ConnectTail = take(rest)?;
                 let facts = SocketFacts {
                     address: tail.address.into(),
@@ -106,11 +135,26 @@ impl Event {
                     family: tail.family,
                     socket_type: tail.socket_type,
                 };
-                if header.kind == KIND_CONNECT {
-                    Body::Connect(facts)
-                } else {
-                    Body::Socket(facts)
+                match header.kind {
+                    KIND_CONNECT => Body::Connect(facts),
+                    KIND_SOCKET => Body::Socket(facts),
+                    _ => Body::Packet(facts),
                 }
+            }
+            KIND_UNIX => {
+                let tail: UnixTail = take(rest)?;
+                Body::Unix(UnixFacts {
+                    name: rest.get(..tail.name_len as usize)?.to_vec(),
+                    socket_type: tail.socket_type,
+                })
+            }
+            KIND_PROCESS => {
+                let tail: ProcessTail = take(rest)?;
+                Body::Process(ProcessFacts {
+                    target: tail.target,
+                    reach: tail.reach,
+                    detail: tail.detail,
+                })
             }
             KIND_ESCAPE => Body::Escape,
             _ => return None,

@@ -9,14 +9,30 @@ use super::{
     KernelError,
     attach::{self, NamedLink, PinDir},
     events::Feed,
+    grants::{self, Grants},
     lower::{self, Need},
     object::{self, Sizes},
     offsets,
+    unix_hooks::{self, UnixProgram},
 };
 use crate::policy::compile::Tables;
 
 /// Bytes of the event ring: some twenty thousand execs of ordinary length.
 pub const RING_BYTES: u32 = 4 << 20;
+
+/// The LSM programs on unix sockets.
+const UNIX_LSM: [&str; 2] = ["unix_stream_connect", "unix_may_send"];
+
+/// How connects to unix sockets are judged in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnixJudgement {
+    /// By the name that the socket is bound to (LSM).
+    Bound,
+    /// By the name of the call (cgroup hooks): paths need the connector.
+    Called,
+    /// Not at all: the kernel has neither.
+    Absent,
+}
 
 /// What an instance is made of.
 #[derive(Debug)]
@@ -35,6 +51,8 @@ pub struct Instance {
     ebpf: Ebpf,
     links: Vec<NamedLink>,
     lsm: Vec<&'static str>,
+    grants: Grants,
+    unix: Option<Vec<UnixProgram>>,
 }
 
 impl Instance {
@@ -60,26 +78,59 @@ impl Instance {
             connects: need.connects,
             ring_bytes: RING_BYTES,
         };
-        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes)?;
+        let offsets = offsets::running_kernel()?;
+        let mut ebpf = object::load(&offsets, &settings, sizes)?;
         // Not on a thread of its own: what the types take would stay in that thread's part of the heap.
         let types = object::kernel_types()?;
+        let mut keys = Vec::new();
         let mut first_segment = 0;
         for (slot, tables) in (0..).zip(&plan.slots) {
-            lower::fill(&mut ebpf, slot, first_segment, tables)?;
+            let key = grants::random_key()?;
+            lower::fill(&mut ebpf, slot, first_segment, key, tables)?;
+            keys.push(key);
             first_segment += Need::of(tables).segments;
         }
+        let grants = Grants::new(&ebpf, &keys)?;
         let links = attach::system_wide(&mut ebpf, &types, plan.lsm)?;
-        let lsm = object::LSM
+        let lsm: Vec<&'static str> = object::LSM
             .iter()
             .map(|spec| spec.name)
             .filter(|name| links.iter().any(|link| link.program == *name))
             .collect();
-        Ok(Self { ebpf, links, lsm })
+        // The name that a socket is bound to says more than the name of the call.
+        let unix = if UNIX_LSM.iter().all(|name| lsm.contains(name)) {
+            None
+        } else {
+            unix_hooks::load(&ebpf, &offsets)?
+        };
+        Ok(Self {
+            ebpf,
+            links,
+            lsm,
+            grants,
+            unix,
+        })
     }
 
     /// Names of the LSM programs in force.
     pub fn lsm(&self) -> &[&'static str] {
         &self.lsm
+    }
+
+    /// How the kernel judges connects to unix sockets.
+    pub fn unix_judgement(&self) -> UnixJudgement {
+        if UNIX_LSM.iter().all(|name| self.lsm.contains(name)) {
+            UnixJudgement::Bound
+        } else if self.unix.is_some() {
+            UnixJudgement::Called
+        } else {
+            UnixJudgement::Absent
+        }
+    }
+
+    /// The way to this instance's grants; it may be kept when the instance is gone.
+    pub fn grants(&self) -> Grants {
+        self.grants.clone()
     }
 
     /// Governs a cgroup and everything below it by the policy of `slot`.
@@ -93,7 +144,10 @@ impl Instance {
         id: u64,
         slot: u32,
     ) -> Result<Vec<NamedLink>, KernelError> {
-        let links = attach::to_cgroup(&mut self.ebpf, cgroup)?;
+        let mut links = attach::to_cgroup(&mut self.ebpf, cgroup.as_fd())?;
+        if let Some(unix) = &self.unix {
+            links.extend(attach::unix_to_cgroup(unix, cgroup.as_fd())?);
+        }
         lower::set_agent(&mut self.ebpf, id, slot)?;
         Ok(links)
     }

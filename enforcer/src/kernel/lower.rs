@@ -57,7 +57,8 @@ impl Need {
     }
 }
 
-/// Writes a policy's tables for `slot`. `first_segment` is where its segments start in the shared map.
+/// Writes a policy's tables for `slot`. `first_segment` is where its segments start in the shared map,
+/// `grant_key` the key of the hashes in its grants.
 ///
 /// # Errors
 ///
@@ -66,6 +67,7 @@ pub fn fill(
     ebpf: &mut Ebpf,
     slot: u32,
     first_segment: u32,
+    grant_key: [u64; 2],
     tables: &Tables,
 ) -> Result<(), KernelError> {
     let mut segments = map_mut!(ebpf, "TABLES", Array<Segment>)?;
@@ -104,6 +106,7 @@ pub fn fill(
     let mut policies = map_mut!(ebpf, "POLICIES", Array<PolicyHeader>)?;
     let header = PolicyHeader {
         first_segment,
+        grant_key,
         ..tables.header
     };
     policies

@@ -7,10 +7,12 @@ use thiserror::Error;
 
 pub mod attach;
 pub mod events;
+pub mod grants;
 pub mod instance;
 pub mod lower;
 pub mod object;
 pub mod offsets;
+pub mod unix_hooks;
 
 /// Why the kernel side cannot be brought up.
 #[derive(Debug, Error)]

@@ -1,10 +1,13 @@
 //! Loading the object: constants, map sizes, programs.
 
-use std::thread::{self, ScopedJoinHandle};
+use std::{
+    io,
+    thread::{self, ScopedJoinHandle},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{BtfTracePoint, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
+    programs::{BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
     util::nr_cpus,
 };
 use aya_log::Level;
@@ -13,7 +16,7 @@ use enforcer_common::load::{Offsets, SCRATCH_LEVELS, Settings};
 use super::KernelError;
 
 /// The compiled kernel programs.
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer.bpf.o"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer.bpf.o"));
 
 /// How many entries each map gets.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,8 @@ pub enum Hook {
     SocketAddress,
     /// A cgroup hook on socket creation.
     SocketCreate,
+    /// A cgroup hook on packets that leave.
+    PacketOut,
 }
 
 /// One of our programs.
@@ -57,7 +62,7 @@ const fn program(name: &'static str, hook: Hook) -> ProgramSpec {
 }
 
 /// The programs without which nothing is enforced.
-pub const CORE: [ProgramSpec; 8] = [
+pub const CORE: [ProgramSpec; 9] = [
     program("exec_committed", Hook::Tracepoint("sched_process_exec")),
     program("task_forked", Hook::Tracepoint("sched_process_fork")),
     program("cgroup_attached", Hook::Tracepoint("cgroup_attach_task")),
@@ -66,12 +71,17 @@ pub const CORE: [ProgramSpec; 8] = [
     program("sendmsg4", Hook::SocketAddress),
     program("sendmsg6", Hook::SocketAddress),
     program("sock_create", Hook::SocketCreate),
+    program("packet_out", Hook::PacketOut),
 ];
 
 /// The programs that only some kernels load.
-pub const LSM: [ProgramSpec; 2] = [
+pub const LSM: [ProgramSpec; 6] = [
     program("exec_check", Hook::Lsm("bprm_check_security")),
     program("socket_connect", Hook::Lsm("socket_connect")),
+    program("unix_stream_connect", Hook::Lsm("unix_stream_connect")),
+    program("unix_may_send", Hook::Lsm("unix_may_send")),
+    program("ptrace_access_check", Hook::Lsm("ptrace_access_check")),
+    program("task_kill", Hook::Lsm("task_kill")),
 ];
 
 /// Whether the programs are to say what they do: `ENFORCER_LOG=enforcer::kernel=debug` (or wider).
@@ -107,6 +117,7 @@ pub fn load(offsets: &Offsets, settings: &Settings, sizes: Sizes) -> Result<Ebpf
         .map_max_entries("CONNECTS", sizes.connects.max(1))
         .map_max_entries("POLICIES", sizes.slots)
         .map_max_entries("SLOTS", sizes.slots)
+        .map_max_entries("CONNECTORS", sizes.slots)
         .map_max_entries("EVENTS", sizes.ring_bytes)
         // MARKS, a task storage map: user space never touches it.
         .allow_unsupported_maps()
@@ -181,6 +192,7 @@ fn verify(program: &mut Program, spec: ProgramSpec, types: &Btf) -> Result<u32, 
         Hook::SocketAddress => {
             <&mut CgroupSockAddr>::try_from(&mut *program).and_then(CgroupSockAddr::load)
         }
+        Hook::PacketOut => <&mut CgroupSkb>::try_from(&mut *program).and_then(CgroupSkb::load),
         Hook::SocketCreate => <&mut CgroupSock>::try_from(&mut *program).and_then(CgroupSock::load),
     };
     loaded.map_err(|error| refused(spec.name, explain(&error)))?;
@@ -198,19 +210,23 @@ fn explain(error: &ProgramError) -> String {
             io_error,
             verifier_log,
         } => {
-            let log = verifier_log.to_string();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
-            if lines.is_empty() {
-                return io_error.to_string();
-            }
-            let end = lines.len().saturating_sub(12);
-            format!(
-                "{io_error}; the verifier's last lines:\n  {}",
-                lines[end..].join("\n  ")
-            )
+            last_lines(io_error, &verifier_log.to_string())
         }
         error => chain(error),
     }
+}
+
+/// An error of loading a program, with the end of the verifier's log, never all of it.
+pub(super) fn last_lines(error: &io::Error, log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return error.to_string();
+    }
+    let end = lines.len().saturating_sub(12);
+    format!(
+        "{error}; the verifier's last lines:\n  {}",
+        lines[end..].join("\n  ")
+    )
 }
 
 /// An error with its causes, joined by colons.
@@ -230,7 +246,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::offsets;
+    use crate::kernel::{offsets, unix_hooks};
 
     /// Upper bound for one program; the kernel gives up at 1,000,000.
     const VERIFIED_MAX: u32 = 200_000;
@@ -261,6 +277,17 @@ mod tests {
             let verified = load_program(&mut ebpf, spec, &types).unwrap_or_else(|e| panic!("{e}"));
             println!("{}: {verified} instructions verified", spec.name);
             assert!(verified > 0 && verified <= VERIFIED_MAX, "{}", spec.name);
+        }
+        if let Some(programs) =
+            unix_hooks::load(&ebpf, &offsets::running_kernel().unwrap()).unwrap()
+        {
+            for program in &programs {
+                let verified = program.verified_instructions().unwrap();
+                println!("{}: {verified} instructions verified", program.name);
+                assert!(verified > 0 && verified <= VERIFIED_MAX, "{}", program.name);
+            }
+        } else {
+            eprintln!("SKIPPED: no cgroup hooks for unix sockets");
         }
         for spec in LSM {
             match load_program(&mut ebpf, spec, &types) {

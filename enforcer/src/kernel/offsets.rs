@@ -141,6 +141,28 @@ impl<'a> Blob<'a> {
     }
 }
 
+impl Blob<'_> {
+    /// The offset of the first of `paths` that the structure has: kernels have given the field several names.
+    fn first_of(&self, name: &str, paths: &[&str]) -> Result<u32, KernelError> {
+        let mut result = Err(KernelError::MissingField {
+            structure: name.to_owned(),
+            field: String::new(),
+        });
+        for path in paths {
+            result = self.offset(name, path);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// The offset of a field; 0 if this kernel has none.
+    fn optional(&self, name: &str, path: &str) -> u32 {
+        self.offset(name, path).unwrap_or(0)
+    }
+}
+
 /// Reads the offsets of the running kernel.
 ///
 /// # Errors
@@ -182,6 +204,11 @@ fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
             "socket",
             "sock",
             "pt_regs",
+            "super_block",
+            "cred",
+            "unix_sock",
+            "unix_address",
+            "bpf_sock_addr_kern",
         ],
     )
     .ok_or(KernelError::MalformedBtf)?;
@@ -215,6 +242,30 @@ fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
         regs_syscall: types.offset("pt_regs", "orig_ax")?,
         regs_second: types.offset("pt_regs", "si")?,
         regs_third: types.offset("pt_regs", "dx")?,
+        inode_number: types.offset("inode", "i_ino")?,
+        inode_superblock: types.offset("inode", "i_sb")?,
+        inode_size: types.offset("inode", "i_size")?,
+        inode_changed_s: types.first_of(
+            "inode",
+            &["i_ctime_sec", "__i_ctime.tv_sec", "i_ctime.tv_sec"],
+        )?,
+        inode_changed_ns: types.first_of(
+            "inode",
+            &["i_ctime_nsec", "__i_ctime.tv_nsec", "i_ctime.tv_nsec"],
+        )?,
+        superblock_device: types.offset("super_block", "s_dev")?,
+        fs_pwd: types.offset("fs_struct", "pwd.dentry")?,
+        dentry_inode: types.offset("dentry", "d_inode")?,
+        task_cred: types.offset("task_struct", "cred")?,
+        cred_uid: types.offset("cred", "uid")?,
+        unix_address: types.offset("unix_sock", "addr")?,
+        unix_peer: types.offset("unix_sock", "peer")?,
+        unix_address_length: types.offset("unix_address", "len")?,
+        unix_address_name: types.offset("unix_address", "name")?,
+        // Younger than the oldest kernel: the programs that need them are not loaded there.
+        sock_address_sock: types.optional("bpf_sock_addr_kern", "sk"),
+        sock_address_user: types.optional("bpf_sock_addr_kern", "uaddr"),
+        sock_address_length: types.optional("bpf_sock_addr_kern", "uaddrlen"),
     })
 }
 

@@ -1,0 +1,106 @@
+//! Processes outside the agent: those of the agent may not trace, read or signal them.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{bindings::task_struct, macros::lsm, programs::LsmContext};
+use enforcer_common::{
+    event::{
+        CAUSE_OUTSIDER, Header, KIND_PROCESS, ProcessTail, REACH_SIGNAL, REACH_TRACE, STAGE_LSM,
+        VERDICT_ERRNO,
+    },
+    rule::DENY,
+};
+
+use crate::{
+    event::{describe, next_seq, now, output, slot_state},
+    maps::{mark_of, offset},
+    task::{self, read_kernel, slot_of_task_cgroup},
+};
+
+const EPERM: i32 = 1;
+/// `PTRACE_MODE_NOAUDIT`: the kernel asks for itself, to leave fields of `/proc/PID/stat` out.
+const NOAUDIT: u32 = 4;
+
+/// Whether a task is of an agent.
+#[inline(always)]
+fn belongs(task: *mut task_struct, slot: u32) -> bool {
+    mark_of(task) == Some(slot + 1) || slot_of_task_cgroup(task as u64) == Some(slot)
+}
+
+/// What tracing needs; also `/proc/PID/mem`, `/proc/PID/fd` and their like, `process_vm_writev` and `pidfd_getfd`.
+#[lsm(hook = "ptrace_access_check")]
+pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
+    let target = ctx.arg::<*mut task_struct>(0);
+    let mode: u32 = ctx.arg(1);
+    let earlier: i32 = ctx.arg(2);
+    if earlier != 0 {
+        return earlier;
+    }
+    let Some(member) = task::membership() else {
+        return 0;
+    };
+    if belongs(target, member.slot) {
+        return 0;
+    }
+    if mode & NOAUDIT == 0 {
+        record(member.slot, target as u64, REACH_TRACE, mode);
+    }
+    -EPERM
+}
+
+/// Signals that processes send; what the kernel sends (`SIGCHLD`, the terminal's) does not come here.
+#[lsm(hook = "task_kill")]
+pub fn task_kill(ctx: LsmContext) -> i32 {
+    let target = ctx.arg::<*mut task_struct>(0);
+    let signal: u32 = ctx.arg(2);
+    let earlier: i32 = ctx.arg(4);
+    if earlier != 0 {
+        return earlier;
+    }
+    // Signal 0 only asks whether the process is there.
+    if signal == 0 {
+        return 0;
+    }
+    let Some(member) = task::membership() else {
+        return 0;
+    };
+    if belongs(target, member.slot) {
+        return 0;
+    }
+    record(member.slot, target as u64, REACH_SIGNAL, signal);
+    -EPERM
+}
+
+/// The event of a denial.
+#[repr(C)]
+struct ProcessEvent {
+    header: Header,
+    tail: ProcessTail,
+}
+
+#[inline(always)]
+fn record(slot: u32, target: u64, reach: u32, detail: u32) {
+    let Some(state) = slot_state(slot) else {
+        return;
+    };
+    let mut event = ProcessEvent {
+        header: Header::default(),
+        tail: ProcessTail {
+            target: read_kernel::<u32>(target + offset!(task_tgid)).unwrap_or(0),
+            reach,
+            detail,
+            reserved: 0,
+        },
+    };
+    describe(&mut event.header, KIND_PROCESS, slot, STAGE_LSM);
+    event.header.decision = DENY;
+    event.header.verdict = VERDICT_ERRNO;
+    event.header.cause = CAUSE_OUTSIDER;
+    event.header.boottime_ns = now();
+    event.header.seq = next_seq(state);
+    output(
+        state,
+        ptr::from_mut(&mut event).cast::<c_void>(),
+        size_of::<ProcessEvent>() as u64,
+    );
+}

@@ -1,0 +1,358 @@
+//! Unix sockets, by their names.
+//!
+//! Where the kernel loads LSM programs the name that the peer is bound to is judged: no link leads around it. Else
+//! the address of the call is judged on the cgroup's hooks for unix sockets (Linux 6.7 and later): abstract names say
+//! all, a path can be a link, so one process alone may connect to paths, the launcher's connector.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
+    macros::{cgroup_sock_addr, lsm},
+    programs::{LsmContext, SockAddrContext},
+};
+use enforcer_common::{
+    event::{
+        CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_INTERNAL, CAUSE_RULE, CAUSE_UNREADABLE, Header,
+        KIND_UNIX, STAGE_CGROUP, STAGE_LSM, UNIX_NAME_MAX, UnixTail, VERDICT_ALLOWED,
+        VERDICT_ERRNO,
+    },
+    rule::{ALLOW, ASK, DENY},
+};
+
+use crate::{
+    event::{count, describe, next_seq, now, output, pid, slot_state},
+    facts::Judgement,
+    judge::{Judge, judge_name},
+    maps::{CONNECTORS, POLICIES, Scratch, UNIX_NAME_ROOM, claim_scratch, offset, release_scratch},
+    net::{PASS, REFUSE, slot_of_socket_user},
+    scan::masked,
+    task::{self, read_kernel},
+};
+
+const EPERM: i32 = 1;
+/// Bytes of a `sockaddr_un` before the name.
+const FAMILY_BYTES: u32 = 2;
+/// Longer than any name and all ones.
+const NAME_MASK: u32 = UNIX_NAME_ROOM as u32 - 1;
+/// Bytes that `/var/run/` has more than `/run/`, which it is a link to.
+const VAR_BYTES: u32 = 4;
+
+const _: () = assert!(UNIX_NAME_MAX < UNIX_NAME_ROOM && UNIX_NAME_ROOM.is_power_of_two());
+
+/// What is wanted of the socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The name is the one that the peer is bound to.
+    Bound,
+    /// A connect to the name of the call.
+    Connect,
+    /// A datagram to the name of the call.
+    Send,
+}
+
+#[lsm(hook = "unix_stream_connect")]
+pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
+    let sock = ctx.arg::<*const c_void>(0) as u64;
+    let other = ctx.arg::<*const c_void>(1) as u64;
+    let earlier: i32 = ctx.arg(3);
+    if earlier != 0 {
+        return earlier;
+    }
+    bound_peer(sock, other, true)
+}
+
+/// Runs for each datagram, and when a datagram socket connects.
+#[lsm(hook = "unix_may_send")]
+pub fn unix_may_send(ctx: LsmContext) -> i32 {
+    let socket = ctx.arg::<*const c_void>(0) as u64;
+    let peer = ctx.arg::<*const c_void>(1) as u64;
+    let earlier: i32 = ctx.arg(2);
+    if earlier != 0 {
+        return earlier;
+    }
+    let sock = read_kernel::<u64>(socket + offset!(socket_sk)).unwrap_or(0);
+    let other = read_kernel::<u64>(peer + offset!(socket_sk)).unwrap_or(0);
+    // What is sent on a connected socket was recorded when it was connected.
+    let connected = read_kernel::<u64>(sock + offset!(unix_peer)) == Some(other);
+    bound_peer(sock, other, !connected)
+}
+
+/// Judges the name that `other` is bound to.
+#[inline(always)]
+fn bound_peer(sock: u64, other: u64, record_allowed: bool) -> i32 {
+    let Some(member) = task::membership() else {
+        return 0;
+    };
+    let Some(address) = read_kernel::<u64>(other + offset!(unix_address)) else {
+        return -EPERM;
+    };
+    // A socket without a name is one end of a pair, or one that connected to us.
+    if address == 0 {
+        return 0;
+    }
+    let length = read_kernel::<u32>(address + offset!(unix_address_length)).unwrap_or(0);
+    let name = address + offset!(unix_address_name);
+    if judge(
+        member.slot,
+        sock,
+        name,
+        length,
+        Way::Bound,
+        record_allowed,
+        STAGE_LSM,
+    ) {
+        0
+    } else {
+        -EPERM
+    }
+}
+
+// Not of these types: the loader knows none for unix sockets and is told when the programs are attached.
+#[cgroup_sock_addr(connect4)]
+pub fn unix_connect(ctx: SockAddrContext) -> i32 {
+    called(ctx.sock_addr as u64, Way::Connect)
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn unix_sendmsg(ctx: SockAddrContext) -> i32 {
+    called(ctx.sock_addr as u64, Way::Send)
+}
+
+/// Judges the address of the call. The context's fields are those of addresses of the internet; the kernel's own
+/// structure behind it has the rest.
+#[inline(always)]
+fn called(context: u64, way: Way) -> i32 {
+    let (Some(sock), Some(address), Some(length)) = (
+        read_kernel::<u64>(context + offset!(sock_address_sock)),
+        read_kernel::<u64>(context + offset!(sock_address_user)),
+        read_kernel::<u32>(context + offset!(sock_address_length)),
+    ) else {
+        return REFUSE;
+    };
+    let slot = slot_of_socket_user();
+    if judge(slot, sock, address, length, way, true, STAGE_CGROUP) {
+        PASS
+    } else {
+        REFUSE
+    }
+}
+
+/// Judges the `sockaddr_un` of `length` bytes at a kernel address; whether it may be reached.
+#[inline(always)]
+fn judge(
+    slot: u32,
+    sock: u64,
+    address: u64,
+    length: u32,
+    way: Way,
+    record_allowed: bool,
+    stage: u32,
+) -> bool {
+    let start = now();
+    if length <= FAMILY_BYTES {
+        // No name: the kernel refuses it, or (a bound peer) there is nothing to judge.
+        return true;
+    }
+    let Some(scratch) = claim_scratch() else {
+        return false;
+    };
+    let judgement = weigh(slot, scratch, address + u64::from(FAMILY_BYTES), length, way);
+    let allowed = judgement.decision == ALLOW;
+    let mut passes = allowed;
+    // SAFETY: claimed scratch memory.
+    let silent = allowed
+        && (!record_allowed
+            || unsafe { ptr::read_volatile(ptr::addr_of!((*scratch).unix_silent)) } != 0);
+    if !silent {
+        let recorded = record(slot, scratch, sock, judgement, stage, start);
+        passes = allowed && recorded;
+    }
+    release_scratch(scratch);
+    passes
+}
+
+/// Whether the current process is the launcher's connector; and whether there is one.
+#[inline(always)]
+fn connector(slot: u32) -> (bool, bool) {
+    match CONNECTORS.get(slot) {
+        Some(&connector) => (connector != 0 && connector == pid(), connector != 0),
+        None => (false, false),
+    }
+}
+
+#[inline(always)]
+fn weigh(slot: u32, scratch: *mut Scratch, name: u64, length: u32, way: Way) -> Judgement {
+    let because = |cause| Judgement {
+        decision: DENY,
+        cause,
+        rank: 0,
+    };
+    let Some(header) = POLICIES.get_ptr(slot) else {
+        return because(CAUSE_INTERNAL);
+    };
+    let mut judge = Judge {
+        scratch,
+        header,
+        slot,
+        reserved: 0,
+    };
+    // SAFETY: map values; lengths are masked below the room of each array.
+    unsafe {
+        (*scratch).unreadable = 0;
+        (*scratch).unix_silent = 0;
+        (*scratch).unix.tail.name_len = 0;
+        let length = length - FAMILY_BYTES;
+        if length > UNIX_NAME_MAX as u32 {
+            return because(CAUSE_UNREADABLE);
+        }
+        let length = masked(scratch, length, NAME_MASK);
+        let text = ptr::addr_of_mut!((*scratch).text).cast::<u8>();
+        if bpf_probe_read_kernel(text.cast(), length, name as *const c_void) != 0 {
+            return because(CAUSE_UNREADABLE);
+        }
+        // A path ends at its NUL, or where the address ends.
+        *text.add(length as usize) = 0;
+        let path = ptr::addr_of_mut!((*scratch).path).cast::<u8>();
+        let abstract_name = *text == 0;
+        let mut skip = 0;
+        if abstract_name {
+            bpf_probe_read_kernel(path.cast(), length, text.cast());
+            *path = b'@';
+            (*scratch).path_len = length;
+        } else {
+            let read =
+                bpf_probe_read_kernel_str(path.cast(), UNIX_NAME_ROOM as u32, text.cast());
+            if read <= 1 {
+                return because(CAUSE_UNREADABLE);
+            }
+            (*scratch).path_len = read as u32 - 1;
+            if is_var_run(path) {
+                skip = VAR_BYTES;
+            }
+        }
+        let from = masked(scratch, skip, VAR_BYTES | 3);
+        let length = masked(scratch, (*scratch).path_len.wrapping_sub(from), NAME_MASK);
+        let source = path.add(from as usize);
+        bpf_probe_read_kernel(text.cast(), length, source.cast());
+        let kept = ptr::addr_of_mut!((*scratch).unix.name).cast::<u8>();
+        bpf_probe_read_kernel(kept.cast(), length, source.cast());
+        (*scratch).unix.tail.name_len = length;
+
+        let absolute = *text == b'/';
+        let rank = judge_name(&raw mut judge, length);
+        if (*scratch).unreadable != 0 {
+            return because(CAUSE_INTERNAL);
+        }
+        let judgement = if rank == 0 {
+            Judgement {
+                decision: (*header).unix_default,
+                cause: CAUSE_DEFAULT,
+                rank,
+            }
+        } else {
+            Judgement {
+                decision: if rank >= (*header).unix_deny_from {
+                    DENY
+                } else if rank >= (*header).unix_ask_from {
+                    ASK
+                } else {
+                    ALLOW
+                },
+                cause: CAUSE_RULE,
+                rank,
+            }
+        };
+        if way == Way::Bound || abstract_name {
+            return judgement;
+        }
+        // From here on the name is a path, which may be a link to another socket.
+        if way == Way::Connect {
+            let (is_connector, exists) = connector(slot);
+            if is_connector {
+                // It was judged, and is recorded, by the launcher.
+                (*scratch).unix_silent = 1;
+                return Judgement {
+                    decision: ALLOW,
+                    cause: CAUSE_CONNECTOR,
+                    rank: 0,
+                };
+            }
+            if exists && judgement.decision != DENY {
+                return because(CAUSE_CONNECTOR);
+            }
+            return judgement;
+        }
+        // Without any rule there is none to get around.
+        let ruled = rank != 0 && absolute || (*header).unix.count == 0;
+        if judgement.decision == ALLOW && !ruled {
+            return because(CAUSE_CONNECTOR);
+        }
+        judgement
+    }
+}
+
+/// Whether a path starts with `/var/run/`.
+///
+/// # Safety
+///
+/// At least nine bytes may be read.
+#[inline(always)]
+unsafe fn is_var_run(path: *const u8) -> bool {
+    const PREFIX: [u8; 9] = *b"/var/run/";
+    let mut at = 0;
+    let mut differs = 0;
+    while at < PREFIX.len() {
+        // SAFETY: by contract.
+        differs |= unsafe { *path.add(at) } ^ PREFIX[at];
+        at += 1;
+    }
+    differs == 0
+}
+
+/// Writes the event and counts it; false when there was no room.
+#[inline(always)]
+fn record(
+    slot: u32,
+    scratch: *mut Scratch,
+    sock: u64,
+    judgement: Judgement,
+    stage: u32,
+    start: u64,
+) -> bool {
+    let Some(state) = slot_state(slot) else {
+        return false;
+    };
+    let allowed = judgement.decision == ALLOW;
+    // SAFETY: map values; the length is masked.
+    unsafe {
+        let event = ptr::addr_of_mut!((*scratch).unix);
+        describe(&mut (*event).header, KIND_UNIX, slot, stage);
+        (*event).header.decision = judgement.decision;
+        (*event).header.cause = judgement.cause;
+        (*event).header.rank = judgement.rank;
+        (*event).header.verdict = if allowed {
+            VERDICT_ALLOWED
+        } else {
+            VERDICT_ERRNO
+        };
+        (*event).tail.socket_type =
+            u32::from(read_kernel::<u16>(sock + offset!(sock_type)).unwrap_or(0));
+        let end = now();
+        (*event).header.boottime_ns = end;
+        (*event).header.latency_ns = (end - start) as u32;
+        (*event).header.seq = next_seq(state);
+        let name_len = masked(scratch, (*event).tail.name_len, NAME_MASK);
+        let recorded = output(
+            state,
+            event.cast(),
+            (size_of::<Header>() + size_of::<UnixTail>()) as u64 + u64::from(name_len),
+        );
+        count(if allowed && recorded {
+            ptr::addr_of_mut!((*state).connect_allowed)
+        } else {
+            ptr::addr_of_mut!((*state).connect_denied)
+        });
+        recorded
+    }
+}

@@ -69,7 +69,7 @@ fn an_ask_that_nobody_can_answer_is_said_at_load() {
     assert_eq!(nobody.warnings.len(), 1);
     assert_eq!(
         nobody.warnings[0].to_string(),
-        "line 3, column 28: approvals.approvers: rule \"p\" asks, but `approvers` is empty: nobody can answer, so \
+        "line 3, column 15: approvals.approvers: rule \"p\" asks, but `approvers` is empty: nobody can answer, so \
          whatever is asked is denied"
     );
     let silent = parse(&with(r#""exec": {}, "approvals": {"approvers": []}"#)).unwrap();

@@ -408,7 +408,7 @@ fn faults_of_settings_and_connect_rules_are_told() {
         ":7:12: limits.exec: \"100 per hour\" is not a rate",
         ":7:36: limits.connect: \"0/1m\" is not a rate",
         ":8:13: breaker.denials: 0 is not allowed",
-        ":8:42: approvals.timeout_s: 0 is not allowed",
+        ":8:42: approvals.timeout_s: 0 seconds are not a time to wait",
     ] {
         assert!(
             told.iter()

@@ -25,7 +25,7 @@ use super::{
     glob::Glob,
     group::{BUDGETS, Groups, Item, Refusal, STATES},
     rank::Ranks,
-    union::{any, both, without},
+    union::{both, without},
 };
 
 /// An abstract name, or a path whose components are names: neither empty nor `.` nor `..`.
@@ -132,12 +132,7 @@ impl Compiler<'_> {
         }
         let mut pieces = Vec::with_capacity(expressions.len());
         for expression in expressions {
-            let piece = self
-                .groups
-                .expressions
-                .add(expression)
-                .map_err(|why| self.wrong(rank, text, why, SIMPLER))?;
-            pieces.push(piece);
+            pieces.push(self.expression(rank, text, expression)?);
         }
         Ok(Item {
             rank,
@@ -154,15 +149,20 @@ impl Compiler<'_> {
         rule: &SocketRule,
         lifting: &[Item],
     ) -> Result<usize, CompileError> {
-        let mut parts = Vec::with_capacity(rule.unix.len());
-        for text in &rule.unix {
-            let item = self.item(rank, text, rule.decision)?;
-            parts.push(self.part(&item)?);
-        }
         let [_, largest] = BUDGETS;
         let limit = largest * STATES;
         let failed = |compiler: &Self, failure| compiler.failed(rank, &rule.id, failure);
-        let whole = any(&parts, limit).map_err(|failure| failed(self, failure))?;
+        // One expression for all patterns is quicker to determinize than many are to join.
+        let patterns: Vec<String> = rule
+            .unix
+            .iter()
+            .map(|text| Glob::parse(text).closed())
+            .collect();
+        let piece = self.expression(rank, &rule.id, format!("(?:{})", patterns.join("|")))?;
+        let whole = self
+            .groups
+            .part(piece, Alphabet::Exact)
+            .map_err(|failure| failed(self, failure))?;
         let mut left = Rc::clone(&whole);
         for item in lifting {
             // Most patterns are far from most rules, which one name that they match tells.
@@ -174,11 +174,7 @@ impl Compiler<'_> {
                 .map_err(|failure| failed(self, failure))?
                 .is_nothing();
             if inside {
-                let plain = self
-                    .groups
-                    .expressions
-                    .add(PLAIN.to_owned())
-                    .map_err(|why| self.wrong(rank, &item.text, why, SIMPLER))?;
+                let plain = self.expression(rank, &item.text, PLAIN.to_owned())?;
                 let plain = self
                     .groups
                     .part(plain, Alphabet::Exact)
@@ -189,7 +185,17 @@ impl Compiler<'_> {
                     .map_err(|failure| failed(self, failure))?;
             }
         }
+        if Rc::ptr_eq(&left, &whole) {
+            return Ok(piece);
+        }
         Ok(self.groups.add_automaton(Alphabet::Exact, left))
+    }
+
+    fn expression(&mut self, rank: u16, text: &str, of: String) -> Result<usize, CompileError> {
+        self.groups
+            .expressions
+            .add(of)
+            .map_err(|why| self.wrong(rank, text, why, SIMPLER))
     }
 
     /// The automaton of a pattern, without the guard of an allow rule.

@@ -2,7 +2,8 @@ use super::*;
 use crate::policy::{
     Policy,
     model::{
-        Agents, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Matcher, PathLists, Rule,
+        Agents, Approvals, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Matcher,
+        PathLists, Rule, Syscalls,
     },
 };
 
@@ -35,9 +36,12 @@ fn engine() -> Engine {
         },
         connect: ConnectPolicy {
             default: Decision::Allow,
+            unix_default: Decision::Allow,
             rules: Vec::new(),
         },
         agents: Agents::default(),
+        approvals: Approvals::default(),
+        syscalls: Syscalls::default(),
         file_paths: PathLists::default(),
     };
     Engine::new(policy, 7).unwrap()

@@ -303,9 +303,5 @@ fn load(filter: &BpfProgram, flags: libc::c_ulong) -> Result<libc::c_long, i32> 
             &raw const program,
         )
     };
-    if result < 0 {
-        Err(errno())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(errno()) } else { Ok(result) }
 }

@@ -7,12 +7,20 @@
 //! kernel reads it again: an answer is a first judgement, and the kernel's own is the last.
 
 mod filter;
+mod identity;
 mod notified;
 mod notify;
-//pub mod resolve;
-//mod script;
+pub mod resolve;
+mod script;
 pub mod target;
+mod walk;
 
 pub use filter::{BpfProgram, RULES, Rule, SeccompError, Test, compile};
+pub use identity::{IdentityError, LARGEST};
 pub use notified::{Notified, notify_filter};
 pub use notify::{Call, ConnectCall, ExecCall, Listener, Notification, NotifyError};
+
+#[cfg(test)]
+mod notify_tests;
+#[cfg(test)]
+mod rig;

@@ -263,7 +263,11 @@ impl Listener {
     fn answer(&self, answer: libc::seccomp_notif_resp) -> Result<bool, NotifyError> {
         let mut room = [0_u64; ANSWER_WORDS];
         // SAFETY: the room is larger than the structure, and aligned for it.
-        unsafe { room.as_mut_ptr().cast::<libc::seccomp_notif_resp>().write(answer) };
+        unsafe {
+            room.as_mut_ptr()
+                .cast::<libc::seccomp_notif_resp>()
+                .write(answer)
+        };
         loop {
             // SAFETY: the room is at least as large as the kernel's structure.
             if unsafe { libc::ioctl(self.descriptor.as_raw_fd(), SEND, room.as_mut_ptr()) } >= 0 {

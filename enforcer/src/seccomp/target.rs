@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt;
 
 use super::notify::{ConnectCall, ExecCall};
 
@@ -375,14 +374,6 @@ pub fn command_line(pid: u32) -> io::Result<String> {
         }
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A thread's working directory by its path.
-///
-/// # Errors
-/// When it is gone.
-pub fn working_directory(tid: u32) -> io::Result<Vec<u8>> {
-    fs::read_link(format!("/proc/{tid}/cwd")).map(|path| path.into_os_string().into_vec())
 }
 
 #[cfg(test)]

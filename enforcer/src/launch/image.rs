@@ -10,7 +10,7 @@ use std::ptr;
 
 use super::confine::Confinement;
 use super::privilege::{self, Step, errno};
-use super::{LaunchError, SpawnPlan};
+use super::{LaunchError, OpenFiles, SpawnPlan};
 use crate::seccomp::BpfProgram;
 
 /// Closing descriptors.
@@ -23,6 +23,13 @@ pub(super) const STEP_DIRECTORY: Step = 10;
 pub(super) const STEP_SECCOMP: Step = 11;
 /// Starting the program.
 pub(super) const STEP_EXEC: Step = 12;
+// 13 is privilege.rs's.
+/// Setting the limit of open files.
+pub(super) const STEP_LIMIT: Step = 14;
+/// Loading the filter that asks.
+pub(super) const STEP_NOTIFY: Step = 15;
+/// No failure: the listener is there, and the detail is its descriptor. The child waits to be let go again.
+pub(super) const STEP_LISTENING: Step = 16;
 
 /// Size of a [`Failure`] on its pipe, bytes.
 pub(super) const FAILURE_BYTES: usize = 12;
@@ -46,6 +53,13 @@ impl Failure {
             to.copy_from_slice(&from.to_ne_bytes());
         }
         bytes
+    }
+
+    /// Says it to the launcher; a pipe takes so few bytes whole.
+    fn write(self, status: RawFd) {
+        let bytes = self.to_bytes();
+        // SAFETY: the buffer is as long as it says.
+        unsafe { libc::write(status, bytes.as_ptr().cast(), bytes.len()) };
     }
 
     /// Reads what the child wrote.
@@ -76,6 +90,8 @@ pub(super) struct Image<'a> {
     gid: u32,
     groups: &'a [u32],
     filters: &'a [BpfProgram],
+    notify: Option<&'a BpfProgram>,
+    open_files: Option<OpenFiles>,
     confinement: Option<&'a Confinement>,
 }
 
@@ -114,6 +130,8 @@ impl<'a> Image<'a> {
             gid: plan.identity.gid,
             groups: &plan.identity.groups,
             filters: &plan.filters,
+            notify: plan.notify.as_ref(),
+            open_files: plan.open_files,
             confinement: plan.confinement,
         })
     }
@@ -125,12 +143,9 @@ impl<'a> Image<'a> {
             Ok(never) => match never {},
             Err(failure) => failure,
         };
-        let bytes = failure.to_bytes();
-        // SAFETY: the buffer is as long as it says; _exit runs no code of the parent's.
-        unsafe {
-            libc::write(status, bytes.as_ptr().cast(), bytes.len());
-            libc::_exit(126)
-        }
+        failure.write(status);
+        // SAFETY: _exit runs no code of the parent's.
+        unsafe { libc::_exit(126) }
     }
 
     fn prepare_and_exec(
@@ -155,6 +170,9 @@ impl<'a> Image<'a> {
                 errno,
             })?;
         }
+        if let Some(limit) = self.open_files {
+            limit.apply().map_err(failed(STEP_LIMIT))?;
+        }
         privilege::drop_all(self.uid, self.gid, self.groups).map_err(|(step, errno)| Failure {
             step,
             detail: 0,
@@ -167,7 +185,10 @@ impl<'a> Image<'a> {
         }
         reset_signals();
         for filter in self.filters {
-            load(filter).map_err(failed(STEP_SECCOMP))?;
+            load(filter, 0).map_err(failed(STEP_SECCOMP))?;
+        }
+        if let Some(filter) = self.notify {
+            listen(filter, go, status).map_err(failed(STEP_NOTIFY))?;
         }
         unblock_signals();
         // SAFETY: program is NUL-terminated, argv and envp are null-terminated arrays of such strings.
@@ -245,7 +266,28 @@ fn unblock_signals() {
     }
 }
 
-fn load(filter: &BpfProgram) -> Result<(), i32> {
+/// Loads the filter that asks, and waits until the launcher has taken its listener.
+fn listen(filter: &BpfProgram, go: RawFd, status: RawFd) -> Result<(), i32> {
+    // Once the supervisor has a call in hand, only a fatal signal takes it away: else a timer of the agent's
+    // would cancel every exec that is held.
+    let flags =
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let listener = load(filter, flags)?;
+    Failure {
+        step: STEP_LISTENING,
+        detail: listener as u32,
+        errno: 0,
+    }
+    .write(status);
+    wait_for_go(go);
+    // Not left to the exec: a listener in the hand of its own caller would stay open while that exec waits
+    // for a supervisor that has died.
+    // SAFETY: the descriptor is ours alone.
+    unsafe { libc::close(listener as RawFd) };
+    Ok(())
+}
+
+fn load(filter: &BpfProgram, flags: libc::c_ulong) -> Result<libc::c_long, i32> {
     let instructions = filter.instructions();
     let program = libc::sock_fprog {
         len: instructions.len() as libc::c_ushort,
@@ -257,9 +299,9 @@ fn load(filter: &BpfProgram) -> Result<(), i32> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            flags,
             &raw const program,
         )
     };
-    if result < 0 { Err(errno()) } else { Ok(()) }
+    if result < 0 { Err(errno()) } else { Ok(result) }
 }

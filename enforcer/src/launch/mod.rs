@@ -28,7 +28,7 @@ pub use confine::Confinement;
 pub use error::LaunchError;
 pub use identity::{Identity, Origin};
 pub use probe::Probe;
-pub use process::{Pending, SpawnPlan, current_directory, spawn};
+pub use process::{OpenFiles, Pending, SpawnPlan, current_directory, spawn};
 pub use program::find_program;
 pub use signals::{Received, Signals};
 pub use terminal::Terminal;

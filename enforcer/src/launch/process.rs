@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -13,11 +13,11 @@ use nix::unistd::{Pid, pipe2, setpgid};
 use super::clone::{Cloned, Process, clone_into};
 use super::image::{
     FAILURE_BYTES, Failure, Image, STEP_CONFINE, STEP_DESCRIPTORS, STEP_DIRECTORY, STEP_EXEC,
-    STEP_SECCOMP,
+    STEP_LIMIT, STEP_LISTENING, STEP_NOTIFY, STEP_SECCOMP,
 };
 use super::privilege::{
     STEP_BOUNDING, STEP_CAPABILITIES, STEP_GID, STEP_GROUPS, STEP_KEYRING, STEP_NO_NEW_PRIVS,
-    STEP_SECUREBITS, STEP_UID,
+    STEP_SECUREBITS, STEP_UID, errno,
 };
 use super::{AgentCgroup, Child, Confinement, Identity, LaunchError, Terminal};
 use crate::seccomp::BpfProgram;
@@ -39,8 +39,61 @@ pub struct SpawnPlan<'a> {
     pub cgroup: &'a AgentCgroup,
     /// Filters, loaded in this order.
     pub filters: Vec<BpfProgram>,
+    /// A filter that asks, loaded after them; [`Pending::listener`] gives its listener.
+    pub notify: Option<BpfProgram>,
+    /// The agent's limit of open files, where the launcher has raised its own.
+    pub open_files: Option<OpenFiles>,
     /// Mounts for an agent with uid 0.
     pub confinement: Option<&'a Confinement>,
+}
+
+/// A limit of open files (`RLIMIT_NOFILE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// What is in force.
+    pub soft: u64,
+    /// How far it may be raised.
+    pub hard: u64,
+}
+
+impl OpenFiles {
+    /// The calling process's limit.
+    ///
+    /// # Errors
+    /// When the kernel does not say, which it does to everybody.
+    pub fn present() -> Result<Self, LaunchError> {
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+            .map(|(soft, hard)| Self { soft, hard })
+            .map_err(LaunchError::system("getrlimit", "please report it"))
+    }
+
+    /// Sets it for the calling process. Async-signal-safe.
+    pub(super) fn apply(self) -> Result<(), i32> {
+        let limit = libc::rlimit64 {
+            rlim_cur: self.soft,
+            rlim_max: self.hard,
+        };
+        // SAFETY: the kernel reads one structure of this type.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_prlimit64,
+                0,
+                libc::RLIMIT_NOFILE,
+                &raw const limit,
+                0_usize,
+            )
+        };
+        if result < 0 { Err(errno()) } else { Ok(()) }
+    }
+}
+
+/// How far the process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It waits for its first word.
+    Privileged,
+    /// Its filters are loaded; it waits for its second word.
+    Listening,
 }
 
 /// A process in the agent's cgroup that waits to be let go. Dropping it ends the process.
@@ -54,6 +107,8 @@ pub struct Pending {
     directory: PathBuf,
     user: String,
     confined: Vec<String>,
+    notify: bool,
+    stage: Stage,
 }
 
 /// Makes the process. It is in the cgroup from its first instruction and waits for [`Pending::go`].
@@ -114,7 +169,17 @@ pub fn spawn(plan: &SpawnPlan<'_>) -> Result<Pending, LaunchError> {
             .confinement
             .map(Confinement::descriptions)
             .unwrap_or_default(),
+        notify: plan.notify.is_some(),
+        stage: Stage::Privileged,
     })
+}
+
+fn lost(source: io::Error) -> LaunchError {
+    LaunchError::System {
+        call: "talking to the agent's process",
+        source,
+        mend: "start the agent again",
+    }
 }
 
 impl Pending {
@@ -126,17 +191,57 @@ impl Pending {
             .map_or(Pid::from_raw(0), |process| process.pid)
     }
 
-    /// Lets the process give up its privileges and start its program; gives it the terminal's foreground.
-    /// Returns when the program has started.
+    /// Lets the process give up its privileges and load its filters; gives the listener of
+    /// [`SpawnPlan::notify`], `None` if there is no such filter. The process then waits for [`Self::go`], whose
+    /// exec is the first call that the listener has to answer: serve it from another thread.
     ///
     /// # Errors
-    /// When a step before the program's first instruction fails; the process is gone then.
-    pub fn go(mut self, terminal: Terminal) -> Result<Child, LaunchError> {
-        let lost = |source| LaunchError::System {
-            call: "talking to the agent's process",
-            source,
-            mend: "start the agent again",
+    /// When a step fails; [`Self::go`] fails then too. The caller drops this, which ends the process.
+    pub fn listener(&mut self) -> Result<Option<OwnedFd>, LaunchError> {
+        let Some(process) = &self.process else {
+            return Err(lost(io::Error::from_raw_os_error(libc::ESRCH)));
         };
+        if !self.notify || self.stage == Stage::Listening {
+            return Ok(None);
+        }
+        let mut report = [0; FAILURE_BYTES];
+        self.go
+            .write_all(&[1])
+            .and_then(|()| self.status.read_exact(&mut report))
+            .map_err(lost)?;
+        let report = Failure::from_bytes(report);
+        if report.step != STEP_LISTENING {
+            return Err(self.explain(report));
+        }
+        // SAFETY: numbers only; the pidfd is open.
+        let listener = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_getfd,
+                process.pidfd.as_raw_fd(),
+                report.detail,
+                0,
+            )
+        };
+        if listener < 0 {
+            return Err(LaunchError::system(
+                "pidfd_getfd of the seccomp listener",
+                "run as root with CAP_SYS_PTRACE, and with kernel.yama.ptrace_scope below 3",
+            )(nix::errno::Errno::last()));
+        }
+        self.stage = Stage::Listening;
+        // SAFETY: the kernel has just opened it for us.
+        Ok(Some(unsafe { OwnedFd::from_raw_fd(listener as i32) }))
+    }
+
+    /// Lets the process give up its privileges, if it has not, and start its program; gives it the terminal's
+    /// foreground. Returns when the program has started.
+    ///
+    /// # Errors
+    /// When a step before the program's first instruction fails; the process is gone then. Where a filter asks
+    /// and nobody has taken its listener, the exec fails with ENOSYS.
+    pub fn go(mut self, terminal: Terminal) -> Result<Child, LaunchError> {
+        // Nobody wants it: closed before the exec.
+        drop(self.listener()?);
         let Some(process) = self.process.take() else {
             return Err(lost(io::Error::from_raw_os_error(libc::ESRCH)));
         };
@@ -210,6 +315,14 @@ impl Pending {
                 "loading the seccomp filter",
                 "use a kernel with CONFIG_SECCOMP_FILTER",
             ),
+            STEP_LIMIT => child(
+                "setting the limit of open files",
+                "run as root, and keep the limit within fs.nr_open",
+            ),
+            STEP_NOTIFY => child(
+                "loading the seccomp filter that asks",
+                "use Linux 5.19 or later with CONFIG_SECCOMP_FILTER",
+            ),
             _ => child("an unknown step", "please report it"),
         }
     }
@@ -230,6 +343,7 @@ fn exec_mend(errno: i32) -> &'static str {
             "it is no program of this machine; a script needs a first line such as #!/bin/sh"
         }
         libc::E2BIG => "the arguments and the environment are too long: shorten them",
+        libc::ENOSYS => "nobody answers its seccomp notifications: start the agent again",
         libc::EPERM => "a security policy of the host, or our own, refuses it: see the audit trail",
         _ => "give the agent's user the right to execute it and its interpreter",
     }

@@ -63,6 +63,8 @@ impl Rig {
             identity: &self.identity,
             cgroup: &self.cgroup,
             filters: vec![compile(RULES).unwrap()],
+            notify: None,
+            open_files: None,
             confinement: self.confinement.as_ref(),
         }
     }

@@ -197,6 +197,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         identity: &identity,
         cgroup: &cgroup,
         filters: vec![seccomp::compile(seccomp::RULES)?],
+        notify: None,
+        open_files: None,
         confinement: confinement.as_ref(),
     };
     let pending = spawn(&plan)?;

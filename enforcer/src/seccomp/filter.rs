@@ -101,7 +101,7 @@ pub const RULES: &[Rule] = &[
 
 /// A compiled filter, ready for `seccomp(2)`.
 #[derive(Clone)]
-pub struct BpfProgram(Vec<libc::sock_filter>);
+pub struct BpfProgram(pub(super) Vec<libc::sock_filter>);
 
 impl std::fmt::Debug for BpfProgram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,0 +1,245 @@
+//! From a stopped exec to the action that rules are asked about, and to the file that an approval is bound to.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, SystemTime};
+
+use super::identity::{self, IdentityError};
+use super::notify::ExecCall;
+use super::script::{self, HEAD};
+use super::target::ExecText;
+use super::walk::{self, Lookup, Root};
+use crate::decide::approval::{FileIdentity, Place};
+use crate::decide::{ExecAction, Script};
+
+/// Scripts in scripts that the kernel follows (`exec_binprm`, fs/exec.c).
+const DEPTH: usize = 5;
+/// Files whose first line is remembered.
+const REMEMBERED: usize = 1024;
+/// The kernel stamps changes with a clock that ticks at least every 10 ms: two changes within a tick carry one
+/// stamp. What changed longer ago than this has a stamp of its own.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// The path does not lead to a program. The kernel finds the same and fails with this errno, so the call may go
+/// on: a shell that looks through `PATH` wants to hear `ENOENT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the path leads to no program: {}", io::Error::from_raw_os_error(*errno))]
+pub struct Unresolved {
+    /// What stands in the way.
+    pub errno: i32,
+}
+
+impl From<io::Error> for Unresolved {
+    fn from(error: io::Error) -> Self {
+        Self {
+            errno: error.raw_os_error().unwrap_or(libc::EACCES),
+        }
+    }
+}
+
+/// An exec, resolved.
+#[derive(Debug)]
+pub struct Found {
+    /// What rules are asked about.
+    pub action: ExecAction,
+    /// The file that the path leads to (`O_PATH`); for a script, the script.
+    file: OwnedFd,
+}
+
+impl Found {
+    /// Says exactly which file it is. Reads all of it, so ask only where a person is asked.
+    ///
+    /// # Errors
+    /// [`IdentityError`]: the file cannot be vouched for.
+    pub fn identity(&self) -> Result<FileIdentity, IdentityError> {
+        identity::identify(&self.file)
+    }
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+    size: i64,
+}
+
+impl Stamp {
+    fn of(stat: &libc::stat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+            size: stat.st_size,
+        }
+    }
+}
+
+/// Resolves execs. Remembers which files are scripts, so that a program that has been seen is not opened again.
+#[derive(Debug)]
+pub struct Resolver {
+    root: Root,
+    scripts: HashMap<Stamp, Option<Script>>,
+}
+
+/// A file that a path led to.
+struct Opened {
+    file: OwnedFd,
+    stat: libc::stat,
+    script: Option<Script>,
+}
+
+impl Resolver {
+    /// For processes that mostly have this process's root.
+    ///
+    /// # Errors
+    /// When `/` cannot be looked at.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            root: Root::ours()?,
+            scripts: HashMap::new(),
+        })
+    }
+
+    /// Resolves an exec as the stopped thread `tid` would. Never opens what is no regular file, so it neither
+    /// blocks nor wakes a device.
+    ///
+    /// # Errors
+    /// [`Unresolved`] when there is no such program.
+    pub fn exec(&mut self, tid: u32, call: &ExecCall, text: ExecText) -> Result<Found, Unresolved> {
+        let opened = self.open(&Lookup {
+            tid,
+            dirfd: call.dirfd,
+            path: &text.path,
+            no_follow: call.flags & libc::AT_SYMLINK_NOFOLLOW != 0,
+            empty: call.flags & libc::AT_EMPTY_PATH != 0,
+        })?;
+        let mut fileless = opened.stat.st_nlink == 0;
+        let mut last = None;
+        let mut next = opened.script.clone();
+        for _ in 0..DEPTH {
+            let Some(script) = next else { break };
+            let interpreter = self.open(&Lookup {
+                tid,
+                dirfd: libc::AT_FDCWD,
+                path: &script.interpreter,
+                no_follow: false,
+                empty: false,
+            })?;
+            next = interpreter.script.clone();
+            last = Some(interpreter);
+        }
+        let program = last.as_ref().unwrap_or(&opened);
+        fileless |= program.stat.st_nlink == 0;
+        let action = ExecAction {
+            path: kernel_name(call, text.path),
+            found: false,
+            argv: text.argv,
+            resolved: Some(base_name(&program.file, fileless)?),
+            script: opened.script,
+            fileless,
+        };
+        Ok(Found {
+            action,
+            file: opened.file,
+        })
+    }
+
+    fn open(&mut self, lookup: &Lookup<'_>) -> Result<Opened, Unresolved> {
+        let file = walk::open(lookup, self.root)?;
+        let stat = walk::stat(&file)?;
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG => {}
+            libc::S_IFLNK => return Err(Unresolved { errno: libc::ELOOP }),
+            _ => {
+                return Err(Unresolved {
+                    errno: libc::EACCES,
+                });
+            }
+        }
+        let script = self.script(&file, &stat)?;
+        Ok(Opened { file, stat, script })
+    }
+
+    fn script(&mut self, file: &OwnedFd, stat: &libc::stat) -> io::Result<Option<Script>> {
+        let stamp = Stamp::of(stat);
+        if let Some(known) = self.scripts.get(&stamp) {
+            return Ok(known.clone());
+        }
+        let settled = age(stat).is_none_or(|age| age > TICK);
+        let open = identity::reopen(file)?;
+        let mut head = [0; HEAD];
+        let mut read = 0;
+        while read < HEAD {
+            match open.read_at(&mut head[read..], read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        let script = script::parse(&head);
+        // Once more: what was read has to belong to the stamp.
+        if settled && Stamp::of(&walk::stat(&open)?) == stamp {
+            if self.scripts.len() >= REMEMBERED {
+                self.scripts.clear();
+            }
+            self.scripts.insert(stamp, script.clone());
+        }
+        Ok(script)
+    }
+}
+
+/// Time since the last change; `None` if that lies in the future, where no later change can be stamped.
+pub(super) fn age(stat: &libc::stat) -> Option<Duration> {
+    let seconds = u64::try_from(stat.st_ctime).ok()?;
+    let changed =
+        SystemTime::UNIX_EPOCH + Duration::new(seconds, u32::try_from(stat.st_ctime_nsec).ok()?);
+    SystemTime::now().duration_since(changed).ok()
+}
+
+/// The path as the kernel names the exec (`alloc_bprm`, fs/exec.c).
+fn kernel_name(call: &ExecCall, path: Vec<u8>) -> Vec<u8> {
+    if call.dirfd == libc::AT_FDCWD || path.first() == Some(&b'/') {
+        return path;
+    }
+    let mut name = format!("/dev/fd/{}", call.dirfd).into_bytes();
+    if !path.is_empty() {
+        name.push(b'/');
+        name.extend_from_slice(&path);
+    }
+    name
+}
+
+/// The name of the directory entry that the file was reached by.
+fn base_name(file: &impl AsRawFd, fileless: bool) -> io::Result<Vec<u8>> {
+    let path = walk::name_of(file)?;
+    let path = match path.strip_suffix(b" (deleted)") {
+        Some(path) if fileless => path,
+        _ => &path,
+    };
+    Ok(path
+        .rsplit(|byte| *byte == b'/')
+        .next()
+        .unwrap_or(path)
+        .to_vec())
+}
+
+/// A thread's working directory: its path and which directory it is.
+///
+/// # Errors
+/// When the thread is gone.
+pub fn working_directory(tid: u32) -> io::Result<Place> {
+    let directory = walk::directory(tid)?;
+    let stat = walk::stat(&directory)?;
+    Ok(Place {
+        path: walk::name_of(&directory)?,
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    })
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;

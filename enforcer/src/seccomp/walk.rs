@@ -1,0 +1,265 @@
+//! Opening a path as a stopped thread would: from its root and its working directory, and as itself where the
+//! path leads through `/proc/self`.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use super::target;
+
+// linux/openat2.h
+const NO_MAGICLINKS: u64 = 0x02;
+const IN_ROOT: u64 = 0x10;
+
+const STATX_MNT_ID: u32 = 0x1000; // linux/stat.h
+const PROC_SUPER_MAGIC: i64 = 0x9fa0; // linux/magic.h
+const PROC_ROOT_INODE: u64 = 1; // linux/proc_ns.h
+const MAX_LINKS: u32 = 40; // MAXSYMLINKS, linux/namei.h
+
+/// Which directory a process has for its root: inode, device, and the mount, which another mount namespace does
+/// not share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Root {
+    inode: u64,
+    device: (u32, u32),
+    mount: u64,
+}
+
+impl Root {
+    /// Of this process.
+    pub(super) fn ours() -> io::Result<Self> {
+        Self::at(c"/")
+    }
+
+    fn of(tid: u32) -> io::Result<Self> {
+        Self::at(&c_string(format!("/proc/{tid}/root"))?)
+    }
+
+    fn at(path: &std::ffi::CStr) -> io::Result<Self> {
+        // SAFETY: an all-zero structure of plain numbers is valid; the path is NUL-terminated.
+        let (result, stat) = unsafe {
+            let mut stat: libc::statx = std::mem::zeroed();
+            let mask = libc::STATX_INO | STATX_MNT_ID;
+            let result = libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, mask, &raw mut stat);
+            (result, stat)
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            inode: stat.stx_ino,
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            mount: stat.stx_mnt_id,
+        })
+    }
+}
+
+fn c_string(text: impl Into<Vec<u8>>) -> io::Result<CString> {
+    CString::new(text).map_err(|_| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
+/// `openat2` with `O_PATH`: nothing is opened for reading, so nothing blocks and no device is woken.
+fn openat2(from: RawFd, path: &CString, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero structure of plain numbers is valid.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((libc::O_PATH | libc::O_CLOEXEC | flags).cast_unsigned());
+    how.resolve = resolve;
+    // SAFETY: the path is NUL-terminated, the structure has the size that is given.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            from,
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A file of a thread's in `/proc`, followed.
+fn through_proc(tid: u32, name: &str) -> io::Result<OwnedFd> {
+    let path = c_string(format!("/proc/{tid}/{name}"))?;
+    openat2(libc::AT_FDCWD, &path, 0, 0)
+}
+
+/// A thread's working directory.
+pub(super) fn directory(tid: u32) -> io::Result<OwnedFd> {
+    through_proc(tid, "cwd")
+}
+
+/// A path in another process: where it starts and how it is followed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lookup<'a> {
+    pub tid: u32,
+    /// Where a relative path starts: a descriptor of the thread's, or `AT_FDCWD`.
+    pub dirfd: i32,
+    pub path: &'a [u8],
+    /// The last component may not be a symbolic link.
+    pub no_follow: bool,
+    /// An empty path stands for the descriptor.
+    pub empty: bool,
+}
+
+/// Opens a path with `O_PATH` as the thread would see it.
+pub(super) fn open(lookup: &Lookup<'_>, ours: Root) -> io::Result<OwnedFd> {
+    let Lookup { tid, dirfd, .. } = *lookup;
+    let base = || match dirfd {
+        libc::AT_FDCWD => through_proc(tid, "cwd"),
+        dirfd => through_proc(tid, &format!("fd/{dirfd}"))
+            .map_err(|_| io::Error::from_raw_os_error(libc::EBADF)),
+    };
+    if lookup.path.is_empty() {
+        return if lookup.empty {
+            base()
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ENOENT))
+        };
+    }
+    let path = c_string(lookup.path)?;
+    let flags = if lookup.no_follow {
+        libc::O_NOFOLLOW
+    } else {
+        0
+    };
+    let absolute = lookup.path.first() == Some(&b'/');
+    let shared = Root::of(tid)? == ours;
+    // `/proc/self` would be this process. What can be started below it lies behind a magic link, so a path that
+    // meets none is right.
+    let quick = match (absolute, shared) {
+        (true, true) => openat2(libc::AT_FDCWD, &path, flags, NO_MAGICLINKS),
+        (true, false) => {
+            let root = through_proc(tid, "root")?;
+            openat2(root.as_raw_fd(), &path, flags, IN_ROOT | NO_MAGICLINKS)
+        }
+        (false, true) => openat2(base()?.as_raw_fd(), &path, flags, NO_MAGICLINKS),
+        (false, false) => Err(io::Error::from_raw_os_error(libc::ELOOP)),
+    };
+    match quick.as_ref().map_err(io::Error::raw_os_error) {
+        Err(Some(libc::ELOOP | libc::EAGAIN | libc::EXDEV)) => {}
+        _ => return quick,
+    }
+    let root = through_proc(tid, "root")?;
+    let start = if absolute { root.try_clone()? } else { base()? };
+    walk(lookup, &root, start)
+}
+
+/// Component by component.
+fn walk(lookup: &Lookup<'_>, root: &OwnedFd, start: OwnedFd) -> io::Result<OwnedFd> {
+    let mut here = start;
+    let mut links = 0;
+    let mut ahead: Vec<Vec<u8>> = Vec::new();
+    let push = |ahead: &mut Vec<Vec<u8>>, path: &[u8]| {
+        let parts = path.split(|byte| *byte == b'/').rev();
+        ahead.extend(
+            parts
+                .filter(|part| !part.is_empty() && *part != b".")
+                .map(<[u8]>::to_vec),
+        );
+    };
+    push(&mut ahead, lookup.path);
+    while let Some(name) = ahead.pop() {
+        if name == b".." {
+            if place(&here)? != place(root)? {
+                here = openat2(here.as_raw_fd(), &c_string("..")?, libc::O_DIRECTORY, 0)?;
+            }
+            continue;
+        }
+        let component = c_string(name.clone())?;
+        let next = openat2(here.as_raw_fd(), &component, libc::O_NOFOLLOW, 0)?;
+        if stat(&next)?.st_mode & libc::S_IFMT != libc::S_IFLNK {
+            here = next;
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS || (lookup.no_follow && ahead.is_empty()) {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        if on_proc(&next)? {
+            if stat(&here)?.st_ino == PROC_ROOT_INODE && (name == b"self" || name == b"thread-self")
+            {
+                let tgid = target::who(lookup.tid)?.tgid;
+                if name == b"self" {
+                    push(&mut ahead, tgid.to_string().as_bytes());
+                } else {
+                    push(&mut ahead, format!("{tgid}/task/{}", lookup.tid).as_bytes());
+                }
+                continue;
+            }
+            // Ordinary links of `/proc` have a text; the magic ones are followed by the kernel only.
+            let magic = openat2(here.as_raw_fd(), &component, 0, NO_MAGICLINKS)
+                .is_err_and(|error| error.raw_os_error() == Some(libc::ELOOP));
+            if magic {
+                here = openat2(here.as_raw_fd(), &component, 0, 0)?;
+                continue;
+            }
+        }
+        let text = read_link(&next)?;
+        if text.first() == Some(&b'/') {
+            here = root.try_clone()?;
+        }
+        push(&mut ahead, &text);
+    }
+    Ok(here)
+}
+
+/// What tells one directory of one mount from every other.
+fn place(fd: &OwnedFd) -> io::Result<Root> {
+    Root::at(&c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()))?)
+}
+
+fn on_proc(fd: &OwnedFd) -> io::Result<bool> {
+    // SAFETY: an all-zero structure of plain numbers is valid; the kernel fills it.
+    unsafe {
+        let mut fs: libc::statfs = std::mem::zeroed();
+        if libc::fstatfs(fd.as_raw_fd(), &raw mut fs) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(fs.f_type == PROC_SUPER_MAGIC)
+    }
+}
+
+/// `fstat`, which works on an `O_PATH` descriptor.
+pub(super) fn stat(fd: &impl AsRawFd) -> io::Result<libc::stat> {
+    // SAFETY: an all-zero structure of plain numbers is valid; the kernel fills it.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        if libc::fstat(fd.as_raw_fd(), &raw mut stat) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(stat)
+    }
+}
+
+/// The text of a symbolic link that is open with `O_PATH | O_NOFOLLOW`.
+fn read_link(fd: &OwnedFd) -> io::Result<Vec<u8>> {
+    read_link_at(fd.as_raw_fd(), c"")
+}
+
+/// The path by which an open file is known, as the kernel writes it.
+pub(super) fn name_of(fd: &impl AsRawFd) -> io::Result<Vec<u8>> {
+    let path = c_string(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    read_link_at(libc::AT_FDCWD, &path)
+}
+
+fn read_link_at(from: RawFd, path: &std::ffi::CStr) -> io::Result<Vec<u8>> {
+    let mut text = Vec::<u8>::with_capacity(libc::PATH_MAX as usize);
+    // SAFETY: the kernel writes at most the room that is there, and says how much.
+    unsafe {
+        let length = libc::readlinkat(
+            from,
+            path.as_ptr(),
+            text.as_mut_ptr().cast(),
+            text.capacity(),
+        );
+        let Ok(length) = usize::try_from(length) else {
+            return Err(io::Error::last_os_error());
+        };
+        text.set_len(length);
+    }
+    Ok(text)
+}

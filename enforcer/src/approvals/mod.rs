@@ -1,0 +1,32 @@
+//! The approvals desk: where an action that a rule asks about waits for a person.
+//!
+//! [`desk`] is the state machine (the clock is passed in), [`store`] its memory in SQLite, [`serve`] the thread that
+//! runs it with its control socket ([`protocol`]) and, if wanted, a directory of files ([`files`]). [`approvers`] says
+//! who may answer; [`client`] is the other end of the socket. Whatever fails denies.
+
+pub mod approvers;
+pub mod client;
+pub mod desk;
+mod error;
+mod files;
+mod peer;
+pub mod protocol;
+mod ready;
+pub mod record;
+pub mod serve;
+mod socket;
+pub mod store;
+#[cfg(test)]
+mod trial;
+
+pub use approvers::Approvers;
+pub use desk::{Asking, Desk, Limits, Rate, Waiter, WaiterId};
+pub use error::ApprovalsError;
+pub use record::{Record, State};
+pub use serve::{Asker, DeskHandle, Settings};
+pub use store::Store;
+
+/// Where requests and their answers are kept unless another place is named.
+pub const DEFAULT_DB: &str = "/var/lib/enforcer/approvals.db";
+/// The name of the control socket in an agent's directory under `/run/enforcer`.
+pub const SOCKET_NAME: &str = "approvals.sock";

@@ -1,0 +1,146 @@
+//! What goes over the control socket: one JSON request a line, one JSON reply a line; a watch is answered by a line
+//! for each thing that happens.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ApprovalsError, Record, State,
+    record::Outcome,
+};
+use crate::decide::approval::Scope;
+
+/// Bytes of a request's line.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// The pending requests, or all of this run. Long command lines are cut: `show` has the whole.
+    List {
+        /// Those that have ended, too.
+        #[serde(default)]
+        all: bool,
+    },
+    /// One request.
+    Show {
+        /// Its id, or the start of it.
+        id: String,
+    },
+    /// A person's answer.
+    Answer {
+        /// The request's id, or the start of it.
+        id: String,
+        /// Yes or no.
+        approve: bool,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+        /// How far an approval reaches: `once`, `session` or `rule`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+        /// How long it reaches, seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_s: Option<u64>,
+        /// Who became root to answer; only root is believed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// All that is pending, then whatever happens, a line each ([`Happening`]).
+    Watch,
+    /// The agent's last denials; its own user may ask this.
+    Last,
+}
+
+/// What kind of error a reply tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// No such request.
+    NotFound,
+    /// The request has ended already.
+    Ended,
+    /// The request is not well formed or does not fit.
+    Bad,
+    /// The peer may not do this.
+    Refused,
+    /// Too many connections.
+    Busy,
+    /// The desk failed.
+    Failed,
+}
+
+/// A reply. What does not belong to the request is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// What kind of error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// The error, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What was listed or shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Vec<Record>>,
+    /// The ids that an answer ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Vec<String>>,
+    /// The last denials, the newest last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denials: Option<Vec<String>>,
+}
+
+impl Reply {
+    /// A reply that tells of an error.
+    pub fn fault(fault: Fault, error: impl Into<String>) -> Self {
+        Self {
+            fault: Some(fault),
+            error: Some(error.into()),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<ApprovalsError> for Reply {
+    fn from(error: ApprovalsError) -> Self {
+        let fault = match &error {
+            ApprovalsError::NotFound(_) => Fault::NotFound,
+            ApprovalsError::Ended { .. } => Fault::Ended,
+            ApprovalsError::Ambiguous { .. }
+            | ApprovalsError::ShortId(_)
+            | ApprovalsError::BadAnswer(_)
+            | ApprovalsError::Protocol(_) => Fault::Bad,
+            ApprovalsError::Refused(_) => Fault::Refused,
+            _ => Fault::Failed,
+        };
+        Self::fault(fault, error.to_string())
+    }
+}
+
+/// A line of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Happening {
+    /// A request is pending.
+    New {
+        /// The request.
+        request: Box<Record>,
+    },
+    /// A request has ended.
+    Ended {
+        /// Its id.
+        id: String,
+        /// How.
+        state: State,
+        /// When, by whom, why.
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+}
+
+/// Reads the word of a scope.
+pub fn scope(word: &str) -> Option<Scope> {
+    [Scope::Once, Scope::Session, Scope::Rule]
+        .into_iter()
+        .find(|scope| scope.as_str() == word)
+}

@@ -1,0 +1,511 @@
+//! The desk's memory: every request and what became of it, in SQLite. Several launchers and the command line share
+//! the file.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+
+use super::{
+    ApprovalsError, Record, State,
+    record::{Outcome, ParentText},
+};
+
+/// The version of the schema below, kept in `user_version`.
+const VERSION: i64 = 1;
+
+/// How long a statement waits for another process's transaction.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// Days that ended requests are kept.
+const KEEP_DAYS: i64 = 90;
+
+/// Ended requests that are kept at most.
+const KEEP_ROWS: i64 = 50_000;
+
+/// What a request that nobody can answer any more is told.
+pub const ABANDONED: &str = "The supervisor ended before anyone answered";
+
+const SCHEMA: &str = "
+CREATE TABLE request (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'denied', 'expired', 'cancelled')),
+    agent TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('exec', 'connect', 'unix')),
+    risk TEXT NOT NULL,
+    command TEXT NOT NULL,
+    path TEXT,
+    argv TEXT NOT NULL,
+    cwd TEXT,
+    file TEXT,
+    sha256 TEXT,
+    unprintable INTEGER NOT NULL,
+    rule TEXT,
+    reason TEXT NOT NULL,
+    suggestion TEXT,
+    pid INTEGER NOT NULL,
+    ppid INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    parents TEXT NOT NULL,
+    waiting INTEGER NOT NULL,
+    asked_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL,
+    answered_at TEXT,
+    approver TEXT,
+    answer_reason TEXT,
+    scope TEXT
+) STRICT;
+CREATE INDEX request_by_state ON request (state, instance);
+CREATE INDEX request_by_time ON request (asked_at);
+";
+
+const COLUMNS: &str = "id, state, agent, instance, kind, risk, command, path, argv, cwd, file, sha256, unprintable, \
+     rule, reason, suggestion, pid, ppid, uid, parents, waiting, asked_at, expires_at, answered_at, approver, \
+     answer_reason, scope";
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+}
+
+impl Store {
+    /// Opens the database, makes it if there is none (directory mode 0700, file mode 0600), and forgets what ended
+    /// long ago.
+    ///
+    /// # Errors
+    ///
+    /// The directory or file belongs to somebody else or can be read or written by others, or SQLite fails.
+    pub fn open(path: &Path) -> Result<Self, ApprovalsError> {
+        let directory = directory_of(path);
+        match DirBuilder::new().mode(0o700).create(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(ApprovalsError::io(&directory, "mkdir")(error));
+            }
+            _ => {}
+        }
+        check(&directory, true)?;
+        // Two launchers that start at once would both find no schema.
+        let held = File::open(&directory).map_err(ApprovalsError::io(&directory, "open"))?;
+        let _held = Flock::lock(held, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| ApprovalsError::io(&directory, "flock")(errno))?;
+        // SQLite gives its `-wal` and `-shm` the mode of the file itself.
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).bits())
+            .open(path)
+            .map_err(ApprovalsError::io(path, "open"))?;
+        check(path, false)?;
+        let store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        store.prepare(path)?;
+        Ok(store)
+    }
+
+    /// Opens the database to read it; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened, or is of a newer version.
+    pub fn open_existing(path: &Path) -> Result<Option<Self>, ApprovalsError> {
+        match fs::symlink_metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(ApprovalsError::io(path, "open")(error)),
+        }
+        check(&directory_of(path), true)?;
+        check(path, false)?;
+        let store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        match store.version()? {
+            0 => Ok(None),
+            VERSION => Ok(Some(store)),
+            found => Err(ApprovalsError::NewerSchema {
+                path: path.to_owned(),
+                found,
+                known: VERSION,
+            }),
+        }
+    }
+
+    fn connect(path: &Path, access: OpenFlags) -> Result<Self, ApprovalsError> {
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection = Connection::open_with_flags(path, flags)
+            .map_err(ApprovalsError::database("opening"))?;
+        connection
+            .busy_timeout(BUSY)
+            .map_err(ApprovalsError::database("setting the timeout"))?;
+        Ok(Self { connection })
+    }
+
+    fn version(&self) -> Result<i64, ApprovalsError> {
+        self.connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(ApprovalsError::database("reading the schema version"))
+    }
+
+    fn prepare(&self, path: &Path) -> Result<(), ApprovalsError> {
+        let found = self.version()?;
+        if found > VERSION {
+            return Err(ApprovalsError::NewerSchema {
+                path: path.to_owned(),
+                found,
+                known: VERSION,
+            });
+        }
+        self.connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+            .map_err(ApprovalsError::database("choosing the journal"))?;
+        if found == 0 {
+            self.connection
+                .execute_batch(&format!(
+                    "BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+                ))
+                .map_err(ApprovalsError::database("making the schema"))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets requests that ended more than 90 days ago, and the oldest beyond 50,000.
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails.
+    pub fn prune(&self, now: Timestamp) -> Result<usize, ApprovalsError> {
+        let oldest = now
+            .checked_sub(SignedDuration::from_hours(24 * KEEP_DAYS))
+            .unwrap_or(Timestamp::MIN);
+        self.connection
+            .execute(
+                "DELETE FROM request WHERE state <> 'pending' AND (asked_at < ?1 OR id NOT IN \
+                 (SELECT id FROM request ORDER BY asked_at DESC LIMIT ?2))",
+                params![time(oldest), KEEP_ROWS],
+            )
+            .map_err(ApprovalsError::database("forgetting old requests"))
+    }
+
+    /// Writes a new request.
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails.
+    pub fn insert(&self, record: &Record) -> Result<(), ApprovalsError> {
+        let fault = |error: serde_json::Error| ApprovalsError::Row {
+            id: record.id.clone(),
+            why: error.to_string(),
+        };
+        let argv = serde_json::to_string(&record.argv).map_err(fault)?;
+        let parents = serde_json::to_string(&record.parents).map_err(fault)?;
+        let sql = format!(
+            "INSERT INTO request ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
+             ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)"
+        );
+        self.connection
+            .execute(
+                &sql,
+                params![
+                    record.id,
+                    record.state.as_str(),
+                    record.agent,
+                    record.instance,
+                    record.kind,
+                    record.risk,
+                    record.command,
+                    record.path,
+                    argv,
+                    record.cwd,
+                    record.file,
+                    record.sha256,
+                    record.unprintable,
+                    record.rule,
+                    record.reason,
+                    record.suggestion,
+                    record.pid,
+                    record.ppid,
+                    record.uid,
+                    parents,
+                    record.waiting,
+                    time(record.asked_at),
+                    time(record.expires_at),
+                    record.outcome.answered_at.map(time),
+                    record.outcome.approver,
+                    record.outcome.answer_reason,
+                    record.outcome.scope,
+                ],
+            )
+            .map_err(ApprovalsError::database("writing a request"))?;
+        Ok(())
+    }
+
+    /// Ends a pending request; false if it is not pending (any more).
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails.
+    pub fn end(&self, id: &str, state: State, outcome: &Outcome) -> Result<bool, ApprovalsError> {
+        let changed = self
+            .connection
+            .execute(
+                "UPDATE request SET state = ?2, answered_at = ?3, approver = ?4, answer_reason = ?5, scope = ?6 \
+                 WHERE id = ?1 AND state = 'pending'",
+                params![
+                    id,
+                    state.as_str(),
+                    outcome.answered_at.map(time),
+                    outcome.approver,
+                    outcome.answer_reason,
+                    outcome.scope,
+                ],
+            )
+            .map_err(ApprovalsError::database("ending a request"))?;
+        Ok(changed == 1)
+    }
+
+    /// Writes how many processes asked for a request so far.
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails.
+    pub fn set_waiting(&self, id: &str, waiting: u32) -> Result<(), ApprovalsError> {
+        self.connection
+            .execute(
+                "UPDATE request SET waiting = ?2 WHERE id = ?1",
+                params![id, waiting],
+            )
+            .map_err(ApprovalsError::database("counting a request"))?;
+        Ok(())
+    }
+
+    /// One request.
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails, or the row is damaged.
+    pub fn get(&self, id: &str) -> Result<Option<Record>, ApprovalsError> {
+        self.connection
+            .query_row(
+                &format!("SELECT {COLUMNS} FROM request WHERE id = ?1"),
+                [id],
+                |row| Ok(read(row)),
+            )
+            .optional()
+            .map_err(ApprovalsError::database("reading a request"))?
+            .transpose()
+    }
+
+    /// The request with this id, or the only one whose id starts so.
+    ///
+    /// # Errors
+    ///
+    /// There is none or more than one, the prefix is shorter than 4 characters, or SQLite fails.
+    pub fn find(&self, prefix: &str) -> Result<Record, ApprovalsError> {
+        check_prefix(prefix)?;
+        let mut found = self.select(
+            "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY asked_at LIMIT 10",
+            params![prefix],
+        )?;
+        match found.len() {
+            1 => Ok(found.remove(0)),
+            0 => Err(ApprovalsError::NotFound(prefix.to_owned())),
+            count => Err(ApprovalsError::Ambiguous {
+                prefix: prefix.to_owned(),
+                count,
+            }),
+        }
+    }
+
+    /// The newest requests of all agents and runs, newest first.
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails, or a row is damaged.
+    pub fn history(&self, limit: u32) -> Result<Vec<Record>, ApprovalsError> {
+        self.select("ORDER BY asked_at DESC LIMIT ?1", params![limit])
+    }
+
+    /// The newest requests of one run, newest first.
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails, or a row is damaged.
+    pub fn history_of(&self, instance: &str, limit: u32) -> Result<Vec<Record>, ApprovalsError> {
+        self.select(
+            "WHERE instance = ?1 ORDER BY asked_at DESC LIMIT ?2",
+            params![instance, limit],
+        )
+    }
+
+    /// Denies what is still pending of a run whose launcher has ended; gives those requests, for the trail.
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails.
+    pub fn abandon(&self, instance: &str, now: Timestamp) -> Result<Vec<Record>, ApprovalsError> {
+        let outcome = Outcome {
+            answered_at: Some(now),
+            approver: Some("enforcer".to_owned()),
+            answer_reason: Some(ABANDONED.to_owned()),
+            scope: None,
+        };
+        let mut ended = Vec::new();
+        for mut record in self.select(
+            "WHERE state = 'pending' AND instance = ?1 ORDER BY asked_at",
+            params![instance],
+        )? {
+            if self.end(&record.id, State::Denied, &outcome)? {
+                record.state = State::Denied;
+                record.outcome = outcome.clone();
+                ended.push(record);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// [`Self::abandon`] for every run with pending requests that `is_alive` does not know.
+    ///
+    /// # Errors
+    ///
+    /// SQLite fails.
+    pub fn recover(
+        &self,
+        is_alive: impl Fn(&str) -> bool,
+        now: Timestamp,
+    ) -> Result<Vec<Record>, ApprovalsError> {
+        let doing = || ApprovalsError::database("looking for abandoned requests");
+        let instances: Vec<String> = self
+            .connection
+            .prepare("SELECT DISTINCT instance FROM request WHERE state = 'pending'")
+            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+            .map_err(doing())?;
+        let mut ended = Vec::new();
+        for instance in instances.iter().filter(|instance| !is_alive(instance)) {
+            ended.extend(self.abandon(instance, now)?);
+        }
+        Ok(ended)
+    }
+
+    fn select(
+        &self,
+        rest: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<Vec<Record>, ApprovalsError> {
+        let doing = || ApprovalsError::database("reading requests");
+        let mut statement = self
+            .connection
+            .prepare(&format!("SELECT {COLUMNS} FROM request {rest}"))
+            .map_err(doing())?;
+        let rows = statement
+            .query_map(values, |row| Ok(read(row)))
+            .map_err(doing())?;
+        rows.map(|row| row.map_err(doing())?).collect()
+    }
+}
+
+/// Ids are told apart by their first characters; fewer than four are a slip of the hand.
+pub(super) fn check_prefix(prefix: &str) -> Result<(), ApprovalsError> {
+    if prefix.len() < 4 {
+        return Err(ApprovalsError::ShortId(prefix.to_owned()));
+    }
+    Ok(())
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Ours (or root's), nobody else's business, and no link.
+fn check(path: &Path, directory: bool) -> Result<(), ApprovalsError> {
+    let meta = fs::symlink_metadata(path).map_err(ApprovalsError::io(path, "lstat"))?;
+    let mode = meta.mode() & 0o7777;
+    let us = nix::unistd::geteuid().as_raw();
+    let why = if directory != meta.is_dir() || !(meta.is_dir() || meta.is_file()) {
+        "it is not what it should be: a directory with a regular file in it, no links".to_owned()
+    } else if meta.uid() != us && meta.uid() != 0 {
+        format!("it belongs to uid {}", meta.uid())
+    } else if mode & 0o077 != 0 {
+        format!("others can use it: mode {mode:04o}")
+    } else {
+        return Ok(());
+    };
+    Err(ApprovalsError::NotOurs {
+        path: path.to_owned(),
+        why,
+        mode: if directory { "0700" } else { "0600" },
+    })
+}
+
+/// Fixed width, so that text order is time order.
+fn time(at: Timestamp) -> String {
+    format!("{at:.9}")
+}
+
+fn read(row: &Row<'_>) -> Result<Record, ApprovalsError> {
+    let id: String = row
+        .get("id")
+        .map_err(ApprovalsError::database("reading a request"))?;
+    parse(row, &id).map_err(|why| ApprovalsError::Row { id, why })
+}
+
+fn parse(row: &Row<'_>, id: &str) -> Result<Record, String> {
+    fn get<T: rusqlite::types::FromSql>(row: &Row<'_>, column: &str) -> Result<T, String> {
+        row.get(column).map_err(|error| error.to_string())
+    }
+    let at = |text: String| -> Result<Timestamp, String> {
+        text.parse().map_err(|error: jiff::Error| error.to_string())
+    };
+    let state: String = get(row, "state")?;
+    let argv: String = get(row, "argv")?;
+    let parents: String = get(row, "parents")?;
+    let parents: Vec<ParentText> =
+        serde_json::from_str(&parents).map_err(|error| error.to_string())?;
+    Ok(Record {
+        id: id.to_owned(),
+        state: State::from_word(&state).ok_or_else(|| format!("unknown state {state}"))?,
+        agent: get(row, "agent")?,
+        instance: get(row, "instance")?,
+        kind: get(row, "kind")?,
+        risk: get(row, "risk")?,
+        command: get(row, "command")?,
+        path: get(row, "path")?,
+        argv: serde_json::from_str(&argv).map_err(|error| error.to_string())?,
+        cwd: get(row, "cwd")?,
+        file: get(row, "file")?,
+        sha256: get(row, "sha256")?,
+        unprintable: get(row, "unprintable")?,
+        rule: get(row, "rule")?,
+        reason: get(row, "reason")?,
+        suggestion: get(row, "suggestion")?,
+        pid: get(row, "pid")?,
+        ppid: get(row, "ppid")?,
+        uid: get(row, "uid")?,
+        parents,
+        waiting: get(row, "waiting")?,
+        asked_at: at(get(row, "asked_at")?)?,
+        expires_at: at(get(row, "expires_at")?)?,
+        outcome: Outcome {
+            answered_at: get::<Option<String>>(row, "answered_at")?
+                .map(at)
+                .transpose()?,
+            approver: get(row, "approver")?,
+            answer_reason: get(row, "answer_reason")?,
+            scope: get(row, "scope")?,
+        },
+    })
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod store_tests;

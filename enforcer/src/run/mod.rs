@@ -202,7 +202,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         directory,
         identity: &identity,
         cgroup: &cgroup,
-        filters: vec![seccomp::compile(seccomp::RULES)?],
+        filters: vec![seccomp::Hatches::shipped()?.filter(&[])?],
         confinement: confinement.as_ref(),
     };
     let pending = spawn(&plan)?;

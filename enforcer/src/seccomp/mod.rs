@@ -4,5 +4,7 @@
 //! libseccomp may allocate, and loaded in the agent's process as plain bytes just before its program starts.
 
 mod filter;
+mod hatches;
 
-pub use filter::{BpfProgram, RULES, Rule, SeccompError, Test, compile};
+pub use filter::{BpfProgram, Condition, SeccompError, Test};
+pub use hatches::{Call, Group, Hatches, Refusal, Refused};

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 use super::confine::Confinement;
+use super::landlock::Fence;
 use super::privilege::{self, Step, errno};
 use super::{LaunchError, SpawnPlan};
 use crate::seccomp::BpfProgram;
@@ -23,6 +24,9 @@ pub(super) const STEP_DIRECTORY: Step = 10;
 pub(super) const STEP_SECCOMP: Step = 11;
 /// Starting the program.
 pub(super) const STEP_EXEC: Step = 12;
+
+/// Entering the Landlock domain.
+pub(super) const STEP_FENCE: Step = 20;
 
 /// Size of a [`Failure`] on its pipe, bytes.
 pub(super) const FAILURE_BYTES: usize = 12;
@@ -75,6 +79,7 @@ pub(super) struct Image<'a> {
     uid: u32,
     gid: u32,
     groups: &'a [u32],
+    fence: &'a Fence,
     filters: &'a [BpfProgram],
     confinement: Option<&'a Confinement>,
 }
@@ -113,6 +118,7 @@ impl<'a> Image<'a> {
             uid: plan.identity.uid,
             gid: plan.identity.gid,
             groups: &plan.identity.groups,
+            fence: &plan.fence,
             filters: &plan.filters,
             confinement: plan.confinement,
         })
@@ -166,6 +172,7 @@ impl<'a> Image<'a> {
             return Err(failed(STEP_DIRECTORY)(errno()));
         }
         reset_signals();
+        self.fence.enter().map_err(failed(STEP_FENCE))?;
         for filter in self.filters {
             load(filter).map_err(failed(STEP_SECCOMP))?;
         }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{
-    AgentCgroup, CgroupRoot, Child, Confinement, ExitStatus, Identity, SpawnPlan, Terminal,
+    AgentCgroup, CgroupRoot, Child, Confinement, ExitStatus, Fence, Identity, SpawnPlan, Terminal,
     find_program, spawn,
 };
 use crate::seccomp::Hatches;
@@ -22,6 +22,7 @@ pub(super) struct Rig {
     pub identity: Identity,
     pub confinement: Option<Confinement>,
     pub env: Vec<(OsString, OsString)>,
+    pub fence: Fence,
     /// Escape hatches that stay open.
     pub loosened: Vec<String>,
 }
@@ -44,6 +45,7 @@ impl Rig {
             env: identity.environment(std::env::vars_os()),
             identity,
             confinement: None,
+            fence: Fence::probe(false),
             loosened: Vec::new(),
         })
     }
@@ -65,6 +67,7 @@ impl Rig {
             directory,
             identity: &self.identity,
             cgroup: &self.cgroup,
+            fence: self.fence.clone(),
             filters: vec![Hatches::shipped().unwrap().filter(&self.loosened).unwrap()],
             confinement: self.confinement.as_ref(),
         }

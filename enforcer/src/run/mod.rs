@@ -32,7 +32,7 @@ use crate::{
         instance::{Instance, Plan},
     },
     launch::{
-        AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Identity,
+        AgentCgroup, CgroupRoot, Child, Confinement, DEFAULT_PIDS_MAX, ExitStatus, Fence, Identity,
         Pending, PidsLimit, Signals, SpawnPlan, Terminal, Watched, current_directory, find_program,
         spawn,
     },
@@ -202,6 +202,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         directory,
         identity: &identity,
         cgroup: &cgroup,
+        fence: Fence::probe(false),
         filters: vec![seccomp::Hatches::shipped()?.filter(&[])?],
         confinement: confinement.as_ref(),
     };

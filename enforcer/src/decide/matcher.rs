@@ -130,6 +130,13 @@ impl Matcher {
             .unwrap_or(0)
     }
 
+    /// The text that allow rules see and that the trail shows: the program, then for each argument a NUL and the
+    /// argument.
+    pub fn text(&self, action: &ExecAction) -> Vec<u8> {
+        let trusted = action.found || self.path_class(action) == PATH_TRUSTED;
+        [first_form(&action.path, trusted), action.arguments()].concat()
+    }
+
     /// Judges an exec.
     pub fn exec(&self, action: &ExecAction) -> Judgement {
         let header = &self.tables.header;

@@ -28,6 +28,34 @@ fn refused_families_and_ioctls_get_their_errno() {
 }
 
 #[test]
+fn netlink_speaks_to_the_kernel_only() {
+    let Some(rig) = Rig::new("netlink", "nobody") else {
+        return;
+    };
+    // ROUTE, USERSOCK, SOCK_DIAG, XFRM, AUDIT, CONNECTOR, NETFILTER, KOBJECT_UEVENT, GENERIC, CRYPTO.
+    let (_, out) = rig.perl(
+        "for my $p (0, 2, 4, 6, 9, 11, 12, 15, 16, 21) { \
+           print \"$p=\", (socket(my $s, 16, 3, $p) ? 0 : $!+0), ' ' }",
+    );
+    assert_eq!(out, "0=0 2=93 4=0 6=93 9=93 11=93 12=93 15=0 16=0 21=93 ");
+}
+
+#[test]
+fn a_loosened_hatch_is_open_and_the_others_stay_shut() {
+    let Some(mut rig) = Rig::new("loosened", "nobody") else {
+        return;
+    };
+    rig.loosened = vec!["socket-families".to_owned()];
+    // A packet socket, and NETLINK_USERSOCK.
+    let (_, out) =
+        rig.perl("socket(my $a, 17, 3, 0); print $!+0, ' '; socket(my $b, 16, 3, 2); print $!+0");
+    assert_eq!(
+        out, "1 93",
+        "packet sockets need a capability, says the kernel"
+    );
+}
+
+#[test]
 fn a_call_by_a_foreign_number_kills() {
     let Some(rig) = Rig::new("x32", "nobody") else {
         return;

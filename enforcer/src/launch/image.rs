@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 use super::confine::Confinement;
+use super::landlock::Fence;
 use super::privilege::{self, Step, errno};
 use super::{LaunchError, OpenFiles, SpawnPlan};
 use crate::seccomp::BpfProgram;
@@ -30,6 +31,9 @@ pub(super) const STEP_LIMIT: Step = 14;
 pub(super) const STEP_NOTIFY: Step = 15;
 /// No failure: the listener is there, and the detail is its descriptor. The child waits to be let go again.
 pub(super) const STEP_LISTENING: Step = 16;
+
+/// Entering the Landlock domain.
+pub(super) const STEP_FENCE: Step = 20;
 
 /// Size of a [`Failure`] on its pipe, bytes.
 pub(super) const FAILURE_BYTES: usize = 12;
@@ -89,6 +93,7 @@ pub(super) struct Image<'a> {
     uid: u32,
     gid: u32,
     groups: &'a [u32],
+    fence: &'a Fence,
     filters: &'a [BpfProgram],
     notify: Option<&'a BpfProgram>,
     open_files: Option<OpenFiles>,
@@ -129,6 +134,7 @@ impl<'a> Image<'a> {
             uid: plan.identity.uid,
             gid: plan.identity.gid,
             groups: &plan.identity.groups,
+            fence: &plan.fence,
             filters: &plan.filters,
             notify: plan.notify.as_ref(),
             open_files: plan.open_files,
@@ -184,6 +190,7 @@ impl<'a> Image<'a> {
             return Err(failed(STEP_DIRECTORY)(errno()));
         }
         reset_signals();
+        self.fence.enter().map_err(failed(STEP_FENCE))?;
         for filter in self.filters {
             load(filter, 0).map_err(failed(STEP_SECCOMP))?;
         }

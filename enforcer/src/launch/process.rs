@@ -13,13 +13,13 @@ use nix::unistd::{Pid, pipe2, setpgid};
 use super::clone::{Cloned, Process, clone_into};
 use super::image::{
     FAILURE_BYTES, Failure, Image, STEP_CONFINE, STEP_DESCRIPTORS, STEP_DIRECTORY, STEP_EXEC,
-    STEP_LIMIT, STEP_LISTENING, STEP_NOTIFY, STEP_SECCOMP,
+    STEP_FENCE, STEP_LIMIT, STEP_LISTENING, STEP_NOTIFY, STEP_SECCOMP,
 };
 use super::privilege::{
     STEP_BOUNDING, STEP_CAPABILITIES, STEP_GID, STEP_GROUPS, STEP_KEYRING, STEP_NO_NEW_PRIVS,
     STEP_SECUREBITS, STEP_UID, errno,
 };
-use super::{AgentCgroup, Child, Confinement, Identity, LaunchError, Terminal};
+use super::{AgentCgroup, Child, Confinement, Fence, Identity, LaunchError, Terminal};
 use crate::seccomp::BpfProgram;
 
 /// Everything about the process that is to be made.
@@ -37,6 +37,8 @@ pub struct SpawnPlan<'a> {
     pub identity: &'a Identity,
     /// Where it runs.
     pub cgroup: &'a AgentCgroup,
+    /// The Landlock domain it is put into.
+    pub fence: Fence,
     /// Filters, loaded in this order.
     pub filters: Vec<BpfProgram>,
     /// A filter that asks, loaded after them; [`Pending::listener`] gives its listener.
@@ -322,6 +324,10 @@ impl Pending {
             STEP_NOTIFY => child(
                 "loading the seccomp filter that asks",
                 "use Linux 5.19 or later with CONFIG_SECCOMP_FILTER",
+            ),
+            STEP_FENCE => child(
+                "entering the Landlock domain",
+                "give the agent at most 15 Landlock domains around its launcher, or report it",
             ),
             _ => child("an unknown step", "please report it"),
         }

@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{
-    AgentCgroup, CgroupRoot, Child, Confinement, ExitStatus, Identity, SpawnPlan, Terminal,
+    AgentCgroup, CgroupRoot, Child, Confinement, ExitStatus, Fence, Identity, SpawnPlan, Terminal,
     find_program, spawn,
 };
-use crate::seccomp::{RULES, compile};
+use crate::seccomp::Hatches;
 
 /// How long a test waits for what must come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,6 +22,9 @@ pub(super) struct Rig {
     pub identity: Identity,
     pub confinement: Option<Confinement>,
     pub env: Vec<(OsString, OsString)>,
+    pub fence: Fence,
+    /// Escape hatches that stay open.
+    pub loosened: Vec<String>,
 }
 
 impl Rig {
@@ -42,6 +45,8 @@ impl Rig {
             env: identity.environment(std::env::vars_os()),
             identity,
             confinement: None,
+            fence: Fence::probe(false),
+            loosened: Vec::new(),
         })
     }
 
@@ -62,7 +67,8 @@ impl Rig {
             directory,
             identity: &self.identity,
             cgroup: &self.cgroup,
-            filters: vec![compile(RULES).unwrap()],
+            fence: self.fence.clone(),
+            filters: vec![Hatches::shipped().unwrap().filter(&self.loosened).unwrap()],
             notify: None,
             open_files: None,
             confinement: self.confinement.as_ref(),

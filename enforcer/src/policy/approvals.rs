@@ -98,6 +98,35 @@ pub fn first_ask(policy: &Policy) -> Option<String> {
     .map(|(key, _)| format!("`{key}`"))
 }
 
+/// What a policy asks about, what is built in aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// Some execs.
+    pub exec: bool,
+    /// Some connects to addresses.
+    pub connect: bool,
+    /// Some connects to unix sockets.
+    pub unix: bool,
+}
+
+/// What a policy asks about.
+pub fn asks(policy: &Policy) -> Asks {
+    let ask = Decision::Ask;
+    let (exec, connect) = (&policy.exec, &policy.connect);
+    let by_rule = |unix: bool| {
+        connect
+            .rules
+            .iter()
+            .any(|rule| rule.decision == ask && rule.unix.is_empty() != unix)
+    };
+    Asks {
+        exec: [exec.default, exec.fileless, exec.loader].contains(&ask)
+            || exec.rules.iter().any(|rule| rule.decision == ask),
+        connect: connect.default == ask || by_rule(false),
+        unix: connect.unix_default == ask || by_rule(true),
+    }
+}
+
 /// Why nobody can answer what a policy asks, if so. `agent_user` is the name of the user that the agent runs as,
 /// who never can. A named group counts as somebody.
 pub fn unanswerable(policy: &Policy, agent_user: Option<&str>) -> Option<String> {

@@ -31,7 +31,7 @@ use crate::{
         instance::{Instance, Plan},
     },
     launch::{
-        AgentCgroup, CgroupRoot, Confinement, DEFAULT_PIDS_MAX, Identity, Signals, SpawnPlan,
+        AgentCgroup, CgroupRoot, Confinement, DEFAULT_PIDS_MAX, Fence, Identity, Signals, SpawnPlan,
         current_directory, find_program, spawn,
     },
     policy::{Parsed, compile::CompileError},
@@ -196,7 +196,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         directory,
         identity: &identity,
         cgroup: &cgroup,
-        filters: vec![seccomp::compile(seccomp::RULES)?],
+        fence: Fence::probe(false),
+        filters: vec![seccomp::Hatches::shipped()?.filter(&[])?],
         notify: None,
         open_files: None,
         confinement: confinement.as_ref(),

@@ -4,12 +4,11 @@
 //! cannot be read, a path that leads nowhere) is left to the kernel; nothing is decided by a guess.
 
 use std::{
-    net::IpAddr,
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc,
+        mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -20,34 +19,36 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     first::FirstJudgement,
-    held::{self, Held, Message},
+    held::{self, Held, Message, Wish},
     record::{Caller, Recorder, Wanted},
 };
 use crate::{
-    approvals::DeskHandle,
+    approvals::Asker,
     audit::Verdict,
     decide::{
         ConnectAction, Decision, Engine, ExecAction, Outcome, UnixAction,
-        approval::{Answer, ConnectSubject, Subject},
+        approval::{Answer, ConnectSubject},
         line,
     },
-    kernel::Grants,
+    kernel::grants::Grants,
+    launch::Connector,
     seccomp::{
-        Address, Call, Connector, ExecCall, Listener, Notification, Resolver, SocketCall, Target,
-        Teller,
+        Call, ConnectCall, ExecCall, Listener, Notification, Teller,
+        resolve::Resolver,
+        target::{self, Address, Who},
     },
 };
 
 /// How long an errno waits for its reason to be written where the process sees it.
 const TELLING: Duration = Duration::from_millis(20);
-/// Most connects to unix sockets that are under way at a time.
+/// Most connects to unix sockets that are under way at a time; the next one is told to try again.
 const CONNECTS: usize = 64;
 
 /// What the supervisor works with.
 #[derive(Debug)]
 pub struct Supervised {
     /// Where the calls come from.
-    pub listener: Arc<Listener>,
+    pub listener: Listener,
     /// What decides.
     pub engine: Engine,
     /// Where it is written.
@@ -59,7 +60,9 @@ pub struct Supervised {
     /// Where approvals go for the kernel to know them.
     pub grants: Grants,
     /// Who finds somebody to answer.
-    pub desk: Option<DeskHandle>,
+    pub desk: Asker,
+    /// How long that may take.
+    pub timeout: Duration,
     /// Who connects to the paths of unix sockets.
     pub connector: Option<Connector>,
     /// The agent's name.
@@ -75,15 +78,14 @@ pub struct Supervised {
 pub struct Supervisor {
     serving: JoinHandle<()>,
     holding: JoinHandle<()>,
-    to_holder: mpsc::Sender<Message>,
-    shared: Arc<Shared>,
+    to_holder: Sender<Message>,
 }
 
-/// What both threads use.
+/// What its threads use.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub with: Supervised,
-    pub resolver: Resolver,
+    resolver: Mutex<Resolver>,
     connects: AtomicUsize,
     operator_seen: AtomicBool,
 }
@@ -97,53 +99,59 @@ impl Supervisor {
     pub fn start(with: Supervised) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
             with,
-            resolver: Resolver::default(),
+            resolver: Mutex::new(Resolver::new().context("/ cannot be looked at")?),
             connects: AtomicUsize::new(0),
             operator_seen: AtomicBool::new(false),
         });
         let (to_holder, messages) = mpsc::channel();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work)
+                .context("a thread for the supervisor cannot be had; raise the limit of processes")
+        };
         let holding = {
             let (shared, sender) = (Arc::clone(&shared), to_holder.clone());
-            thread::Builder::new()
-                .name("holding".to_owned())
-                .spawn(move || held::hold(&shared, &messages, &sender))
-                .context("a thread for held calls cannot be had; raise the limit of processes")?
+            spawn(
+                "holding",
+                Box::new(move || held::hold(&shared, &messages, &sender)),
+            )?
         };
         let serving = {
-            let (shared, sender) = (Arc::clone(&shared), to_holder.clone());
-            thread::Builder::new()
-                .name("supervisor".to_owned())
-                .spawn(move || shared.serve(&sender))
-                .context("a thread for the supervisor cannot be had; raise the limit of processes")?
+            let sender = to_holder.clone();
+            spawn("supervisor", Box::new(move || shared.serve(&sender)))?
         };
         Ok(Self {
             serving,
             holding,
             to_holder,
-            shared,
         })
     }
 
-    /// Ends with the tree: nobody is left who could be answered. Requests that are still open are recorded as
-    /// cancelled.
+    /// Waits until the tree is gone.
+    pub fn join(&mut self) {
+        // Its end is told by the listener; a thread that broke down has ended too.
+        while !self.serving.is_finished() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends the rest, once the desk has answered all that was open.
     pub fn end(self) {
         let _ = self.serving.join();
-        if let Some(desk) = &self.shared.with.desk {
-            desk.shutdown();
-        }
         let _ = self.to_holder.send(Message::End);
         let _ = self.holding.join();
     }
 }
 
 impl Shared {
-    fn serve(self: &Arc<Self>, holder: &mpsc::Sender<Message>) {
+    fn serve(self: &Arc<Self>, holder: &Sender<Message>) {
         loop {
             match self.with.listener.recv() {
                 Ok(Some(notification)) => {
                     if let Err(error) = self.judge(&notification, holder) {
                         // Not answered would be held for ever.
-                        self.refuse(&notification);
+                        self.refuse(notification.id, libc::EPERM);
                         self.fail(error);
                     }
                 }
@@ -162,16 +170,35 @@ impl Shared {
         let _ = self.with.failures.send(error);
     }
 
+    /// The resolver; a panic while it was held can only have left out a cache entry.
+    pub fn resolver(&self) -> MutexGuard<'_, Resolver> {
+        self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a call go on to the kernel's judgement.
+    pub fn go_on(&self, id: u64) {
+        if let Err(error) = self.with.listener.allow(id) {
+            self.fail(error.into());
+        }
+    }
+
+    /// Has a call fail.
+    pub fn refuse(&self, id: u64, errno: i32) {
+        if let Err(error) = self.with.listener.refuse(id, errno) {
+            self.fail(error.into());
+        }
+    }
+
     fn judge(
         self: &Arc<Self>,
         notification: &Notification,
-        holder: &mpsc::Sender<Message>,
+        holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
-        match notification.call() {
-            Call::Exec => self.judge_exec(notification, holder),
-            Call::Connect | Call::SendTo => self.judge_connect(notification, holder),
-            Call::Other => {
-                self.go_on(notification);
+        match notification.call {
+            Call::Exec(call) => self.judge_exec(notification, &call, holder),
+            Call::Connect(call) => self.judge_connect(notification, &call, holder),
+            Call::Other(_) => {
+                self.go_on(notification.id);
                 Ok(())
             }
         }
@@ -180,69 +207,289 @@ impl Shared {
     fn judge_exec(
         &self,
         notification: &Notification,
-        holder: &mpsc::Sender<Message>,
+        call: &ExecCall,
+        holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
-        let target = Target::of(notification);
-        if notification.pid == self.with.operator && !self.operator_seen.swap(true, Ordering::Relaxed)
-        {
-            self.go_on(notification);
+        let Notification { id, tid, .. } = *notification;
+        if tid == self.with.operator && !self.operator_seen.swap(true, Ordering::Relaxed) {
+            self.go_on(id);
             return Ok(());
         }
-        let Ok(call) = target.exec_call(notification) else {
-            self.go_on(notification);
+        // What cannot be read or leads nowhere: the kernel says the errno, or judges what became of it.
+        let Ok(text) = target::exec_text(tid, call) else {
+            self.go_on(id);
             return Ok(());
         };
-        let Ok(action) = self.resolver.exec_action(&target, &call) else {
-            self.go_on(notification);
+        let Ok(found) = self.resolver().exec(tid, call, text) else {
+            self.go_on(id);
             return Ok(());
         };
-        if !self.with.listener.is_valid(notification.id) {
+        let outcome = self.with.engine.exec(&found.action);
+        if outcome.decision == Decision::Allow {
+            self.go_on(id);
             return Ok(());
         }
-        let outcome = self.with.engine.exec(&action);
+        let who = target::who(tid).unwrap_or_default();
+        // What was read belongs to this call only if its caller still waits in it.
+        if !self.with.listener.is_valid(id) {
+            return Ok(());
+        }
+        if outcome.decision == Decision::Ask {
+            let held = Held {
+                id,
+                tid,
+                who,
+                outcome,
+                wish: Wish::Exec(found),
+            };
+            return held::send(holder, held);
+        }
+        let text = self.with.engine.matcher().text(&found.action);
+        self.tell_denial(who, &text, &outcome, outcome.suggestion.as_deref());
+        if self.with.first.refuses {
+            self.record_exec(who, &found.action, &outcome, None)?;
+            self.refuse(id, libc::EPERM);
+        } else {
+            // The kernel refuses it, and records it.
+            self.go_on(id);
+        }
+        Ok(())
+    }
+
+    fn judge_connect(
+        self: &Arc<Self>,
+        notification: &Notification,
+        call: &ConnectCall,
+        holder: &Sender<Message>,
+    ) -> anyhow::Result<()> {
+        let Notification { id, tid, .. } = *notification;
+        let Ok(address) = target::socket_address(tid, call) else {
+            self.go_on(id);
+            return Ok(());
+        };
+        match Address::parse(&address) {
+            Some(Address::Path(path)) if !call.datagram && self.with.connector.is_some() => {
+                self.judge_path(notification, call, &path, holder)
+            }
+            Some(Address::Inet(address, port)) if self.with.first.asks_connect => {
+                let Ok(protocol) =
+                    target::descriptor(tid, call.socket).and_then(|fd| target::protocol(&fd))
+                else {
+                    self.go_on(id);
+                    return Ok(());
+                };
+                let action = ConnectAction::new(address, port, protocol);
+                let outcome = self.with.engine.connect(&action);
+                if outcome.decision != Decision::Ask {
+                    self.go_on(id);
+                    return Ok(());
+                }
+                let who = target::who(tid).unwrap_or_default();
+                let held = Held {
+                    id,
+                    tid,
+                    who,
+                    outcome,
+                    wish: Wish::Connect(ConnectSubject {
+                        address: address.to_canonical(),
+                        port,
+                        protocol,
+                    }),
+                };
+                if self.with.listener.is_valid(id) {
+                    held::send(holder, held)?;
+                }
+                Ok(())
+            }
+            // Judged in the kernel, on its own copy of the address.
+            _ => {
+                self.go_on(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Judges a connect to a path by the socket that the path leads to. The connector then connects to that socket,
+    /// whatever the path has become.
+    fn judge_path(
+        self: &Arc<Self>,
+        notification: &Notification,
+        call: &ConnectCall,
+        path: &[u8],
+        holder: &Sender<Message>,
+    ) -> anyhow::Result<()> {
+        let Notification { id, tid, .. } = *notification;
+        let resolved = self.resolver().socket(tid, path);
+        let (place, name) = match resolved {
+            Ok(found) => found,
+            Err(unresolved) => {
+                self.refuse(id, unresolved.errno);
+                return Ok(());
+            }
+        };
+        let outcome = self.unix_outcome(path, &name);
+        let socket = match target::descriptor(tid, call.socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.refuse(id, error.raw_os_error().unwrap_or(libc::EBADF));
+                return Ok(());
+            }
+        };
+        let who = target::who(tid).unwrap_or_default();
+        if !self.with.listener.is_valid(id) {
+            return Ok(());
+        }
         match outcome.decision {
-            Decision::Allow => {}
+            // Where LSM programs judge the socket itself, they do it without our help.
+            Decision::Allow | Decision::Deny if self.with.first.lsm => self.go_on(id),
+            Decision::Allow => {
+                let shared = Arc::clone(self);
+                self.connect(id, move || shared.connect_unix(id, who, socket, place, &name, &outcome, None));
+            }
             Decision::Ask => {
-                return self.hold(
+                return held::send(
                     holder,
-                    Held::exec(notification, target, call, action, outcome),
+                    Held {
+                        id,
+                        tid,
+                        who,
+                        outcome,
+                        wish: Wish::Unix {
+                            socket,
+                            place,
+                            name,
+                        },
+                    },
                 );
             }
             Decision::Deny => {
-                let caller = target.caller();
-                self.tell_denial(&caller, &self.with.engine.exec_text(&action), &outcome);
-                if self.with.first.refuses {
-                    self.record_exec(caller, &call, &action, &outcome, None)?;
-                    self.refuse(notification);
-                    return Ok(());
-                }
-                // The kernel refuses it, and records it.
+                let what = [b"connect ", name.as_slice()].concat();
+                self.tell_denial(who, &what, &outcome, outcome.suggestion.as_deref());
+                self.with.recorder.answered(
+                    caller(who),
+                    Wanted::Unix(&name),
+                    &outcome,
+                    None,
+                    Verdict::Errno,
+                )?;
+                self.refuse(id, libc::EPERM);
             }
         }
-        self.go_on(notification);
         Ok(())
+    }
+
+    /// The socket's own name decides; a rule that denies or asks about the name as given counts too.
+    fn unix_outcome(&self, given: &[u8], name: &[u8]) -> Outcome {
+        let judge = |name: &[u8]| {
+            self.with.engine.unix(&UnixAction {
+                name: name.to_vec(),
+            })
+        };
+        let real = judge(name);
+        if given.first() == Some(&b'/') {
+            let given = judge(given);
+            if given.rule.is_some() && given.decision > real.decision {
+                return given;
+            }
+        }
+        real
+    }
+
+    /// Does a connect on a thread of its own: it may have to wait for the other side.
+    pub fn connect(self: &Arc<Self>, id: u64, work: impl FnOnce() + Send + 'static) {
+        if self.connects.fetch_add(1, Ordering::Relaxed) >= CONNECTS {
+            self.connects.fetch_sub(1, Ordering::Relaxed);
+            self.refuse(id, libc::EAGAIN);
+            return;
+        }
+        let shared = Arc::clone(self);
+        let spawned = thread::Builder::new()
+            .name("connect".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || {
+                work();
+                shared.connects.fetch_sub(1, Ordering::Relaxed);
+            });
+        if spawned.is_err() {
+            self.connects.fetch_sub(1, Ordering::Relaxed);
+            self.refuse(id, libc::EAGAIN);
+        }
+    }
+
+    /// Records a connect that may go on, has it made, and answers.
+    #[expect(clippy::too_many_arguments, reason = "one call's facts, used once")]
+    pub fn connect_unix(
+        &self,
+        id: u64,
+        who: Who,
+        socket: OwnedFd,
+        place: OwnedFd,
+        name: &[u8],
+        outcome: &Outcome,
+        answer: Option<&Answer>,
+    ) {
+        let Some(connector) = &self.with.connector else {
+            self.refuse(id, libc::EPERM);
+            return;
+        };
+        let recorded = self.with.recorder.answered(
+            caller(who),
+            Wanted::Unix(name),
+            outcome,
+            answer,
+            Verdict::Allowed,
+        );
+        if let Err(error) = recorded {
+            self.refuse(id, libc::EPERM);
+            self.fail(error);
+            return;
+        }
+        let answered = match connector.connect(socket, place) {
+            Ok(()) => self.with.listener.finish(id, 0),
+            Err(errno) => self.with.listener.refuse(id, errno as i32),
+        };
+        if let Err(error) = answered {
+            self.fail(error.into());
+        }
     }
 
     /// Records a refused exec.
     pub fn record_exec(
         &self,
-        caller: Caller,
-        call: &ExecCall,
+        who: Who,
         action: &ExecAction,
         outcome: &Outcome,
         answer: Option<&Answer>,
     ) -> anyhow::Result<()> {
-        let bytes: usize = call.argv.iter().map(|word| word.len() + 1).sum();
+        let bytes: usize = action.argv.iter().map(|word| word.len() + 1).sum();
         self.with.recorder.answered(
-            caller,
+            caller(who),
             Wanted::Exec {
-                text: &self.with.engine.exec_text(action),
+                text: &self.with.engine.matcher().text(action),
                 argv_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-                path: &call.path,
+                path: &action.path,
             },
             outcome,
             answer,
             Verdict::Errno,
         )
+    }
+
+    /// Tells a process why its call fails.
+    pub fn tell_denial(&self, who: Who, what: &[u8], outcome: &Outcome, suggestion: Option<&str>) {
+        let line = line::blocked_line(what, &outcome.reason, suggestion);
+        self.with.desk.note_denial(&line);
+        if let Some(teller) = &self.with.teller {
+            teller.tell(who.tgid, who.ppid, &line, TELLING);
+        }
+    }
+}
+
+/// A process, as the trail names it.
+pub(super) fn caller(who: Who) -> Caller {
+    Caller {
+        pid: who.tgid,
+        ppid: who.ppid,
+        uid: who.uid,
     }
 }

@@ -1,4 +1,4 @@
-//! The table of refused system calls and its compilation to classic BPF.
+//! Compilation of refused system calls to classic BPF.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -17,6 +17,20 @@ pub enum SeccompError {
         /// What libseccomp says.
         source: libseccomp::error::SeccompError,
     },
+    /// The table of escape hatches that is shipped is malformed.
+    #[error("escape-hatches.json: {what}; this is a fault of the program, please report it")]
+    Table {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A policy loosens what there is not.
+    #[error("there is no escape hatch `{name}` to loosen; there are: {known}")]
+    UnknownHatch {
+        /// The name as given.
+        name: String,
+        /// All names.
+        known: String,
+    },
     /// The finished filter could not be read back.
     #[error(
         "seccomp filter: {step}: {source}; check that memory and file descriptors are not exhausted"
@@ -29,75 +43,49 @@ pub enum SeccompError {
     },
 }
 
-/// When a rule applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A question to one argument. The kernel reads arguments of these calls as 32-bit ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Test {
-    /// At every call.
-    Always,
-    /// When the 32-bit argument is one of the values.
-    OneOf {
-        /// Index of the argument, 0 to 5.
-        argument: u32,
-        /// The values, as the kernel sees them after it has cut the argument to 32 bits.
-        values: &'static [u32],
-    },
-    /// When the 32-bit argument is none of the values. They are in ascending order.
-    NoneOf {
-        /// Index of the argument, 0 to 5.
-        argument: u32,
-        /// The values that pass.
-        values: &'static [u32],
-    },
+    /// It is one of the values.
+    OneOf(Vec<u32>),
+    /// It is none of the values, which ascend.
+    NoneOf(Vec<u32>),
+    /// It has at least one of the bits.
+    AnyBit(Vec<u32>),
 }
 
-/// One refusal.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    /// The system calls, by name. A name that the running architecture does not have is passed over.
-    pub syscalls: &'static [&'static str],
-    /// When it applies.
+impl Test {
+    /// Whether it holds of an argument, as the compiled filter answers it.
+    pub fn holds(&self, argument: u64) -> bool {
+        let low = argument & u64::from(u32::MAX);
+        match self {
+            Self::OneOf(values) => values.iter().any(|value| u64::from(*value) == low),
+            // Garbage above a good value is none of the values.
+            Self::NoneOf(values) => values.iter().all(|value| u64::from(*value) != argument),
+            Self::AnyBit(bits) => bits.iter().any(|bit| u64::from(*bit) & argument != 0),
+        }
+    }
+}
+
+/// A test and the argument that it is put to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Index of the argument, 0 to 5.
+    pub argument: u32,
+    /// The test.
     pub test: Test,
-    /// The errno that the caller gets.
-    pub errno: i32,
-    /// Why it is refused.
-    pub why: &'static str,
 }
 
-/// Socket families that other layers judge: `AF_UNIX`, `AF_INET`, `AF_INET6`, and `AF_NETLINK`, which the
-/// C library needs to list interfaces.
-const FAMILIES: &[u32] = &[
-    libc::AF_UNIX as u32,
-    libc::AF_INET as u32,
-    libc::AF_INET6 as u32,
-    libc::AF_NETLINK as u32,
-];
-
-/// What is refused. Every rule stands alone; the order means nothing.
-///
-/// Foreign ABIs (i386 and x32 on x86-64, 32-bit ARM on `AArch64`) are no rule here: their calls kill the
-/// process, because their numbers would pass a filter that is written for the native ones.
-pub const RULES: &[Rule] = &[
-    Rule {
-        syscalls: &["socket", "socketpair"],
-        test: Test::NoneOf {
-            argument: 0,
-            values: FAMILIES,
-        },
-        errno: libc::EAFNOSUPPORT,
-        why: "a connect rule cannot judge packet, vsock, Bluetooth, SMC and other families, and the \
-              cgroup hooks only see the inet ones",
-    },
-    Rule {
-        syscalls: &["ioctl"],
-        test: Test::OneOf {
-            argument: 1,
-            values: &[libc::TIOCSTI as u32, libc::TIOCLINUX as u32],
-        },
-        errno: libc::EPERM,
-        why: "puts characters into the input of the terminal that the operator's own shell reads next: a \
-              command would run outside the agent's cgroup",
-    },
-];
+/// What becomes of a system call when all conditions hold.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    /// The call's number on this architecture.
+    pub number: i32,
+    /// The conditions; none: always.
+    pub when: Vec<Condition>,
+    /// What becomes of it.
+    pub action: ScmpAction,
+}
 
 /// A compiled filter, ready for `seccomp(2)`.
 #[derive(Clone)]
@@ -121,61 +109,76 @@ fn built(step: impl Into<String>) -> impl FnOnce(libseccomp::error::SeccompError
     move |source| SeccompError::Build { step, source }
 }
 
-/// Compiles a table; what no rule refuses is allowed.
+/// Compiles rules; what no rule names is allowed. Calls of a foreign ABI kill the process.
 ///
 /// # Errors
 /// When libseccomp refuses a rule or the result cannot be read back.
-pub fn compile(rules: &[Rule]) -> Result<BpfProgram, SeccompError> {
+pub(super) fn compile(rules: &[Rule]) -> Result<BpfProgram, SeccompError> {
     let mut context = ScmpFilterContext::new(ScmpAction::Allow).map_err(built("new filter"))?;
     // Also what a call through the x32 numbers gets.
     context
         .set_act_badarch(ScmpAction::KillProcess)
         .map_err(built("action on foreign ABIs"))?;
+    // A binary tree over the numbers: the common calls pass after a handful of comparisons.
+    context
+        .set_ctl_optimize(2)
+        .map_err(built("order of the rules"))?;
     for rule in rules {
-        for name in rule.syscalls {
-            let syscall = ScmpSyscall::from_name(name).map_err(built(*name))?;
-            // Pseudo numbers stand for calls that this architecture does not have.
-            if syscall.as_raw_syscall() < 0 {
-                continue;
-            }
-            for comparisons in lower(rule.test) {
-                context
-                    .add_rule_conditional(ScmpAction::Errno(rule.errno), syscall, &comparisons)
-                    .map_err(built(*name))?;
-            }
+        let syscall = ScmpSyscall::from(rule.number);
+        for comparisons in alternatives(&rule.when) {
+            context
+                .add_rule_conditional(rule.action, syscall, &comparisons)
+                .map_err(built(format!("system call {}", rule.number)))?;
         }
     }
     export(&context)
 }
 
-/// The alternatives of a test, each a list of comparisons that must all hold.
-fn lower(test: Test) -> Vec<Vec<ScmpArgCompare>> {
-    // The kernel reads these arguments as 32-bit ones: what stands above must not change the answer.
-    let equal = |argument, value: u32| {
+/// The alternatives of a list of conditions, each a list of comparisons that must all hold.
+fn alternatives(when: &[Condition]) -> Vec<Vec<ScmpArgCompare>> {
+    let mut all = vec![Vec::new()];
+    for condition in when {
+        let lowered = lower(condition);
+        all = all
+            .iter()
+            .flat_map(|before| {
+                lowered.iter().map(move |comparison| {
+                    let mut longer = before.clone();
+                    longer.push(*comparison);
+                    longer
+                })
+            })
+            .collect();
+    }
+    all
+}
+
+/// The comparisons one of which must hold.
+fn lower(condition: &Condition) -> Vec<ScmpArgCompare> {
+    let masked = |mask: u32, value: u32| {
         ScmpArgCompare::new(
-            argument,
-            ScmpCompareOp::MaskedEqual(u64::from(u32::MAX)),
+            condition.argument,
+            ScmpCompareOp::MaskedEqual(u64::from(mask)),
             u64::from(value),
         )
     };
-    match test {
-        Test::Always => vec![Vec::new()],
-        Test::OneOf { argument, values } => values
-            .iter()
-            .map(|value| vec![equal(argument, *value)])
-            .collect(),
-        Test::NoneOf { argument, values } => {
+    // What stands above the 32 bits that the kernel reads must not change the answer.
+    let equal = |value: u32| masked(u32::MAX, value);
+    match &condition.test {
+        Test::OneOf(values) => values.iter().map(|value| equal(*value)).collect(),
+        Test::AnyBit(bits) => bits.iter().map(|bit| masked(*bit, *bit)).collect(),
+        Test::NoneOf(values) => {
             let highest = values.last().copied().unwrap_or(0);
             let mut alternatives: Vec<_> = (0..highest)
                 .filter(|value| !values.contains(value))
-                .map(|value| vec![equal(argument, value)])
+                .map(equal)
                 .collect();
             // A 64-bit comparison: garbage above a good value is refused too, never let through.
-            alternatives.push(vec![ScmpArgCompare::new(
-                argument,
+            alternatives.push(ScmpArgCompare::new(
+                condition.argument,
                 ScmpCompareOp::Greater,
                 u64::from(highest),
-            )]);
+            ));
             alternatives
         }
     }
@@ -208,39 +211,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rule_says_why_and_its_values_ascend() {
-        for rule in RULES {
-            assert!(!rule.syscalls.is_empty() && rule.why.len() > 20, "{rule:?}");
-            if let Test::OneOf { values, argument } | Test::NoneOf { values, argument } = rule.test
-            {
-                assert!(argument < 6 && !values.is_empty(), "{rule:?}");
-            }
-            if let Test::NoneOf { values, .. } = rule.test {
-                assert!(values.is_sorted(), "{rule:?}");
-            }
-            for name in rule.syscalls {
-                ScmpSyscall::from_name(name).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn the_table_becomes_a_filter_that_the_kernel_takes_in_size() {
-        let program = compile(RULES).unwrap();
-        let count = program.instructions().len();
-        // BPF_MAXINSNS is the kernel's limit; an empty table is six instructions or so.
-        assert!((20..4096).contains(&count), "{count}");
-        assert!(compile(&[]).unwrap().instructions().len() < count);
-    }
-
-    #[test]
     fn the_kernel_reads_only_the_low_half_of_an_argument() {
-        let alternatives = lower(Test::NoneOf {
+        let none_of = Condition {
             argument: 0,
-            values: &[1, 3],
-        });
+            test: Test::NoneOf(vec![1, 3]),
+        };
         // 0, 2, and all above 3.
-        assert_eq!(alternatives.len(), 3);
-        assert_eq!(lower(Test::Always), vec![Vec::new()]);
+        assert_eq!(lower(&none_of).len(), 3);
+        assert_eq!(alternatives(&[]), vec![Vec::new()]);
+        let one_of = Condition {
+            argument: 1,
+            test: Test::OneOf(vec![5, 7]),
+        };
+        assert_eq!(alternatives(&[none_of, one_of]).len(), 6);
+    }
+
+    #[test]
+    fn a_test_answers_as_its_filter_does() {
+        let one_of = Test::OneOf(vec![1, 3]);
+        assert!(one_of.holds(3) && one_of.holds(1 << 32 | 3) && !one_of.holds(2));
+        let none_of = Test::NoneOf(vec![1, 3]);
+        assert!(!none_of.holds(3) && none_of.holds(1 << 32 | 3) && none_of.holds(0));
+        let any_bit = Test::AnyBit(vec![4, 8]);
+        assert!(any_bit.holds(12) && any_bit.holds(5) && !any_bit.holds(3));
     }
 }

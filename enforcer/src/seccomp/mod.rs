@@ -1,12 +1,13 @@
 //! seccomp: what is refused at the system call itself, and what the supervisor is asked about.
 //!
 //! The filters are built in the parent, where libseccomp may allocate, and loaded in the agent's process as
-//! plain bytes just before its program starts. [`RULES`] cover what no eBPF hook of enforcer sees on every
+//! plain bytes just before its program starts. [`Hatches`] cover what no eBPF hook of enforcer sees on every
 //! kernel. [`notify_filter`] stops chosen calls until they are answered at a [`Listener`]; [`target`] reads what
 //! the stopped process wants, [`resolve`] finds the file that it names. What they read can change before the
 //! kernel reads it again: an answer is a first judgement, and the kernel's own is the last.
 
 mod filter;
+pub mod hatches;
 mod identity;
 mod notified;
 mod notify;
@@ -15,7 +16,8 @@ mod script;
 pub mod target;
 mod walk;
 
-pub use filter::{BpfProgram, RULES, Rule, SeccompError, Test, compile};
+pub use filter::{BpfProgram, Condition, SeccompError, Test};
+pub use hatches::Hatches;
 pub use identity::{IdentityError, LARGEST};
 pub use notified::{Notified, notify_filter};
 pub use notify::{Call, ConnectCall, ExecCall, Listener, Notification, NotifyError};

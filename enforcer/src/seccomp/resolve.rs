@@ -148,6 +148,29 @@ impl Resolver {
         })
     }
 
+    /// Resolves the path of a unix socket as the stopped thread `tid` would: the socket (`O_PATH`), and its name
+    /// behind every link.
+    ///
+    /// # Errors
+    /// [`Unresolved`] when the path leads to no socket.
+    pub fn socket(&self, tid: u32, path: &[u8]) -> Result<(OwnedFd, Vec<u8>), Unresolved> {
+        let lookup = Lookup {
+            tid,
+            dirfd: libc::AT_FDCWD,
+            path,
+            no_follow: false,
+            empty: false,
+        };
+        let file = walk::open(&lookup, self.root)?;
+        if walk::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+            return Err(Unresolved {
+                errno: libc::ECONNREFUSED,
+            });
+        }
+        let name = walk::name_of(&file)?;
+        Ok((file, name))
+    }
+
     fn open(&mut self, lookup: &Lookup<'_>) -> Result<Opened, Unresolved> {
         let file = walk::open(lookup, self.root)?;
         let stat = walk::stat(&file)?;

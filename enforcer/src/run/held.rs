@@ -1,0 +1,414 @@
+//! Calls that wait for a person: put to the desk, and settled when an answer comes.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use enforcer_common::{
+    address,
+    grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, kernel_device},
+};
+use nix::{
+    sys::statfs::{BTRFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs},
+    time::{ClockId, clock_gettime},
+};
+
+use super::{
+    record::{SLOT, Wanted},
+    supervisor::{Shared, caller},
+};
+use crate::{
+    audit::Verdict,
+    decide::{
+        Outcome,
+        approval::{
+            Answer, Asked, ConnectSubject, Ending, ExecSubject, FileIdentity, Parent, Place,
+            Subject,
+        },
+        line, wording,
+    },
+    seccomp::{
+        resolve::{self, Found},
+        target::{self, Who},
+    },
+};
+
+/// How long a grant holds: from the answer to the kernel's judgement.
+const GRANT: Duration = Duration::from_secs(10);
+/// Ancestors that a request names.
+const PARENTS: usize = 8;
+
+/// A call that waits.
+#[derive(Debug)]
+pub struct Held {
+    /// The notification.
+    pub id: u64,
+    /// The thread that waits.
+    pub tid: u32,
+    /// Its process.
+    pub who: Who,
+    /// Why a person is asked.
+    pub outcome: Outcome,
+    /// What it wants.
+    pub wish: Wish,
+}
+
+/// What a call wants.
+#[derive(Debug)]
+pub enum Wish {
+    /// To start a program.
+    Exec(Found),
+    /// To connect to an address.
+    Connect(ConnectSubject),
+    /// To connect to a unix socket.
+    Unix {
+        /// The caller's socket.
+        socket: OwnedFd,
+        /// The socket that its path led to.
+        place: OwnedFd,
+        /// That socket's name.
+        name: Vec<u8>,
+    },
+}
+
+/// What the holding thread is told.
+#[derive(Debug)]
+pub enum Message {
+    /// Someone has to be asked.
+    Ask(Box<Held>),
+    /// An answer has come.
+    Answered(Box<Held>, Box<Subject>, Answer),
+    /// The run ends; nothing comes after this.
+    End,
+}
+
+/// Hands a call over to the holding thread.
+///
+/// # Errors
+///
+/// That thread broke down.
+pub fn send(holder: &Sender<Message>, held: Held) -> anyhow::Result<()> {
+    holder
+        .send(Message::Ask(Box::new(held)))
+        .ok()
+        .context("the thread for held calls broke down; report this as a defect")
+}
+
+/// Works until the end.
+pub fn hold(shared: &Arc<Shared>, messages: &Receiver<Message>, sender: &Sender<Message>) {
+    let mut grants = 0;
+    while let Ok(message) = messages.recv() {
+        let done = match message {
+            Message::Ask(held) => shared.ask(*held, sender),
+            Message::Answered(held, subject, answer) => {
+                grants += 1;
+                shared.settle(*held, &subject, answer, grants)
+            }
+            Message::End => return,
+        };
+        if let Err(error) = done {
+            shared.fail(error);
+        }
+    }
+}
+
+impl Shared {
+    /// Puts a call to the desk.
+    fn ask(self: &Arc<Self>, held: Held, sender: &Sender<Message>) -> anyhow::Result<()> {
+        let asked = self
+            .subject(&held)
+            .and_then(|subject| Ok((subject, target::process(held.who.tgid)?)));
+        let (subject, process) = match asked {
+            Ok(asked) => asked,
+            Err(error) => {
+                let answer = Answer {
+                    request: String::new(),
+                    ending: Ending::Refused(format!("{error:#}")),
+                };
+                return self.refuse_held(held, &answer);
+            }
+        };
+        let asked = Asked {
+            agent: self.with.agent.clone(),
+            pid: held.who.tgid,
+            ppid: held.who.ppid,
+            uid: held.who.uid,
+            subject: subject.clone(),
+            parents: parents(held.who.ppid, self.with.operator),
+            rule: held.outcome.rule.clone(),
+            reason: held.outcome.reason.clone(),
+            risk: held.outcome.risk,
+            suggestion: held.outcome.suggestion.clone(),
+        };
+        let waiting = {
+            let (shared, who) = (Arc::clone(self), held.who);
+            let (what, reason) = (self.what(&held.wish), held.outcome.reason.clone());
+            move |id: &str| shared.tell_waiting(who, id, &what, &reason)
+        };
+        let sender = sender.clone();
+        self.with.desk.ask(asked, process, waiting, move |answer| {
+            // Without a receiver the run has ended, and the caller with it.
+            let _ = sender.send(Message::Answered(Box::new(held), Box::new(subject), answer));
+        });
+        Ok(())
+    }
+
+    fn subject(&self, held: &Held) -> anyhow::Result<Subject> {
+        Ok(match &held.wish {
+            Wish::Exec(found) => Subject::Exec(ExecSubject {
+                path: found.action.path.clone(),
+                argv: found.action.argv.clone(),
+                cwd: resolve::working_directory(held.tid)
+                    .context("its working directory cannot be read")?,
+                file: found.identity().context("the program cannot be vouched for")?,
+            }),
+            Wish::Connect(subject) => Subject::Connect(*subject),
+            Wish::Unix { name, .. } => Subject::Unix(name.clone()),
+        })
+    }
+
+    /// What a line on the terminal calls it.
+    fn what(&self, wish: &Wish) -> Vec<u8> {
+        match wish {
+            Wish::Exec(found) => self.with.engine.matcher().text(&found.action),
+            Wish::Connect(subject) => {
+                let address = std::net::SocketAddr::new(subject.address, subject.port);
+                format!("connect {address}").into_bytes()
+            }
+            Wish::Unix { name, .. } => [b"connect ", name.as_slice()].concat(),
+        }
+    }
+
+    fn tell_waiting(&self, who: Who, id: &str, what: &[u8], reason: &str) {
+        if let Some(teller) = &self.with.teller {
+            let short = id.split('-').next().unwrap_or(id);
+            let line = line::waiting_line(short, what, reason, self.with.timeout);
+            teller.tell(who.tgid, who.ppid, &line, Duration::ZERO);
+        }
+    }
+
+    /// Carries an answer out. `number` is the grant's.
+    fn settle(
+        self: &Arc<Self>,
+        held: Held,
+        subject: &Subject,
+        answer: Answer,
+        number: u64,
+    ) -> anyhow::Result<()> {
+        if !matches!(answer.ending, Ending::Approved { .. }) {
+            return self.refuse_held(held, &answer);
+        }
+        let now = boot_ns()?;
+        // What an approved call left unused must not fill the map.
+        self.with.grants.sweep(now)?;
+        let expires_ns = now + u64::try_from(GRANT.as_nanos()).unwrap_or(u64::MAX);
+        match (&held.wish, subject) {
+            (Wish::Exec(found), Subject::Exec(exec)) => {
+                if let Some(why) = changed(&held, found, exec) {
+                    let refused = Answer {
+                        ending: Ending::Refused(why),
+                        ..answer
+                    };
+                    return self.refuse_held(held, &refused);
+                }
+                let script = found.action.script.is_some();
+                let (key, grant) = self.exec_grant(&held, exec, script, number, expires_ns)?;
+                self.with.recorder.expect(number, answer);
+                self.with.grants.allow_exec(&key, &grant)?;
+                if !self.with.listener.allow(held.id)? {
+                    // Gone meanwhile.
+                    self.with.grants.revoke_exec(&key)?;
+                    self.with.recorder.forget(number);
+                }
+            }
+            (Wish::Connect(connect), _) => {
+                let key = connect_key(held.who.tgid, *connect);
+                self.with.recorder.expect(number, answer);
+                self.with.grants.allow_connect(
+                    &key,
+                    &ConnectGrant {
+                        request: number,
+                        expires_ns,
+                    },
+                )?;
+                if !self.with.listener.allow(held.id)? {
+                    self.with.grants.revoke_connect(&key)?;
+                    self.with.recorder.forget(number);
+                }
+            }
+            _ => {
+                let Held {
+                    id,
+                    who,
+                    outcome,
+                    wish,
+                    ..
+                } = held;
+                if let Wish::Unix {
+                    socket,
+                    place,
+                    name,
+                } = wish
+                {
+                    let shared = Arc::clone(self);
+                    self.connect(id, move || {
+                        shared.connect_unix(id, who, socket, place, &name, &outcome, Some(&answer));
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn exec_grant(
+        &self,
+        held: &Held,
+        exec: &ExecSubject,
+        script: bool,
+        number: u64,
+        expires_ns: u64,
+    ) -> anyhow::Result<(ExecGrantKey, ExecGrant)> {
+        let mut args = Vec::new();
+        // The kernel drops a script's argv[0].
+        for word in exec.argv.iter().skip(usize::from(script)) {
+            args.extend_from_slice(word);
+            args.push(0);
+        }
+        let hash = self
+            .with
+            .grants
+            .exec_hash(SLOT, &exec.path, &args, script)
+            .context("the instance has no key; report this as a defect")?;
+        let key = ExecGrantKey {
+            hash,
+            slot: SLOT,
+            pid: held.who.tgid,
+        };
+        let grant = ExecGrant {
+            request: number,
+            expires_ns,
+            inode: exec.file.inode,
+            size: exec.file.size,
+            changed_s: exec.file.changed.0,
+            cwd_inode: exec.cwd.inode,
+            changed_ns: exec.file.changed.1,
+            device: device(&exec.file.path, exec.file.device),
+            cwd_device: device(&exec.cwd.path, exec.cwd.device),
+            reserved: 0,
+        };
+        Ok((key, grant))
+    }
+
+    /// Has a call fail for want of an approval, and says so.
+    fn refuse_held(&self, held: Held, answer: &Answer) -> anyhow::Result<()> {
+        let outcome = &held.outcome;
+        let recorded = match &held.wish {
+            Wish::Exec(found) => {
+                self.record_exec(held.who, &found.action, outcome, Some(answer))
+            }
+            Wish::Connect(subject) => self.with.recorder.answered(
+                caller(held.who),
+                Wanted::Connect {
+                    address: subject.address,
+                    port: subject.port,
+                    protocol: subject.protocol.into(),
+                },
+                outcome,
+                Some(answer),
+                Verdict::Errno,
+            ),
+            Wish::Unix { name, .. } => self.with.recorder.answered(
+                caller(held.who),
+                Wanted::Unix(name),
+                outcome,
+                Some(answer),
+                Verdict::Errno,
+            ),
+        };
+        if answer.ending != Ending::Cancelled {
+            let told = Outcome {
+                reason: wording::ending(&answer.ending, outcome),
+                ..outcome.clone()
+            };
+            self.tell_denial(
+                held.who,
+                &self.what(&held.wish),
+                &told,
+                outcome.suggestion.as_deref(),
+            );
+        }
+        self.refuse(held.id, libc::EPERM);
+        recorded
+    }
+}
+
+/// What is not any more as it was when a person was asked.
+fn changed(held: &Held, found: &Found, exec: &ExecSubject) -> Option<String> {
+    let same = |now: &FileIdentity| *now == exec.file;
+    match found.identity() {
+        Ok(now) if same(&now) => {}
+        Ok(_) => return Some("the program was changed while it was asked about".to_owned()),
+        Err(error) => return Some(format!("the program cannot be vouched for: {error}")),
+    }
+    let same = |now: &Place| (now.device, now.inode) == (exec.cwd.device, exec.cwd.inode);
+    match resolve::working_directory(held.tid) {
+        Ok(now) if same(&now) => None,
+        _ => Some("the working directory was changed while it was asked about".to_owned()),
+    }
+}
+
+/// The kernel's number of a file's device; 0, which stands for any, where `stat` gives another number than the
+/// inode has.
+fn device(path: &[u8], st_dev: u64) -> u32 {
+    use std::os::unix::ffi::OsStrExt;
+    let kind = statfs(std::ffi::OsStr::from_bytes(path)).map(|stat| stat.filesystem_type());
+    match kind {
+        Ok(BTRFS_SUPER_MAGIC | OVERLAYFS_SUPER_MAGIC) | Err(_) => 0,
+        Ok(_) => kernel_device(st_dev),
+    }
+}
+
+fn connect_key(pid: u32, subject: ConnectSubject) -> ConnectGrantKey {
+    let bytes = match subject.address {
+        std::net::IpAddr::V4(v4) => address::from_v4(v4.octets()),
+        std::net::IpAddr::V6(v6) => v6.octets(),
+    };
+    ConnectGrantKey {
+        address: address::normalise(bytes),
+        slot: SLOT,
+        pid,
+        protocol: subject.protocol.into(),
+        port: subject.port.into(),
+    }
+}
+
+/// The ancestors inside the agent, nearest first.
+fn parents(mut pid: u32, operator: u32) -> Vec<Parent> {
+    let mut parents = Vec::new();
+    while pid > 1 && parents.len() < PARENTS {
+        let Ok(command) = target::command_line(pid) else {
+            break;
+        };
+        parents.push(Parent { pid, command });
+        if pid == operator {
+            break;
+        }
+        match target::who(pid) {
+            Ok(who) => pid = who.ppid,
+            Err(_) => break,
+        }
+    }
+    parents
+}
+
+fn boot_ns() -> anyhow::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("CLOCK_BOOTTIME cannot be read")?;
+    let ns = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
+    u64::try_from(ns).context("CLOCK_BOOTTIME is before the boot")
+}

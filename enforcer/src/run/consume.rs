@@ -251,9 +251,7 @@ impl Recorder {
             cause: header.cause,
         };
         let outcome = match &event.body {
-            Body::Exec(_) | Body::Escape | Body::Process(_) => {
-                self.wording.exec_outcome(judgement)
-            }
+            Body::Exec(_) | Body::Escape | Body::Process(_) => self.wording.exec_outcome(judgement),
             Body::Connect(_) | Body::Socket(_) | Body::Packet(_) => {
                 self.wording.connect_outcome(judgement)
             }

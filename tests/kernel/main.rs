@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is how a test fails")]
 
 mod grants;
+mod outside;
+mod unix;
 mod world;

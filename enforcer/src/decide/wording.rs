@@ -160,13 +160,11 @@ impl Wording {
                 None,
                 "The packet's routing header leads on to an address that was not judged".to_owned(),
             ),
-            CAUSE_OUTSIDER => (
-                None,
-                "The process is outside the agent".to_owned(),
-            ),
+            CAUSE_OUTSIDER => (None, "The process is outside the agent".to_owned()),
             CAUSE_CONNECTOR => (
                 None,
-                "A path can be a link to another socket: no rule allows exactly this one".to_owned(),
+                "A path can be a link to another socket: no rule allows exactly this one"
+                    .to_owned(),
             ),
             _ => (None, "The kernel side could not judge this".to_owned()),
         };

@@ -9,8 +9,8 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Lsm, ProgramError,
-        links::FdLink,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock,
+        CgroupSockAddr, Lsm, ProgramError, links::FdLink,
     },
 };
 
@@ -18,8 +18,8 @@ use nix::mount::{MsFlags, mount};
 
 use super::{
     KernelError,
-    unix_hooks::{self, UnixProgram},
     object::{CORE, Hook, LSM, ProgramSpec, chain, load_programs},
+    unix_hooks::{self, UnixProgram},
 };
 
 /// A link of one of our programs.
@@ -272,10 +272,8 @@ impl PinDir {
         for NamedLink { program, link } in links {
             let path = self.0.join(program);
             // The pinned link keeps the program attached; our own descriptor is not needed.
-            link.pin(&path).map_err(|error| KernelError::Pin {
-                path,
-                error,
-            })?;
+            link.pin(&path)
+                .map_err(|error| KernelError::Pin { path, error })?;
         }
         Ok(())
     }

@@ -44,7 +44,10 @@ pub(super) fn random_key() -> Result<[u64; 2], KernelError> {
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if got != 16 {
         let error = std::io::Error::last_os_error();
-        return Err(KernelError::map("GRANTS", format!("no random key: {error}")));
+        return Err(KernelError::map(
+            "GRANTS",
+            format!("no random key: {error}"),
+        ));
     }
     let number = u128::from_ne_bytes(bytes);
     #[expect(clippy::cast_possible_truncation, reason = "the two halves")]

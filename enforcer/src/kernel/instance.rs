@@ -1,6 +1,6 @@
 //! One loaded instance of the kernel programs: its slots, its links, its events.
 
-use std::os::fd::AsFd;
+use std::{mem, os::fd::AsFd};
 
 use aya::Ebpf;
 use enforcer_common::load::Settings;
@@ -175,8 +175,26 @@ impl Instance {
             map.pin(pins.join(name))
                 .map_err(|error| KernelError::map("pins", format!("{name}: {error}")))?;
         }
-        pins.pin(self.links)?;
+        pins.pin(mem::take(&mut self.links))?;
         pins.pin(links)?;
+        self.into_feed()
+    }
+
+    /// Gives the events, and the links: everything is in force until those are dropped. For an instance that need not
+    /// outlive its process.
+    ///
+    /// # Errors
+    ///
+    /// The events cannot be mapped into memory.
+    pub fn hold(
+        mut self,
+        mut links: Vec<NamedLink>,
+    ) -> Result<(Feed, Vec<NamedLink>), KernelError> {
+        links.append(&mut self.links);
+        Ok((self.into_feed()?, links))
+    }
+
+    fn into_feed(mut self) -> Result<Feed, KernelError> {
         let mut take = |name: &'static str| {
             self.ebpf
                 .take_map(name)

@@ -16,7 +16,8 @@ use enforcer_common::load::{Offsets, SCRATCH_LEVELS, Settings};
 use super::KernelError;
 
 /// The compiled kernel programs.
-pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer.bpf.o"));
+pub(super) static OBJECT: &[u8] =
+    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer.bpf.o"));
 
 /// How many entries each map gets.
 #[derive(Clone, Copy, Debug)]
@@ -209,9 +210,7 @@ fn explain(error: &ProgramError) -> String {
         ProgramError::LoadError {
             io_error,
             verifier_log,
-        } => {
-            last_lines(io_error, &verifier_log.to_string())
-        }
+        } => last_lines(io_error, &verifier_log.to_string()),
         error => chain(error),
     }
 }

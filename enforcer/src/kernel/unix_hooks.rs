@@ -126,7 +126,11 @@ pub fn load(ebpf: &Ebpf, offsets: &Offsets) -> Result<Option<Vec<UnixProgram>>, 
         .programs
         .retain(|name, _| PROGRAMS.iter().any(|(ours, _)| ours == name));
     let maps = object.maps.clone();
-    let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+    let text: HashSet<usize> = object
+        .functions
+        .keys()
+        .map(|(section, _)| *section)
+        .collect();
     object
         .relocate_maps(
             maps.iter().filter_map(|(name, map)| {
@@ -136,9 +140,7 @@ pub fn load(ebpf: &Ebpf, offsets: &Offsets) -> Result<Option<Vec<UnixProgram>>, 
             &text,
         )
         .map_err(|error| fail(&error))?;
-    object
-        .relocate_calls(&text)
-        .map_err(|error| fail(&error))?;
+    object.relocate_calls(&text).map_err(|error| fail(&error))?;
     object.sanitize_functions(features);
     let mut loaded = Vec::new();
     for (name, attach_type) in PROGRAMS {

@@ -92,7 +92,7 @@ mod tests {
                 "3f2a91c0",
                 b"git\0push\0--force",
                 "rewrites history [push-force]",
-                Duration::from_secs(300)
+                Duration::from_mins(5)
             ),
             "enforcer: waiting for approval 3f2a91c0: git push --force: rewrites history [push-force] (answer with: \
              enforcer approvals approve 3f2a91c0; expires in 300 s)"

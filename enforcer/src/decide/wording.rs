@@ -229,49 +229,34 @@ fn by_builtin(decision: Decision, builtin: Builtin) -> Outcome {
 
 /// What became of a request, in words: for the trail, and as the reason of a denial. `outcome` is what asked.
 pub fn ending(ending: &Ending, outcome: &Outcome) -> String {
-    let (said, told) = match ending {
+    let clean = |text: &str| redact::text(text.as_bytes());
+    let said = match ending {
         Ending::Approved {
             approver,
             reason,
             scope,
-        } => {
-            let who = redact::text(approver.as_bytes());
-            (format!("Approved by {who} ({})", scope.as_str()), reason)
-        }
-        Ending::Denied { approver, reason } => (
-            format!("Denied by {}", redact::text(approver.as_bytes())),
-            reason,
+        } => with_reason(
+            format!("Approved by {} ({})", clean(approver), scope.as_str()),
+            &clean(reason),
         ),
+        Ending::Denied { approver, reason } => {
+            with_reason(format!("Denied by {}", clean(approver)), &clean(reason))
+        }
         Ending::Expired(time) => {
-            let said = format!("Not approved: nobody answered within {} s", time.as_secs());
-            return because(said, outcome);
+            format!("Not approved: nobody answered within {} s", time.as_secs())
         }
-        Ending::Cancelled => {
-            return because(
-                "Not approved: the process was gone before anyone answered".to_owned(),
-                outcome,
-            );
-        }
-        Ending::Refused(why) => {
-            let why = redact::text(why.as_bytes());
-            return because(format!("Not approved: {}", sentence(&why)), outcome);
-        }
+        Ending::Cancelled => "Not approved: the process was gone before anyone answered".to_owned(),
+        Ending::Refused(why) => with_reason("Not approved".to_owned(), &clean(why)),
     };
-    let told = redact::text(told.as_bytes());
-    match sentence(&told) {
-        "" => because(said, outcome),
-        told => because(format!("{said}: {told}"), outcome),
-    }
-}
-
-/// Adds why it was asked.
-fn because(said: String, outcome: &Outcome) -> String {
     format!("{said}. Asked because: {}", outcome.reason)
 }
 
-/// A text without its full stop.
-fn sentence(text: &str) -> &str {
-    text.trim().trim_end_matches('.')
+/// Adds what a person wrote, if anything, without its full stop.
+fn with_reason(said: String, reason: &str) -> String {
+    match reason.trim().trim_end_matches('.') {
+        "" => said,
+        reason => format!("{said}: {reason}"),
+    }
 }
 
 #[cfg(test)]

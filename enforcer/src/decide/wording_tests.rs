@@ -47,7 +47,7 @@ fn every_ending_says_who_or_why_and_what_was_asked() {
         "Approved by kim (rule): agreed"
     );
     assert_eq!(
-        said(&Ending::Expired(Duration::from_secs(300))),
+        said(&Ending::Expired(Duration::from_mins(5))),
         "Not approved: nobody answered within 300 s"
     );
     assert_eq!(

@@ -131,14 +131,8 @@ pub fn asks(policy: &Policy) -> Asks {
 /// who never can. A named group counts as somebody.
 pub fn unanswerable(policy: &Policy, agent_user: Option<&str>) -> Option<String> {
     let asks = first_ask(policy)?;
-    let owned;
-    let approvers = match &policy.approvals.approvers {
-        Some(names) => names.as_slice(),
-        None => {
-            owned = [DEFAULT_APPROVER.to_owned()];
-            &owned
-        }
-    };
+    let root = [DEFAULT_APPROVER.to_owned()];
+    let approvers = policy.approvals.approvers.as_deref().unwrap_or(&root);
     if approvers.is_empty() {
         return Some(format!(
             "{asks} asks, but `approvers` is empty: nobody can answer, so whatever is asked is denied"

@@ -25,9 +25,9 @@ fn the_section_becomes_the_model_and_has_defaults() {
         }
     );
     let defaults = Approvals {
-        timeout: Duration::from_secs(300),
+        timeout: Duration::from_mins(5),
         approvers: None,
-        rate: (30, Duration::from_secs(60)),
+        rate: (30, Duration::from_mins(1)),
         max_pending: 100,
     };
     for text in [with(ASKS), with(&format!("{ASKS}, \"approvals\": {{}}"))] {

@@ -392,3 +392,7 @@ fn syscalls(section: SyscallsSection, problems: &mut Problems<'_>) -> Syscalls {
     }
     Syscalls { allow }
 }
+
+#[cfg(test)]
+#[path = "lower_tests.rs"]
+mod tests;

@@ -201,9 +201,9 @@ pub struct Approvals {
 impl Default for Approvals {
     fn default() -> Self {
         Self {
-            timeout: Duration::from_secs(300),
+            timeout: Duration::from_mins(5),
             approvers: None,
-            rate: (30, Duration::from_secs(60)),
+            rate: (30, Duration::from_mins(1)),
             max_pending: 100,
         }
     }

@@ -237,7 +237,7 @@ pub struct ApprovalsSection {
     pub timeout_s: Option<u64>,
     /// Who may answer: users by name, groups by name behind a `%`. `root` unless given. The user that the agent
     /// runs as can never answer.
-    #[schemars(inner(regex(pattern = r"^(?:%?[^%\s]\S*)$")))]
+    #[schemars(inner(regex(pattern = r"^%?[^%\s]\S*$")))]
     pub approvers: Option<Vec<String>>,
     /// How many requests an agent may make in a sliding window; `30/1m` unless given. What comes beyond is denied.
     #[schemars(regex(pattern = r"^[1-9][0-9]*/[1-9][0-9]*[smhd]$"), extend("default" = "30/1m"))]

@@ -103,6 +103,32 @@ mod tests {
         }
     }
 
+    /// `docs/policy.md` lists every rule as it is.
+    #[test]
+    fn the_reference_has_every_rule() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let rows: Vec<&str> = document
+            .lines()
+            .filter(|line| line.starts_with("| `socket:") && !line.starts_with("| `socket:…"))
+            .collect();
+        let wanted: Vec<String> = built_in()
+            .unwrap()
+            .iter()
+            .map(|rule| {
+                let patterns: Vec<String> =
+                    rule.unix.iter().map(|text| format!("`{text}`")).collect();
+                let (id, decision) = (&rule.id, rule.decision);
+                format!(
+                    "| `{id}` | {decision} | {} | {} |",
+                    rule.why,
+                    patterns.join(", ")
+                )
+            })
+            .collect();
+        assert_eq!(rows, wanted);
+    }
+
     #[test]
     fn data_that_says_less_than_it_should_is_refused() {
         for bad in [

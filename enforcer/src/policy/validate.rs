@@ -233,7 +233,7 @@ mod tests {
         for good in ["1/1s", "100/1h", "50/30m", "5/7d"] {
             assert!(is_rate(good), "{good}");
         }
-        assert_eq!(parse_rate("30/2m"), Some((30, Duration::from_secs(120))));
+        assert_eq!(parse_rate("30/2m"), Some((30, Duration::from_mins(2))));
         assert_eq!(parse_rate("1/7d"), Some((1, Duration::from_secs(604_800))));
         for bad in [
             "",

@@ -108,6 +108,8 @@ pub struct Tables {
     pub connect_deny_from: u32,
     /// What each unix rank stands for; the index is the rank. A rule's index is that in the connect rules.
     pub unix_ranks: Vec<RuleRef>,
+    /// Whether a unix rule can come to ask.
+    pub unix_rule_asks: bool,
 }
 
 impl Tables {
@@ -124,8 +126,7 @@ impl Tables {
 
     /// Whether a connect to a unix socket can come to be asked about. Most policies have built-in rules that do.
     pub fn unix_asks(&self) -> bool {
-        let header = &self.header;
-        header.unix_ask_from < header.unix_deny_from || asks([header.unix_default])
+        self.unix_rule_asks || asks([self.header.unix_default])
     }
 }
 
@@ -222,6 +223,7 @@ pub fn compile(policy: &Policy, seed: u64) -> Result<Tables, CompileError> {
     tables.header.unix_ask_from = unix.ranks.ask_from;
     tables.header.unix_deny_from = unix.ranks.deny_from;
     tables.unix_ranks = unix.ranks.refs;
+    tables.unix_rule_asks = unix.asks;
     let (entries, ranks) = connect::table(&policy.connect);
     tables.connect = entries;
     tables.connect_ask_from = ranks.ask_from;
@@ -276,5 +278,6 @@ fn assemble(exec: ExecTables, groups: Groups) -> Tables {
         connect_ask_from: 1,
         connect_deny_from: 1,
         unix_ranks: vec![RuleRef::None],
+        unix_rule_asks: false,
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct UnixTables {
     pub(super) head: Head,
     /// What the ranks stand for.
     pub(super) ranks: Ranks,
+    /// Whether a rule can come to ask.
+    pub(super) asks: bool,
 }
 
 /// Compiles the unix rules of the policy and the built-in ones.
@@ -67,11 +69,13 @@ pub(super) fn table(
         policy,
         groups,
         ranks,
+        asks: false,
     };
     let head = compiler.head(built_in)?;
     Ok(UnixTables {
         head,
         ranks: compiler.ranks,
+        asks: compiler.asks,
     })
 }
 
@@ -79,20 +83,20 @@ struct Compiler<'a> {
     policy: &'a ConnectPolicy,
     groups: &'a mut Groups,
     ranks: Ranks,
+    asks: bool,
 }
 
 impl Compiler<'_> {
     fn head(&mut self, built_in: &[SocketRule]) -> Result<Head, CompileError> {
         let mut items = Vec::new();
-        let mut lifting = Vec::new();
+        let mut named = Vec::new();
         for (rank, of) in self.ranks.refs.clone().into_iter().enumerate() {
             let RuleRef::Rule(at) = of else { continue };
             let rule = &self.policy.rules[at];
             for text in &rule.unix {
                 let item = self.item(rank as u16, text, rule.decision)?;
-                if rule.decision != Decision::Deny {
-                    lifting.push(item.clone());
-                }
+                self.asks |= rule.decision == Decision::Ask;
+                named.push((rule.decision, item.clone()));
                 items.push(item);
             }
         }
@@ -103,7 +107,7 @@ impl Compiler<'_> {
             let Some(rule) = built_in.get(at) else {
                 continue;
             };
-            let piece = self.built_in(rank as u16, rule, &lifting)?;
+            let piece = self.built_in(rank as u16, rule, &named)?;
             items.push(Item {
                 rank: rank as u16,
                 pieces: vec![piece],
@@ -142,12 +146,13 @@ impl Compiler<'_> {
         })
     }
 
-    /// A built-in rule without what the policy's patterns lift.
+    /// A built-in rule without what the policy's patterns lift. What they deny is taken out of a rule that asks
+    /// too, which changes no decision, so that a rule of which nothing is left asks nothing.
     fn built_in(
         &mut self,
         rank: u16,
         rule: &SocketRule,
-        lifting: &[Item],
+        named: &[(Decision, Item)],
     ) -> Result<usize, CompileError> {
         let [_, largest] = BUDGETS;
         let limit = largest * STATES;
@@ -164,7 +169,10 @@ impl Compiler<'_> {
             .part(piece, Alphabet::Exact)
             .map_err(|failure| failed(self, failure))?;
         let mut left = Rc::clone(&whole);
-        for item in lifting {
+        for (decision, item) in named {
+            if *decision == Decision::Deny && rule.decision == Decision::Deny {
+                continue;
+            }
             // Most patterns are far from most rules, which one name that they match tells.
             if !whole.matches(&Glob::parse(&item.text).sample()) {
                 continue;
@@ -173,18 +181,24 @@ impl Compiler<'_> {
             let inside = without(&pattern, &whole, limit)
                 .map_err(|failure| failed(self, failure))?
                 .is_nothing();
-            if inside {
-                let plain = self.expression(rank, &item.text, PLAIN.to_owned())?;
-                let plain = self
-                    .groups
-                    .part(plain, Alphabet::Exact)
-                    .map_err(|failure| failed(self, failure))?;
-                left = both(&pattern, &plain, limit)
-                    .and_then(|named| without(&left, &named, limit))
-                    .map(Rc::new)
-                    .map_err(|failure| failed(self, failure))?;
+            if !inside {
+                continue;
             }
+            let lifted = if *decision == Decision::Allow {
+                let plain = self.expression(rank, &item.text, PLAIN.to_owned())?;
+                self.groups
+                    .part(plain, Alphabet::Exact)
+                    .and_then(|plain| both(&pattern, &plain, limit))
+                    .map(Rc::new)
+                    .map_err(|failure| failed(self, failure))?
+            } else {
+                pattern
+            };
+            left = without(&left, &lifted, limit)
+                .map(Rc::new)
+                .map_err(|failure| failed(self, failure))?;
         }
+        self.asks |= rule.decision == Decision::Ask && !left.is_nothing();
         if Rc::ptr_eq(&left, &whole) {
             return Ok(piece);
         }

@@ -55,6 +55,7 @@ fn tables(unix_default: Decision, rules: Vec<ConnectRule>) -> Tables {
     tables.header.unix_ask_from = unix.ranks.ask_from;
     tables.header.unix_deny_from = unix.ranks.deny_from;
     tables.unix_ranks = unix.ranks.refs;
+    tables.unix_rule_asks = unix.asks;
     tables
 }
 
@@ -221,6 +222,28 @@ fn a_rule_that_allows_only_with_a_capability_lifts_nothing() {
 }
 
 #[test]
+fn a_policy_asks_nothing_once_it_denies_what_is_asked() {
+    assert!(tables(Deny, Vec::new()).unix_asks());
+    let asked: Vec<&str> = sockets::built_in()
+        .unwrap()
+        .iter()
+        .filter(|rule| rule.decision == Ask)
+        .flat_map(|rule| rule.unix.iter().map(String::as_str))
+        .collect();
+    for decision in [Deny, Allow] {
+        let rules = vec![rule(decision, &asked)];
+        // An allow rule is not about paths that are not resolved; those are still asked about.
+        assert_eq!(tables(Deny, rules).unix_asks(), decision == Allow);
+    }
+    let mut rules = vec![rule(Deny, &asked), rule(Ask, &["/x"])];
+    assert!(tables(Deny, rules.clone()).unix_asks());
+    rules.pop();
+    let matcher = matcher(Allow, rules);
+    is(&matcher, "/tmp/ssh-x/agent.1", Deny);
+    assert_eq!(decider(&matcher, b"/tmp/ssh-x/agent.1"), RuleRef::Rule(0));
+}
+
+#[test]
 fn addresses_are_not_names() {
     let mut hosts = rule(Deny, &[]);
     hosts.ports = vec![1];
@@ -286,7 +309,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 
 fn pattern() -> impl Strategy<Value = String> {
     let piece = select(vec![
-        "a", "b", "*", "*", "?", "[ab]", "[!a]", ".", "..", "/", " ", "é", "\n", "run", "[", "[!/]",
+        "a", "b", "*", "*", "?", "[ab]", "[!a]", ".", "..", "/", " ", "é", "\n", "run", "[!/]",
     ]);
     (select(vec!["/", "@", "*", "/run/", "/a"]), vec(piece, 0..7))
         .prop_map(|(start, rest)| format!("{start}{}", rest.concat()))
@@ -333,7 +356,7 @@ const PATTERNS_NEAR: [&str; 16] = [
 ];
 
 proptest! {
-    #![proptest_config(Config { failure_persistence: None, ..Config::with_cases(96) })]
+    #![proptest_config(Config { failure_persistence: None, ..Config::with_cases(32) })]
 
     #[test]
     fn rules_are_their_plain_reading(
@@ -413,34 +436,6 @@ proptest! {
             if let Some((exact, _)) = rules.iter().find(|(_, text)| text.as_bytes() == name) {
                 prop_assert_eq!(judgement.decision, strictest.max(*exact), "{:?} on {:?}", &rules, name);
             }
-        }
-    }
-}
-
-#[test]
-fn zz_time() {
-    for _ in 0..3 {
-        let t = std::time::Instant::now();
-        let tables = tables(Allow, Vec::new());
-        eprintln!(
-            "{:?} count {} segs {}",
-            t.elapsed(),
-            tables.header.unix.count,
-            tables.segments.len()
-        );
-        for g in tables
-            .header
-            .unix
-            .groups
-            .iter()
-            .take(tables.header.unix.count as usize)
-        {
-            let seg = &tables.segments[g.segment as usize];
-            eprintln!(
-                "stride {} states {}",
-                seg[g.at as usize],
-                seg[g.at as usize + 3]
-            );
         }
     }
 }

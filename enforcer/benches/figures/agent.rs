@@ -60,6 +60,7 @@ impl Bench {
         let role = match role {
             Role::Plain => "plain",
             Role::Notified => "notified",
+            Role::Judged => "judged",
             Role::TracedCalls => "traced-calls",
             Role::TracedExecs => "traced-execs",
         };

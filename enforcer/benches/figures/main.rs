@@ -51,10 +51,11 @@ struct Arguments {
 type Section = fn(&Bench, &mut Report) -> anyhow::Result<()>;
 
 /// The sections in their order: what needs a quiet machine most comes first.
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("exec", exec::measure),
     ("connect", connect::measure),
     ("decision", decision::measure),
+    ("supervisor", notify::measure),
     ("peers", peers::measure),
     ("start", start::measure),
     ("storm", storm::measure),

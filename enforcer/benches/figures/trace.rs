@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::notify::command_line;
+use enforcer::seccomp::{ExecCall, target::exec_text};
 
 /// Starts a worker below this process and follows it and everything it starts until it ends. With `calls` each of
 /// them stops at every system call, and path and argv are read before an exec; without, after it.
@@ -104,10 +104,12 @@ fn before_exec(task: i32) {
     let registers = unsafe { registers.assume_init() };
     let entering = registers.rax.cast_signed() == -i64::from(libc::ENOSYS);
     if entering && registers.orig_rax.cast_signed() == libc::SYS_execve {
-        std::hint::black_box(command_line(
-            task.cast_unsigned(),
-            registers.rdi,
-            registers.rsi,
-        ));
+        let call = ExecCall {
+            dirfd: libc::AT_FDCWD,
+            path: registers.rdi,
+            argv: registers.rsi,
+            flags: 0,
+        };
+        std::hint::black_box(exec_text(task.cast_unsigned(), &call).ok());
     }
 }

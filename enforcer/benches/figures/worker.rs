@@ -22,6 +22,8 @@ pub enum Role {
     Plain,
     /// Does the work while a thread of its own answers a seccomp notification for each exec.
     Notified,
+    /// Does the work while a thread of its own judges each exec by a policy.
+    Judged,
     /// Does nothing itself: traces a plain worker and stops at each of its system calls.
     TracedCalls,
     /// Does nothing itself: traces a plain worker and stops at forks and execs only.
@@ -36,7 +38,8 @@ pub enum Role {
 pub fn serve(role: Role) -> anyhow::Result<()> {
     match role {
         Role::Plain => requests(),
-        Role::Notified => notify::supervise(requests),
+        Role::Notified => notify::read(requests),
+        Role::Judged => notify::judge(requests),
         Role::TracedCalls => trace::follow(true),
         Role::TracedExecs => trace::follow(false),
     }

@@ -1,7 +1,9 @@
-//! The seccomp filter as the agent meets it.
+//! The seccomp filters as the agent meets them.
 
-use super::ExitStatus;
 use super::rig::Rig;
+use super::{ExitStatus, LaunchError, OpenFiles, SpawnPlan, Terminal, spawn};
+use crate::seccomp::resolve::Resolver;
+use crate::seccomp::{Call, Listener, Notified, notify_filter, target};
 
 #[test]
 fn refused_families_and_ioctls_get_their_errno() {
@@ -68,4 +70,106 @@ fn a_call_by_a_foreign_number_kills() {
     );
     let (_, out) = rig.perl("print syscall(41, (1 << 32) | 17, 3, 0), ' ', $!+0");
     assert_eq!(out, "-1 97");
+}
+
+/// A plan whose execs are asked about.
+fn asking<'a>(rig: &'a Rig, words: &[&str]) -> SpawnPlan<'a> {
+    let mut plan = rig.plan(words);
+    plan.notify = Some(notify_filter(Notified {
+        exec: true,
+        ..Notified::default()
+    }));
+    plan
+}
+
+#[test]
+fn every_exec_is_asked_about_from_the_first() {
+    let Some(rig) = Rig::new("listener", "nobody") else {
+        return;
+    };
+    let script = "exec > out 2>&1; /bin/true; echo $?; /bin/cat /dev/null; echo $?";
+    let mut pending = spawn(&asking(&rig, &["/bin/sh", "-c", script])).unwrap();
+    let listener = Listener::new(pending.listener().unwrap().unwrap()).unwrap();
+    assert!(pending.listener().unwrap().is_none());
+    let pid = pending.pid().as_raw().unsigned_abs();
+    let supervisor = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        let mut resolver = Resolver::new().unwrap();
+        while let Some(stopped) = listener.recv().unwrap() {
+            let Call::Exec(call) = stopped.call else {
+                panic!("{stopped:?}")
+            };
+            if seen.is_empty() {
+                assert_eq!(stopped.tid, pid);
+                // The listener is in nobody's hands but ours.
+                let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+                let listeners = open
+                    .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+                    .filter(|target| target.to_string_lossy().contains("seccomp"))
+                    .count();
+                assert_eq!(listeners, 0);
+            }
+            let text = target::exec_text(stopped.tid, &call).unwrap();
+            let found = resolver.exec(stopped.tid, &call, text).unwrap();
+            assert!(listener.is_valid(stopped.id));
+            if found.action.path.ends_with(b"cat") {
+                assert!(listener.refuse(stopped.id, libc::EPERM).unwrap());
+            } else {
+                assert!(listener.allow(stopped.id).unwrap());
+            }
+            seen.push(found.action.argv);
+        }
+        seen
+    });
+    let mut child = pending.go(Terminal::none()).unwrap();
+    assert_eq!(child.wait().unwrap(), ExitStatus::Code(0));
+    let seen = supervisor.join().unwrap();
+    let words: Vec<Vec<&[u8]>> = vec![
+        vec![b"/bin/sh", b"-c", script.as_bytes()],
+        vec![b"/bin/true"],
+        vec![b"/bin/cat", b"/dev/null"],
+    ];
+    assert_eq!(seen, words);
+    let out = rig.read("out");
+    assert!(out.starts_with("0\n") && out.ends_with("126\n"), "{out}");
+}
+
+#[test]
+fn a_listener_that_nobody_takes_lets_nothing_start() {
+    let Some(rig) = Rig::new("no-listener", "nobody") else {
+        return;
+    };
+    let error = spawn(&asking(&rig, &["/bin/true"]))
+        .unwrap()
+        .go(Terminal::none())
+        .unwrap_err();
+    assert!(error.to_string().contains("seccomp"), "{error}");
+    // What fails before the filter is said by whoever asks for the listener.
+    let mut plan = asking(&rig, &["/bin/true"]);
+    plan.directory = "/root/gone".into();
+    let mut pending = spawn(&plan).unwrap();
+    let error = pending.listener().unwrap_err();
+    assert!(matches!(error, LaunchError::Directory { .. }), "{error}");
+    drop(pending);
+    assert!(rig.cgroup.is_empty().unwrap());
+}
+
+#[test]
+fn a_raised_limit_of_open_files_stays_with_the_launcher() {
+    let Some(rig) = Rig::new("nofile", "nobody") else {
+        return;
+    };
+    let mut plan = rig.plan(&["/bin/sh", "-c", "ulimit -Sn > out; ulimit -Hn >> out"]);
+    plan.open_files = Some(OpenFiles {
+        soft: 100,
+        hard: 200,
+    });
+    let mut child = spawn(&plan).unwrap().go(Terminal::none()).unwrap();
+    assert_eq!(child.wait().unwrap(), ExitStatus::Code(0));
+    assert_eq!(rig.read("out"), "100\n200\n");
+    let present = OpenFiles::present().unwrap();
+    assert!(
+        present.soft > 200 && present.hard >= present.soft,
+        "{present:?}"
+    );
 }

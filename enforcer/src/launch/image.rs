@@ -214,8 +214,8 @@ fn c_string(word: &OsStr, what: impl Fn() -> String) -> Result<CString, LaunchEr
     CString::new(word.as_bytes()).map_err(|_| LaunchError::Nul { what: what() })
 }
 
-/// Closes everything above 2 but two descriptors that are closed on exec.
-fn close_all_but(one: RawFd, other: RawFd) -> Result<(), i32> {
+/// Closes everything above 2 but two descriptors, which may be the same.
+pub(super) fn close_all_but(one: RawFd, other: RawFd) -> Result<(), i32> {
     let (low, high) = if one < other {
         (one, other)
     } else {

@@ -165,7 +165,9 @@ pub(super) fn with_eyes_of<T: Send>(
     })
 }
 
-fn take_file_system_identity(identity: &Identity) -> Result<(), i32> {
+/// Gives the calling thread the agent's file system identity and no effective capability. Its real and saved
+/// user stay what they are: else the agent could send this very thread signals.
+pub(super) fn take_file_system_identity(identity: &Identity) -> Result<(), i32> {
     // SAFETY: numbers only; without an effect for -1, the call gives the present id.
     let uid = unsafe { libc::syscall(libc::SYS_setfsuid, u32::MAX) };
     // SAFETY: numbers only.

@@ -77,6 +77,7 @@ fn policy_and_decide_are_pure() {
         "crate::launch",
         "crate::audit",
         "crate::seccomp",
+        "crate::approvals",
         "crate::run",
         "unsafe ",
         "println!",
@@ -89,7 +90,14 @@ fn policy_and_decide_are_pure() {
 #[test]
 fn only_kernel_knows_aya() {
     for directory in [
-        "policy", "decide", "launch", "seccomp", "audit", "cli", "run",
+        "policy",
+        "decide",
+        "launch",
+        "seccomp",
+        "audit",
+        "approvals",
+        "cli",
+        "run",
     ] {
         assert_eq!(
             offences(directory, &["aya::", "aya_obj::", "aya_log::"]),
@@ -100,7 +108,7 @@ fn only_kernel_knows_aya() {
 
 #[test]
 fn adapters_do_not_know_one_another() {
-    let adapters = ["kernel", "launch", "audit"];
+    let adapters = ["kernel", "launch", "seccomp", "audit", "approvals"];
     for adapter in adapters {
         let others: Vec<String> = adapters
             .iter()
@@ -109,6 +117,13 @@ fn adapters_do_not_know_one_another() {
             .collect();
         let others: Vec<&str> = others.iter().map(String::as_str).collect();
         assert_eq!(offences(adapter, &others), [""; 0]);
+    }
+}
+
+#[test]
+fn adapters_do_not_know_the_composition_roots() {
+    for adapter in ["kernel", "launch", "seccomp", "audit", "approvals"] {
+        assert_eq!(offences(adapter, &["crate::run", "crate::cli"]), [""; 0]);
     }
 }
 

@@ -77,7 +77,8 @@ impl Approvers {
             return None;
         }
         Some(if self.users.is_empty() {
-            "`approvals.approvers` is empty: whatever asks is denied; name a user or a %group there".to_owned()
+            "`approvals.approvers` is empty: whatever asks is denied; name a user or a %group there"
+                .to_owned()
         } else {
             "the only approver is the agent's own user, which can never answer; name another one in \
              `approvals.approvers`"

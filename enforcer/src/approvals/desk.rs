@@ -305,9 +305,7 @@ impl Desk {
             .iter()
             .find(|grant| match &grant.reach {
                 Reach::Exactly(key) => {
-                    key.uid == asked.uid
-                        && key.agent == asked.agent
-                        && key.subject == asked.subject
+                    key.uid == asked.uid && key.agent == asked.agent && key.subject == asked.subject
                 }
                 Reach::Rule(rule) => asked.rule.as_ref() == Some(rule),
             })
@@ -641,9 +639,7 @@ fn at(now: Timestamp) -> Outcome {
 }
 
 fn after(start: Timestamp, time: Duration) -> Option<Timestamp> {
-    start
-        .checked_add(SignedDuration::try_from(time).ok()?)
-        .ok()
+    start.checked_add(SignedDuration::try_from(time).ok()?).ok()
 }
 
 #[cfg(test)]

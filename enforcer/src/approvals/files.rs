@@ -26,10 +26,7 @@ use tokio::io::unix::AsyncFd;
 use uuid::Uuid;
 
 use super::{
-    Approvers, ApprovalsError, Record, approvers,
-    desk::Verdict,
-    peer::Guard,
-    ready::readable,
+    ApprovalsError, Approvers, Record, approvers, desk::Verdict, peer::Guard, ready::readable,
 };
 use crate::decide::approval::Scope;
 
@@ -225,7 +222,13 @@ impl Files {
             while let Ok(events) = files.inotify.read_events() {
                 for event in events {
                     overflow |= event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
-                    ids.extend(event.name.as_deref().and_then(|n| n.to_str()).and_then(id_of));
+                    ids.extend(
+                        event
+                            .name
+                            .as_deref()
+                            .and_then(|n| n.to_str())
+                            .and_then(id_of),
+                    );
                 }
             }
             if overflow {
@@ -265,11 +268,8 @@ impl Files {
     fn write(&self, record: &Record) -> io::Result<()> {
         let directory = &self.place.directory;
         let temporary = format!(".{}{PROPOSAL}.new", record.id);
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(
             directory,
             temporary.as_str(),

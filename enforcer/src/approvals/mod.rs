@@ -17,7 +17,7 @@ pub mod serve;
 mod socket;
 pub mod store;
 #[cfg(test)]
-mod trial;
+pub mod trial;
 
 pub use approvers::Approvers;
 pub use desk::{Asking, Desk, Limits, Rate, Waiter, WaiterId};

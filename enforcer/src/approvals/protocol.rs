@@ -3,10 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ApprovalsError, Record, State,
-    record::Outcome,
-};
+use super::{ApprovalsError, Record, State, record::Outcome};
 use crate::decide::approval::Scope;
 
 /// Bytes of a request's line.

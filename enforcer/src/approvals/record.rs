@@ -252,7 +252,12 @@ impl Record {
         if let Some(at) = self.outcome.answered_at {
             words.push_str(&format!(" at {at:.0}"));
         }
-        if let Some(reason) = self.outcome.answer_reason.as_deref().filter(|r| !r.is_empty()) {
+        if let Some(reason) = self
+            .outcome
+            .answer_reason
+            .as_deref()
+            .filter(|r| !r.is_empty())
+        {
             words.push_str(": ");
             words.push_str(reason);
         }
@@ -324,8 +329,9 @@ fn is_deceptive(c: char) -> bool {
 }
 
 fn is_unprintable(raw: &[u8]) -> bool {
-    std::str::from_utf8(raw)
-        .map_or(true, |text| text.chars().any(|c| c.is_control() || is_deceptive(c)))
+    std::str::from_utf8(raw).map_or(true, |text| {
+        text.chars().any(|c| c.is_control() || is_deceptive(c))
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

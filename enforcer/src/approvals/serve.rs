@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    Approvers, ApprovalsError, Asking, Desk, Limits, Store, Waiter, WaiterId,
+    ApprovalsError, Approvers, Asking, Desk, Limits, Store, Waiter, WaiterId,
     desk::Event,
     files::{Directory, Files},
     peer::Guard,
@@ -211,7 +211,9 @@ pub fn start(settings: Settings) -> Result<DeskHandle, ApprovalsError> {
                     epoch: (now, Instant::now()),
                     changed: Notify::new(),
                 });
-                shared.serve(UnixListener::from_std(listener)?, receiver).await;
+                shared
+                    .serve(UnixListener::from_std(listener)?, receiver)
+                    .await;
                 Ok::<_, io::Error>(())
             });
             if let Err(error) = served {
@@ -427,7 +429,13 @@ impl Shared {
             }
             if let Some(response) = files.response(&id, &self.guard) {
                 let answered = self.at_desk(|desk, now| {
-                    desk.answer(&id, &response.verdict, &response.approver, &response.notes, now)
+                    desk.answer(
+                        &id,
+                        &response.verdict,
+                        &response.approver,
+                        &response.notes,
+                        now,
+                    )
                 });
                 if let Err(error) = answered {
                     tracing::warn!(%error, id, "a response file had no effect");

@@ -88,7 +88,10 @@ pub(super) fn welcome(shared: &Rc<Shared>, stream: UnixStream) {
     let Some(seat) = Seat::take(shared, role == Role::Agent) else {
         turn_away(
             &stream,
-            &Reply::fault(Fault::Busy, "too many connections to the approvals desk; try again"),
+            &Reply::fault(
+                Fault::Busy,
+                "too many connections to the approvals desk; try again",
+            ),
         );
         return;
     };
@@ -125,7 +128,10 @@ async fn converse(shared: &Rc<Shared>, mut stream: UnixStream, role: Role) -> io
             if shared.guard.role(peer.uid(), peer.pid()) == role {
                 reply(shared, &role, request)
             } else {
-                Reply::fault(Fault::Refused, "the process that connected has changed or is gone")
+                Reply::fault(
+                    Fault::Refused,
+                    "the process that connected has changed or is gone",
+                )
             }
         }
         Err(error) => error.into(),

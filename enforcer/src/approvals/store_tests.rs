@@ -59,7 +59,10 @@ fn a_place_that_others_can_use_is_refused() {
     let directory = path.parent().unwrap();
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
     let error = Store::open(&path).unwrap_err().to_string();
-    assert!(error.contains("mode 0755") && error.contains("chmod 0700"), "{error}");
+    assert!(
+        error.contains("mode 0755") && error.contains("chmod 0700"),
+        "{error}"
+    );
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let error = Store::open(&path).unwrap_err().to_string();
@@ -126,7 +129,10 @@ fn ids_are_found_by_their_start() {
     ));
     assert!(matches!(store.find("123"), Err(ApprovalsError::ShortId(_))));
     // What is a pattern elsewhere is plain text here.
-    assert!(matches!(store.find("%%%%"), Err(ApprovalsError::NotFound(_))));
+    assert!(matches!(
+        store.find("%%%%"),
+        Err(ApprovalsError::NotFound(_))
+    ));
 }
 
 #[test]
@@ -139,7 +145,9 @@ fn what_a_dead_launcher_left_is_denied_and_told_once() {
     store.insert(&record("cccccccc-3", "alive", 2)).unwrap();
     drop(store);
     let store = Store::open(&path).unwrap();
-    let ended = store.recover(|instance| instance == "alive", at(9)).unwrap();
+    let ended = store
+        .recover(|instance| instance == "alive", at(9))
+        .unwrap();
     let ids: Vec<&str> = ended.iter().map(|record| record.id.as_str()).collect();
     assert_eq!(ids, ["aaaaaaaa-1", "bbbbbbbb-2"]);
     for record in &ended {

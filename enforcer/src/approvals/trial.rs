@@ -8,9 +8,7 @@ use tempfile::TempDir;
 use super::{Desk, Limits, Store, Waiter};
 use crate::decide::{
     Risk,
-    approval::{
-        Answer, Asked, ConnectSubject, ExecSubject, FileIdentity, Parent, Place, Subject,
-    },
+    approval::{Answer, Asked, ConnectSubject, ExecSubject, FileIdentity, Parent, Place, Subject},
 };
 
 pub const INSTANCE: &str = "run-1";

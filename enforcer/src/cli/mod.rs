@@ -10,6 +10,7 @@ use crate::{
     policy::{Parsed, PolicyError, compile::CompileError, validate},
 };
 
+pub mod approvals;
 pub mod audit;
 pub mod doctor;
 pub mod explain;
@@ -35,6 +36,7 @@ Examples:
   sudo enforcer run --policy /etc/enforcer/policies/coding-agent.json -- claude
   enforcer explain --policy policies/coding-agent.json -- git push --force
   enforcer policy check policies/strict.json
+  sudo enforcer approvals watch
   sudo enforcer audit tail -n 20
   sudo enforcer doctor";
 
@@ -46,6 +48,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Check policies and print their schema
     Policy(policy::PolicyArgs),
+    /// See and answer what waits for a person
+    Approvals(approvals::ApprovalsArgs),
     /// Read the audit trail
     Audit(audit::AuditArgs),
     /// Say what this kernel can enforce, found by really loading
@@ -63,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Explain(args) => explain::run(&args),
         Command::Policy(args) => policy::run(&args, &prove_policy),
+        Command::Approvals(args) => approvals::run(&args),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     };

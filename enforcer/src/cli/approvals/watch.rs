@@ -1,0 +1,313 @@
+//! `enforcer approvals watch`: what waits, as it comes; on a terminal, with a question for each.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, BufRead, IsTerminal, Write},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::termios::{FlushArg, tcflush},
+};
+
+use super::{Reach, Verdict, answer, text};
+use crate::approvals::{ApprovalsError, Record, client, protocol::Happening};
+
+/// How often new agents are looked for, and the terminal while a question stands.
+const LOOK: Duration = Duration::from_millis(500);
+
+enum News {
+    Happened(PathBuf, Box<Happening>),
+    /// A desk has ended, or it refuses.
+    Over(PathBuf, Option<ApprovalsError>),
+}
+
+/// Watches the desks of all running agents, also of those that start later.
+struct Desks {
+    root: PathBuf,
+    watched: HashSet<PathBuf>,
+    /// Desks that refused us; told once.
+    refused: HashSet<PathBuf>,
+    sender: Sender<News>,
+    news: Receiver<News>,
+}
+
+impl Desks {
+    fn new(root: &Path) -> Self {
+        let (sender, news) = mpsc::channel();
+        Self {
+            root: root.to_owned(),
+            watched: HashSet::new(),
+            refused: HashSet::new(),
+            sender,
+            news,
+        }
+    }
+
+    /// Starts to watch desks that are new.
+    fn look(&mut self) {
+        for socket in client::sockets(&self.root) {
+            if self.watched.contains(&socket) || self.refused.contains(&socket) {
+                continue;
+            }
+            self.watched.insert(socket.clone());
+            let sender = self.sender.clone();
+            thread::spawn(move || {
+                let over = follow(&socket, &sender).err();
+                // The watch may have ended before.
+                let _ = sender.send(News::Over(socket, over));
+            });
+        }
+    }
+
+    /// The next thing that happens, if it happens soon; nothing at a desk: it has ended.
+    fn next(&mut self, wait: Duration) -> Option<(PathBuf, Option<Happening>)> {
+        self.look();
+        match self.news.recv_timeout(wait) {
+            Ok(News::Happened(socket, happening)) => Some((socket, Some(*happening))),
+            Ok(News::Over(socket, why)) => {
+                self.watched.remove(&socket);
+                match why {
+                    // Between two runs a socket may lie there with nobody behind it.
+                    None | Some(ApprovalsError::Io { .. }) => {}
+                    Some(error) => {
+                        eprintln!("enforcer: {error}");
+                        self.refused.insert(socket.clone());
+                    }
+                }
+                Some((socket, None))
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+}
+
+fn follow(socket: &Path, sender: &Sender<News>) -> Result<(), ApprovalsError> {
+    let mut watch = client::Watch::start(socket)?;
+    while let Some(happening) = watch.next()? {
+        if sender
+            .send(News::Happened(socket.to_owned(), Box::new(happening)))
+            .is_err()
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Runs until it is interrupted, or the terminal or the reader is gone.
+pub(super) fn run(root: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let mut desks = Desks::new(root);
+    if json || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        stream(&mut desks, json)
+    } else {
+        Prompt::default().run(&mut desks)
+    }
+}
+
+fn stream(desks: &mut Desks, json: bool) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout();
+    loop {
+        let Some((_, Some(happening))) = desks.next(LOOK) else {
+            continue;
+        };
+        if json {
+            writeln!(out, "{}", serde_json::to_string(&happening)?)?;
+        } else {
+            match happening {
+                Happening::New { request } => {
+                    text::list(
+                        &mut out,
+                        std::slice::from_ref(&*request),
+                        text::Style::of_stdout(),
+                    )?;
+                }
+                Happening::Ended { id, state, outcome } => {
+                    let by = outcome
+                        .approver
+                        .map_or(String::new(), |who| format!(" by {who}"));
+                    writeln!(
+                        out,
+                        "{}  {}{}",
+                        text::short(&id),
+                        state.as_str(),
+                        text::clean(&by)
+                    )?;
+                }
+            }
+        }
+        out.flush()?;
+    }
+}
+
+/// What waits for the person at the terminal.
+#[derive(Default)]
+struct Prompt {
+    waiting: HashMap<String, (PathBuf, Record)>,
+    /// What the person has left for others or for later.
+    skipped: HashSet<String>,
+}
+
+/// What the person typed.
+enum Typed {
+    Line(String),
+    /// The request has ended meanwhile.
+    Ended,
+    /// The terminal is gone.
+    Gone,
+}
+
+impl Prompt {
+    fn run(mut self, desks: &mut Desks) -> anyhow::Result<ExitCode> {
+        println!("Waiting for requests. Ctrl-C ends the watch; what waits goes on waiting.");
+        loop {
+            while let Some((socket, happening)) = desks.next(Duration::ZERO) {
+                self.note(socket, happening);
+            }
+            let Some(id) = self.most_urgent() else {
+                if let Some((socket, happening)) = desks.next(LOOK) {
+                    self.note(socket, happening);
+                }
+                continue;
+            };
+            if !self.ask(desks, &id)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+
+    fn note(&mut self, socket: PathBuf, happening: Option<Happening>) {
+        match happening {
+            Some(Happening::New { request }) => {
+                self.waiting.insert(request.id.clone(), (socket, *request));
+            }
+            Some(Happening::Ended { id, .. }) => {
+                self.waiting.remove(&id);
+                self.skipped.remove(&id);
+            }
+            // If it only let us go, it tells anew what is pending.
+            None => self.waiting.retain(|_, (of, _)| *of != socket),
+        }
+    }
+
+    fn most_urgent(&self) -> Option<String> {
+        self.waiting
+            .values()
+            .map(|(_, record)| record)
+            .filter(|record| !self.skipped.contains(&record.id))
+            .min_by_key(|record| (text::urgency(&record.risk), record.asked_at))
+            .map(|record| record.id.clone())
+    }
+
+    /// Puts one request to the person; false if the terminal is gone.
+    fn ask(&mut self, desks: &mut Desks, id: &str) -> anyhow::Result<bool> {
+        let Some((socket, record)) = self.waiting.get(id).cloned() else {
+            return Ok(true);
+        };
+        let mut out = io::stdout();
+        writeln!(out)?;
+        text::show(&mut out, &record, text::Style::of_stdout())?;
+        // What was typed before was not meant for this request.
+        let _ = tcflush(io::stdin(), FlushArg::TCIFLUSH);
+        loop {
+            write!(
+                out,
+                "[a] approve once  [s] for the session  [r] for the rule  [d] deny  [Enter] skip > "
+            )?;
+            out.flush()?;
+            let line = match self.read(desks, id)? {
+                Typed::Line(line) => line,
+                Typed::Ended => {
+                    writeln!(out, "\n{} has ended meanwhile.", text::short(id))?;
+                    return Ok(true);
+                }
+                Typed::Gone => return Ok(false),
+            };
+            let Some(mut verdict) = verdict(line.trim()) else {
+                if line.trim().is_empty() {
+                    self.skipped.insert(id.to_owned());
+                    return Ok(true);
+                }
+                continue;
+            };
+            write!(out, "Reason (may be empty) > ")?;
+            out.flush()?;
+            match self.read(desks, id)? {
+                Typed::Line(reason) => reason.trim().clone_into(&mut verdict.reason),
+                Typed::Ended => {
+                    writeln!(out, "\n{} has ended meanwhile.", text::short(id))?;
+                    return Ok(true);
+                }
+                Typed::Gone => return Ok(false),
+            }
+            match answer(&socket, id, &verdict) {
+                Ok(ended) => {
+                    let word = if verdict.approve {
+                        "approved"
+                    } else {
+                        "denied"
+                    };
+                    for id in ended {
+                        writeln!(out, "{} {word}", text::short(&id))?;
+                        self.waiting.remove(&id);
+                    }
+                    self.waiting.remove(id);
+                }
+                Err(failure) => {
+                    writeln!(out, "{}", text::clean(&failure.text))?;
+                    // It has ended, or it cannot be answered from here.
+                    self.skipped.insert(id.to_owned());
+                }
+            }
+            return Ok(true);
+        }
+    }
+
+    /// Waits for a line, and goes on listening to the desks.
+    fn read(&mut self, desks: &mut Desks, id: &str) -> anyhow::Result<Typed> {
+        let stdin = io::stdin();
+        let look = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+        loop {
+            let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, look) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) => {
+                    let mut line = String::new();
+                    return Ok(match stdin.lock().read_line(&mut line)? {
+                        0 => Typed::Gone,
+                        _ => Typed::Line(line),
+                    });
+                }
+                Err(errno) => return Err(io::Error::from(errno).into()),
+            }
+            while let Some((socket, happening)) = desks.next(Duration::ZERO) {
+                self.note(socket, happening);
+            }
+            if !self.waiting.contains_key(id) {
+                return Ok(Typed::Ended);
+            }
+        }
+    }
+}
+
+fn verdict(key: &str) -> Option<Verdict> {
+    let (approve, scope) = match key {
+        "a" => (true, Some(Reach::Once)),
+        "s" => (true, Some(Reach::Session)),
+        "r" => (true, Some(Reach::Rule)),
+        "d" => (false, None),
+        _ => return None,
+    };
+    Some(Verdict {
+        approve,
+        reason: String::new(),
+        scope,
+        lasting: None,
+    })
+}

@@ -274,7 +274,7 @@ const ATTEMPTS: [Attempt; 33] = [
         let mut handle = [0_u32; 34];
         handle[0] = 128;
         let mut mount = 0;
-        unsafe {
+        let root = unsafe {
             libc::syscall(
                 libc::SYS_name_to_handle_at,
                 libc::AT_FDCWD,
@@ -283,9 +283,9 @@ const ATTEMPTS: [Attempt; 33] = [
                 &raw mut mount,
                 0,
             );
-            let root = libc::open(c"/".as_ptr(), libc::O_RDONLY);
-            call!(libc::SYS_open_by_handle_at, root, handle.as_ptr(), 0)
-        }
+            libc::open(c"/".as_ptr(), libc::O_RDONLY)
+        };
+        call!(libc::SYS_open_by_handle_at, root, handle.as_ptr(), 0)
     }),
     // No descriptor is a module; no image a kernel; no flag a reboot: root gets another errno than EPERM.
     ("finit-module", || {

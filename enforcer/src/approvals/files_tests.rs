@@ -59,9 +59,14 @@ impl Trial {
     fn ask(&self, words: &[&str]) -> (String, Receiver<Answer>) {
         let known = self.proposals();
         let (sender, told) = channel();
-        self.desk.ask(exec(words), own_pidfd(), move |answer| {
-            drop(sender.send(answer));
-        });
+        self.desk.ask(
+            exec(words),
+            own_pidfd(),
+            |_| {},
+            move |answer| {
+                drop(sender.send(answer));
+            },
+        );
         let id = eventually(|| self.proposals().into_iter().find(|id| !known.contains(id)));
         (id, told)
     }

@@ -78,6 +78,7 @@ enum Command {
     Ask {
         asked: Box<Asked>,
         process: OwnedFd,
+        waiting: Box<dyn FnOnce(&str) + Send>,
         waiter: Waiter,
     },
     Denied(String),
@@ -92,18 +93,20 @@ pub struct Asker {
 
 impl Asker {
     /// Asks and returns at once. `process` is a pidfd of the process that waits: when it ends, the request is
-    /// cancelled. `answered` is called exactly once, on the desk's thread, and must return at once; if the desk is
+    /// cancelled. `waiting` is called with the request's id if somebody has to answer it; then `answered` is called exactly once, on the desk's thread, and must return at once; if the desk is
     /// gone, it is called with a refusal.
     pub fn ask(
         &self,
         asked: Asked,
         process: OwnedFd,
+        waiting: impl FnOnce(&str) + Send + 'static,
         answered: impl FnOnce(Answer) + Send + 'static,
     ) {
         // A command that cannot be sent is dropped, and its waiter says no.
         let _ = self.commands.send(Command::Ask {
             asked: Box::new(asked),
             process,
+            waiting: Box::new(waiting),
             waiter: Waiter::new(answered),
         });
     }
@@ -132,9 +135,10 @@ impl DeskHandle {
         &self,
         asked: Asked,
         process: OwnedFd,
+        waiting: impl FnOnce(&str) + Send + 'static,
         answered: impl FnOnce(Answer) + Send + 'static,
     ) {
-        self.asker.ask(asked, process, answered);
+        self.asker.ask(asked, process, waiting, answered);
     }
 
     /// See [`Asker::note_denial`].
@@ -342,7 +346,9 @@ impl Shared {
             let deadline = self.desk.borrow().next_deadline();
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Ask { asked, process, waiter }) => self.ask(*asked, process, waiter),
+                    Some(Command::Ask { asked, process, waiting, waiter }) => {
+                        self.ask(*asked, process, waiting, waiter);
+                    }
                     Some(Command::Denied(text)) => self.keep_denial(text),
                     Some(Command::Shutdown) | None => break,
                 },
@@ -371,7 +377,13 @@ impl Shared {
         tokio::time::sleep(left + Duration::from_millis(1)).await;
     }
 
-    fn ask(self: &Rc<Self>, asked: Asked, process: OwnedFd, waiter: Waiter) {
+    fn ask(
+        self: &Rc<Self>,
+        asked: Asked,
+        process: OwnedFd,
+        waiting: Box<dyn FnOnce(&str) + Send>,
+        waiter: Waiter,
+    ) {
         // Falls when the waiter has been told; then nobody looks at the process any more.
         let (told, answered) = oneshot::channel::<()>();
         let waiter = Waiter::new(move |answer| {
@@ -379,7 +391,8 @@ impl Shared {
             waiter.tell(answer);
         });
         let asking = self.at_desk(|desk, now| desk.ask(asked, waiter, now));
-        if let Asking::Waiting { waiter, .. } = asking {
+        if let Asking::Waiting { id, waiter, .. } = asking {
+            waiting(&id);
             match readable(process) {
                 Ok(process) => {
                     spawn_local(Rc::clone(self).guard_waiter(process, answered, waiter));

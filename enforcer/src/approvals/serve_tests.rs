@@ -69,8 +69,12 @@ impl Trial {
 
     fn ask_for(&self, asked: Asked, process: OwnedFd) -> Receiver<Answer> {
         let (sender, receiver) = channel();
-        self.desk()
-            .ask(asked, process, move |answer| drop(sender.send(answer)));
+        self.desk().ask(
+            asked,
+            process,
+            |_| {},
+            move |answer| drop(sender.send(answer)),
+        );
         receiver
     }
 

@@ -291,12 +291,14 @@ impl Record {
         action.record("connect", parameters)
     }
 
-    /// A process outside the agent that the agent wanted to reach into: `access` says how.
-    pub fn process(action: &Action<'_>, target: u32, access: &str) -> Self {
+    /// A process outside the agent that the agent wanted to reach into: `access` says how, `detail` is the mode of
+    /// access or the number of the signal.
+    pub fn process(action: &Action<'_>, target: u32, access: &str, detail: u32) -> Self {
         let mut parameters = Map::with_capacity(16);
         action.process(&mut parameters);
         parameters.insert("target".into(), target.into());
         parameters.insert("access".into(), access.into());
+        parameters.insert("detail".into(), detail.into());
         action.judgement(&mut parameters);
         action.record("exec", parameters)
     }
@@ -330,7 +332,10 @@ impl Record {
         };
         let mut parameters = Map::with_capacity(8);
         let key = if tool == "exec" { "command" } else { "address" };
-        parameters.insert(key.into(), redact::text(within(command.as_bytes()).0).into());
+        parameters.insert(
+            key.into(),
+            redact::text(within(command.as_bytes()).0).into(),
+        );
         action.judgement(&mut parameters);
         action.record(tool, parameters)
     }

@@ -8,6 +8,7 @@ use crate::{
     decide::{Engine, ExecAction, RuleCheck},
     launch::LaunchError,
     policy::{Parsed, PolicyError, compile::CompileError, validate},
+    seccomp::Hatches,
 };
 
 pub mod approvals;
@@ -102,7 +103,28 @@ pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
         Ok(_) | Err(CompileError::Collision { .. }) => {}
         Err(error) => return vec![fault(parsed, &error)],
     }
-    prove_examples(parsed)
+    let mut faults = prove_examples(parsed);
+    faults.extend(unknown_hatches(parsed));
+    faults
+}
+
+/// System calls that a policy allows by a name that no group of them has.
+pub fn unknown_hatches(parsed: &Parsed) -> Vec<PolicyError> {
+    let Ok(hatches) = Hatches::shipped() else {
+        return Vec::new();
+    };
+    let known: Vec<&str> = hatches.names().collect();
+    let allowed = parsed.policy.syscalls.allow.iter().enumerate();
+    allowed
+        .filter(|(_, hatch)| !known.contains(&hatch.name.as_str()))
+        .map(|(index, hatch)| {
+            parsed.error_at_syscall(
+                index,
+                format!("there is no group of system calls `{}`", hatch.name),
+                format!("name one of: {}", known.join(", ")),
+            )
+        })
+        .collect()
 }
 
 /// The examples of a policy's rules: the faults.

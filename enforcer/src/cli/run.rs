@@ -34,7 +34,11 @@ pub struct RunArgs {
     /// Leave processes that outlive the command running, governed, instead of killing them
     #[arg(long)]
     pub keep: bool,
-    /// Print no start line, no warnings and no summary
+    /// Write each request for approval to this directory as <id>.proposal.json, and read answers from
+    /// <id>.response.json
+    #[arg(long, value_name = "DIR")]
+    pub approvals_dir: Option<PathBuf>,
+    /// Print no start line, no warnings, no summary, and no lines to denied processes
     #[arg(long, short)]
     pub quiet: bool,
     /// The command and its arguments
@@ -56,6 +60,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         on_deny: args.on_deny,
         require: args.require,
         keep: args.keep,
+        approvals_dir: args.approvals_dir,
         quiet: args.quiet,
         command: args.command,
     })?;

@@ -204,6 +204,11 @@ impl AgentCgroup {
         &self.path
     }
 
+    /// How `/proc/PID/cgroup` of its processes names it behind `0::`.
+    pub fn membership(&self) -> String {
+        format!("/{PARENT}/{}", self.name())
+    }
+
     /// The cgroup id as `bpf_get_current_cgroup_id` gives it: the inode number of the directory.
     pub fn id(&self) -> u64 {
         self.id

@@ -69,6 +69,20 @@ impl OpenFiles {
             .map_err(LaunchError::system("getrlimit", "please report it"))
     }
 
+    /// Raises the calling process's limit as far as it goes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn raise(self) -> Result<(), LaunchError> {
+        let all = Self {
+            soft: self.hard,
+            ..self
+        };
+        all.apply().map_err(|errno| {
+            LaunchError::system("setrlimit", "please report it")(nix::errno::Errno::from_raw(errno))
+        })
+    }
+
     /// Sets it for the calling process. Async-signal-safe.
     pub(super) fn apply(self) -> Result<(), i32> {
         let limit = libc::rlimit64 {

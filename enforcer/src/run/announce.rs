@@ -2,41 +2,105 @@
 
 use std::path::Path;
 
-use super::{Level, OnDeny, Options};
-use crate::launch::{Identity, PidsLimit};
+use super::{Level, Options, first::FirstJudgement};
+use crate::{
+    kernel::instance::UnixJudgement,
+    launch::{Fence, FenceLevel, Identity, PidsLimit},
+    policy::{Policy, approvals},
+};
 
-/// The start lines: what is in force, for whom, and what is weaker than it could be.
-pub fn announce(
-    options: &Options,
-    identity: &Identity,
-    level: Level,
-    audit: &Path,
-    agent: Option<&str>,
-    id: &str,
-    process_limit: &PidsLimit,
-) {
-    let execs = match (level, options.on_deny) {
-        (Level::Full, _) => "denied execs fail with EPERM",
-        (Level::Partial, OnDeny::Kill) => "denied execs are killed before their first instruction",
-        (Level::Partial, OnDeny::Errno) => {
-            "denied execs are killed before their first instruction (this kernel loads no LSM programs)"
+/// What a start has come to.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// What was asked for.
+    pub options: &'a Options,
+    /// The policy.
+    pub policy: &'a Policy,
+    /// Who the agent runs as.
+    pub identity: &'a Identity,
+    /// What the kernel gives.
+    pub level: Level,
+    /// Where execs and connects are judged first.
+    pub first: FirstJudgement,
+    /// How unix sockets are judged.
+    pub unix: UnixJudgement,
+    /// What keeps the agent from processes outside.
+    pub fence: &'a Fence,
+    /// The trail.
+    pub audit: &'a Path,
+    /// The agent's name.
+    pub agent: &'a str,
+    /// The run's id.
+    pub id: &'a str,
+    /// The limit on processes.
+    pub process_limit: &'a PidsLimit,
+}
+
+impl Start<'_> {
+    /// The start lines: what is in force, for whom, and what is weaker than it could be.
+    pub fn announce(&self) {
+        eprintln!(
+            "enforcer: enforcing ({}): {}; denied connects fail with EPERM",
+            self.level.as_str(),
+            self.execs()
+        );
+        eprintln!("enforcer: first judgement: {}", self.first.describe());
+        eprintln!(
+            "enforcer: agent {} [{}] as {}, policy {}, trail {}",
+            self.agent,
+            self.id,
+            self.identity.display_name(),
+            self.options.policy.display(),
+            self.audit.display()
+        );
+        for weakness in self.weaknesses() {
+            eprintln!("enforcer: weaker: {weakness}");
         }
-    };
-    eprintln!(
-        "enforcer: enforcing ({}): {execs}; denied connects fail with EPERM",
-        level.as_str()
-    );
-    eprintln!(
-        "enforcer: agent {} [{id}] as {}, policy {}, trail {}",
-        agent.unwrap_or("unknown"),
-        identity.display_name(),
-        options.policy.display(),
-        audit.display()
-    );
-    if let PidsLimit::Unavailable(why) = process_limit {
-        eprintln!("enforcer: weaker: no limit on the number of processes: {why}");
     }
-    for weakness in identity.weaknesses() {
-        eprintln!("enforcer: weaker: {weakness}");
+
+    fn execs(&self) -> &'static str {
+        match (self.level, self.first.refuses) {
+            (Level::Full, _) => "denied execs fail with EPERM",
+            (Level::Partial, true) => {
+                "denied execs fail with EPERM, what slips past that is killed before its first instruction (this kernel loads no LSM programs)"
+            }
+            (Level::Partial, false) => {
+                "denied execs are killed before their first instruction (this kernel loads no LSM programs)"
+            }
+        }
+    }
+
+    fn weaknesses(&self) -> Vec<String> {
+        let mut weaker = Vec::new();
+        if let PidsLimit::Unavailable(why) = self.process_limit {
+            weaker.push(format!("no limit on the number of processes: {why}"));
+        }
+        if self.fence.level < FenceLevel::Full {
+            weaker.push(format!("processes outside the agent: {}", self.fence.why));
+        }
+        if self.unix == UnixJudgement::Absent {
+            weaker.push(
+                "unix sockets are not judged: this kernel loads no LSM programs and has no cgroup hooks for them (Linux 6.7)"
+                    .to_owned(),
+            );
+        }
+        for hatch in &self.policy.syscalls.allow {
+            weaker.push(format!(
+                "the policy allows the system calls of `{}`: {}",
+                hatch.name, hatch.reason
+            ));
+        }
+        let asks = approvals::asks(self.policy);
+        if self.options.keep && (asks.exec || asks.connect || asks.unix) {
+            weaker.push(
+                "with --keep nobody can be asked: what the policy asks about is denied".to_owned(),
+            );
+        } else if let Some(why) =
+            approvals::unanswerable(self.policy, self.identity.name.as_deref())
+        {
+            weaker.push(why);
+        }
+        weaker.extend(self.identity.weaknesses().into_iter().map(Into::into));
+        weaker
     }
 }

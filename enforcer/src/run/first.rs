@@ -3,8 +3,11 @@
 
 use super::OnDeny;
 use crate::{
-    kernel::UnixHooks,
-    policy::{Asks, Policy},
+    kernel::instance::UnixJudgement,
+    policy::{
+        Policy,
+        approvals::{self, Asks},
+    },
     seccomp::Notified,
 };
 
@@ -19,6 +22,8 @@ pub struct FirstJudgement {
     pub refuses: bool,
     /// Somebody can be asked.
     pub asks: bool,
+    /// Connects to addresses are asked about.
+    pub asks_connect: bool,
     /// Who connects to the paths of unix sockets: the connector, once the supervisor has judged them.
     pub connector: bool,
 }
@@ -28,7 +33,7 @@ impl FirstJudgement {
     pub fn choose(
         policy: &Policy,
         lsm: bool,
-        unix: UnixHooks,
+        unix: UnixJudgement,
         on_deny: OnDeny,
         keep: bool,
     ) -> Self {
@@ -36,11 +41,11 @@ impl FirstJudgement {
             exec,
             connect,
             unix: unix_asks,
-        } = policy.asks();
+        } = approvals::asks(policy);
         // Who goes on when the launcher has ended has no supervisor: every exec would fail.
         let possible = !keep;
         let refuses = possible && !lsm && on_deny == OnDeny::Errno;
-        let connector = possible && (unix == UnixHooks::Cgroup || unix_asks);
+        let connector = possible && (unix == UnixJudgement::Called || unix_asks);
         Self {
             lsm,
             notified: Notified {
@@ -50,6 +55,7 @@ impl FirstJudgement {
             },
             refuses,
             asks: possible && (exec || connect || unix_asks),
+            asks_connect: possible && connect,
             connector,
         }
     }
@@ -67,9 +73,7 @@ impl FirstJudgement {
                 "in the kernel (LSM); the seccomp supervisor holds what the policy asks about"
             }
             (false, true, true) => "by the seccomp supervisor",
-            (false, true, false) => {
-                "none; the seccomp supervisor holds what the policy asks about"
-            }
+            (false, true, false) => "none; the seccomp supervisor holds what the policy asks about",
             (false, false, _) => "none",
         }
     }
@@ -88,15 +92,25 @@ mod tests {
 
     #[test]
     fn the_kernel_judges_first_where_it_can_and_nothing_is_asked() {
-        let first =
-            FirstJudgement::choose(&policy(PLAIN), true, UnixHooks::Lsm, OnDeny::Errno, false);
+        let first = FirstJudgement::choose(
+            &policy(PLAIN),
+            true,
+            UnixJudgement::Bound,
+            OnDeny::Errno,
+            false,
+        );
         assert!(!first.supervised() && !first.asks);
     }
 
     #[test]
     fn what_is_asked_needs_the_supervisor_also_where_the_kernel_refuses() {
-        let first =
-            FirstJudgement::choose(&policy(ASKING), true, UnixHooks::Lsm, OnDeny::Errno, false);
+        let first = FirstJudgement::choose(
+            &policy(ASKING),
+            true,
+            UnixJudgement::Bound,
+            OnDeny::Errno,
+            false,
+        );
         assert!(first.notified.exec && !first.refuses && first.asks);
         assert!(!first.notified.connect);
     }
@@ -104,7 +118,7 @@ mod tests {
     #[test]
     fn without_lsm_the_supervisor_refuses_unless_denied_execs_are_to_be_killed() {
         let choose = |on_deny| {
-            FirstJudgement::choose(&policy(PLAIN), false, UnixHooks::Cgroup, on_deny, false)
+            FirstJudgement::choose(&policy(PLAIN), false, UnixJudgement::Called, on_deny, false)
         };
         assert!(choose(OnDeny::Errno).refuses);
         let kill = choose(OnDeny::Kill);
@@ -113,8 +127,13 @@ mod tests {
 
     #[test]
     fn who_outlives_the_launcher_is_not_supervised() {
-        let first =
-            FirstJudgement::choose(&policy(ASKING), false, UnixHooks::Cgroup, OnDeny::Errno, true);
+        let first = FirstJudgement::choose(
+            &policy(ASKING),
+            false,
+            UnixJudgement::Called,
+            OnDeny::Errno,
+            true,
+        );
         assert!(!first.supervised() && !first.asks);
     }
 }

@@ -34,6 +34,7 @@ use crate::{
         line, wording,
     },
     seccomp::{
+        descriptor,
         resolve::{self, Found},
         target::{self, Who},
     },
@@ -123,7 +124,7 @@ impl Shared {
     fn ask(self: &Arc<Self>, held: Held, sender: &Sender<Message>) -> anyhow::Result<()> {
         let asked = self
             .subject(&held)
-            .and_then(|subject| Ok((subject, target::process(held.who.tgid)?)));
+            .and_then(|subject| Ok((subject, descriptor::process(held.who.tgid)?)));
         let (subject, process) = match asked {
             Ok(asked) => asked,
             Err(error) => {
@@ -166,7 +167,9 @@ impl Shared {
                 argv: found.action.argv.clone(),
                 cwd: resolve::working_directory(held.tid)
                     .context("its working directory cannot be read")?,
-                file: found.identity().context("the program cannot be vouched for")?,
+                file: found
+                    .identity()
+                    .context("the program cannot be vouched for")?,
             }),
             Wish::Connect(subject) => Subject::Connect(*subject),
             Wish::Unix { name, .. } => Subject::Unix(name.clone()),
@@ -189,7 +192,7 @@ impl Shared {
         if let Some(teller) = &self.with.teller {
             let short = id.split('-').next().unwrap_or(id);
             let line = line::waiting_line(short, what, reason, self.with.timeout);
-            teller.tell(who.tgid, who.ppid, &line, Duration::ZERO);
+            teller.tell(who.tgid, Some(who.ppid), &line, Duration::ZERO);
         }
     }
 
@@ -309,9 +312,7 @@ impl Shared {
     fn refuse_held(&self, held: Held, answer: &Answer) -> anyhow::Result<()> {
         let outcome = &held.outcome;
         let recorded = match &held.wish {
-            Wish::Exec(found) => {
-                self.record_exec(held.who, &found.action, outcome, Some(answer))
-            }
+            Wish::Exec(found) => self.record_exec(held.who, &found.action, outcome, Some(answer)),
             Wish::Connect(subject) => self.with.recorder.answered(
                 caller(held.who),
                 Wanted::Connect {

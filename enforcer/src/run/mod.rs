@@ -6,10 +6,15 @@
 
 mod announce;
 mod consume;
+mod first;
+mod held;
 mod leftover;
+mod record;
 mod scene;
 mod selftest;
 mod state;
+mod supervisor;
+mod tell;
 mod trail;
 mod watch;
 
@@ -18,36 +23,45 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use nix::unistd::geteuid;
+use tokio::sync::mpsc;
 
 use crate::{
-    cli::{fault, prove_examples},
+    approvals::{self, Approvers, DeskHandle, Limits, Rate},
+    cli::{fault, prove_examples, unknown_hatches},
     decide::Engine,
     kernel::{
         attach::{PinDir, mount_bpf},
         instance::{Instance, Plan},
     },
     launch::{
-        AgentCgroup, CgroupRoot, Confinement, DEFAULT_PIDS_MAX, Fence, Identity, Signals, SpawnPlan,
-        current_directory, find_program, spawn,
+        AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Fence, Identity,
+        OpenFiles, Signals, SpawnPlan, Teller, current_directory, find_program, spawn,
     },
-    policy::{Parsed, compile::CompileError},
+    policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
-    seccomp,
+    seccomp::{self, BpfProgram, Hatches, Listener},
 };
 
-use announce::announce;
+use announce::Start;
 use consume::Consumer;
+use first::FirstJudgement;
+use record::{Recorder, SLOT};
 use scene::Scene;
 use state::State;
+use supervisor::{Supervised, Supervisor};
+use tell::Telling;
 use trail::Trail;
-use watch::supervise;
+use watch::{Watch, supervise};
 
 /// Where the trail goes unless `--audit` says otherwise.
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
+/// Where requests and their answers are kept.
+pub const APPROVALS_DB: &str = approvals::DEFAULT_DB;
 
 /// How execs are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -94,7 +108,9 @@ pub struct Options {
     pub require: Option<Level>,
     /// Leave the tree running, and governed, when the command ends.
     pub keep: bool,
-    /// No start line and no summary.
+    /// Where requests are written as files, and answers are read.
+    pub approvals_dir: Option<PathBuf>,
+    /// No start line, no summary, and no line to processes that are denied.
     pub quiet: bool,
     /// The command.
     pub command: Vec<OsString>,
@@ -156,6 +172,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         },
     )?;
     let tally = state.tally();
+    let socket = state.socket();
     scene.state = Some(state);
     let cgroup = AgentCgroup::create(&root, &id)?;
     scene.cgroups.push(cgroup.clone());
@@ -187,7 +204,31 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     probe_cgroup.remove()?;
     scene.cgroups.pop();
 
-    let links = instance.govern(cgroup.open()?, cgroup.id(), 0)?;
+    let links = instance.govern(cgroup.open()?, cgroup.id(), SLOT)?;
+    let policy = engine.policy().clone();
+    let unix = instance.unix_judgement();
+    let first = FirstJudgement::choose(
+        &policy,
+        level == Level::Full,
+        unix,
+        options.on_deny,
+        options.keep,
+    );
+    let grants = instance.grants();
+    // Before anything has threads.
+    let connector = if first.connector {
+        let connector = Connector::start(&identity, &cgroup)?;
+        grants.set_connector(SLOT, connector.pid().as_raw().unsigned_abs())?;
+        Some(connector)
+    } else {
+        None
+    };
+    // Each process that waits for an answer takes a descriptor of ours.
+    let open_files = OpenFiles::present()?;
+    if !options.keep {
+        open_files.raise()?;
+    }
+    let fence = Fence::probe(false);
     let confinement = confinement(&identity, &audit, &options.policy, &directory)?;
     let plan = SpawnPlan {
         program,
@@ -196,35 +237,111 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         directory,
         identity: &identity,
         cgroup: &cgroup,
-        fence: Fence::probe(false),
-        filters: vec![seccomp::Hatches::shipped()?.filter(&[])?],
-        notify: None,
-        open_files: None,
+        fence: fence.clone(),
+        filters: vec![static_filter(&loaded.parsed, &options.policy)?],
+        notify: first
+            .supervised()
+            .then(|| seccomp::notify_filter(first.notified)),
+        open_files: Some(open_files),
         confinement: confinement.as_ref(),
     };
-    let pending = spawn(&plan)?;
-    instance.set_operator(0, pending.pid().as_raw().unsigned_abs())?;
+    let mut pending = spawn(&plan)?;
+    let operator = pending.pid().as_raw().unsigned_abs();
+    instance.set_operator(SLOT, operator)?;
     let pins = PinDir::of(&id);
     pins.create()?;
     scene.pins = Some(pins.clone());
-    // The kernel has the tables now.
-    let wording = engine.into_wording();
     drop(probe);
     let feed = instance.pin(&pins, links)?;
 
+    let desk = if options.keep {
+        None
+    } else {
+        Some(approvals::serve::start(approvals::Settings {
+            db: APPROVALS_DB.into(),
+            instance: id.clone(),
+            socket,
+            approvers: Approvers::resolve(policy.approvals.approvers.as_deref())?,
+            agent_uid: identity.uid,
+            agent_gids: [&[identity.gid], identity.groups.as_slice()].concat(),
+            agent_cgroup: cgroup.membership(),
+            limits: limits(&policy.approvals),
+            directory: options.approvals_dir.clone(),
+        })?)
+    };
+    let teller = if options.quiet {
+        None
+    } else {
+        Some(Arc::new(Teller::start(&identity, &cgroup)?))
+    };
+    let recorder = Recorder::new(
+        engine.wording().clone(),
+        trail.start()?,
+        agent.clone(),
+        cgroup.id(),
+    );
+    let mut consumer = Consumer::new(feed, recorder.clone(), tally);
+    let agent = agent.unwrap_or_else(|| "unknown".to_owned());
     if !options.quiet {
-        announce(
+        Start {
             options,
-            &identity,
+            policy: &policy,
+            identity: &identity,
             level,
-            &audit,
-            agent.as_deref(),
-            &id,
-            &process_limit,
-        );
+            first,
+            unix,
+            fence: &fence,
+            audit: &audit,
+            agent: &agent,
+            id: &id,
+            process_limit: &process_limit,
+        }
+        .announce();
     }
-    let mut consumer = Consumer::new(feed, wording, trail.start()?, agent, tally);
-    let ended = match supervise(pending, &signals, &mut consumer, &cgroup, options.keep) {
+    let asker = desk.as_ref().map(DeskHandle::asker);
+    let (failures, failed) = mpsc::unbounded_channel();
+    let supervisor = match (pending.listener()?, &asker) {
+        (Some(listener), Some(desk)) => {
+            let listener = Listener::new(listener)?;
+            listener.set_sync_wake_up();
+            Some(Supervisor::start(Supervised {
+                listener,
+                engine,
+                recorder,
+                teller: teller.clone(),
+                first,
+                grants,
+                desk: desk.clone(),
+                timeout: policy.approvals.timeout,
+                connector,
+                identity: identity.clone(),
+                agent,
+                operator,
+                failures,
+            })?)
+        }
+        // The kernel has the tables.
+        _ => {
+            drop((engine, recorder));
+            None
+        }
+    };
+    let watch = Watch {
+        signals: &signals,
+        cgroup: &cgroup,
+        keep: options.keep,
+        failures: failed,
+        telling: Telling::new(teller, asker, first.notified.exec),
+    };
+    let ended = supervise(pending, watch, &mut consumer);
+    // The tree is gone, so the desk's answers find nobody; what was asked ends as cancelled, in the trail too.
+    if let Some(desk) = desk {
+        desk.shutdown();
+    }
+    if let Some(supervisor) = supervisor {
+        supervisor.end();
+    }
+    let ended = match ended {
         Ok(ended) => ended,
         Err(error) => {
             consumer.abandon();
@@ -243,6 +360,34 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         }
     }
     Ok(ended.code())
+}
+
+/// The filter of system calls that are refused, but for those that the policy allows.
+fn static_filter(parsed: &Parsed, file: &Path) -> anyhow::Result<BpfProgram> {
+    let hatches = Hatches::shipped()?;
+    let errors = unknown_hatches(parsed);
+    if !errors.is_empty() {
+        return Err(PolicyFileError::Invalid {
+            path: file.display().to_string(),
+            errors,
+        }
+        .into());
+    }
+    let allowed = &parsed.policy.syscalls.allow;
+    let loosened: Vec<String> = allowed.iter().map(|hatch| hatch.name.clone()).collect();
+    Ok(hatches.filter(&loosened)?)
+}
+
+/// What the desk puts up with.
+fn limits(approvals: &policy::model::Approvals) -> Limits {
+    Limits {
+        timeout: approvals.timeout,
+        rate: Rate {
+            count: approvals.rate.0,
+            window: approvals.rate.1,
+        },
+        max_pending: approvals.max_pending as usize,
+    }
 }
 
 /// Compiles the policy under a fresh secret seed and proves its examples.
@@ -317,6 +462,9 @@ fn confinement(
         return Ok(None);
     }
     let mut hide = vec![PathBuf::from(state::STATE_ROOT)];
+    if let Some(directory) = Path::new(APPROVALS_DB).parent() {
+        hide.push(directory.to_owned());
+    }
     // The usual place holds nothing but trails; another place may be a directory that the agent works in.
     if audit.starts_with("/var/log/enforcer") {
         hide.push(PathBuf::from("/var/log/enforcer"));

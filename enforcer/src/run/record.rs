@@ -4,12 +4,11 @@
 use std::{
     collections::HashMap,
     mem::take,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::Context;
-use enforcer_common::event::{FLAG_TRUNCATED, Header};
+use enforcer_common::event::{FLAG_TRUNCATED, Header, REACH_SIGNAL, REACH_TRACE};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
@@ -223,11 +222,6 @@ impl Recorder {
             let _ = inner.writer.abandon();
         }
     }
-
-    /// The trail's file.
-    pub fn path(&self) -> PathBuf {
-        self.inner().writer.path().to_owned()
-    }
 }
 
 impl Counts {
@@ -252,12 +246,7 @@ impl Inner {
         Ok(())
     }
 
-    fn event(
-        &mut self,
-        event: Option<Event>,
-        offset: i128,
-        seen: &mut Seen,
-    ) -> anyhow::Result<()> {
+    fn event(&mut self, event: Option<Event>, offset: i128, seen: &mut Seen) -> anyhow::Result<()> {
         let event = event.context(
             "the kernel programs wrote an event that this version does not know; restart with the version that loaded them",
         )?;
@@ -352,14 +341,17 @@ impl Inner {
                 Record::socket(&action, facts.family, facts.socket_type, facts.protocol)
             }
             Body::Unix(facts) => Record::unix(&action, &facts.name),
-            Body::Process(facts) => Record::process(&action, facts.target, facts.access),
+            Body::Process(facts) => {
+                Record::process(&action, facts.target, reach(facts.reach), facts.detail)
+            }
             Body::Escape => Record::escape(&action),
         };
         if verdict != Verdict::Allowed {
             let what = match &event.body {
                 Body::Exec(facts) => Some(facts.text.clone()),
                 Body::Connect(facts) => {
-                    let address = std::net::SocketAddr::new(facts.address.to_canonical(), facts.port);
+                    let address =
+                        std::net::SocketAddr::new(facts.address.to_canonical(), facts.port);
                     Some(format!("connect {address}").into_bytes())
                 }
                 Body::Unix(facts) => Some([b"connect ", facts.name.as_slice()].concat()),
@@ -370,7 +362,7 @@ impl Inner {
                     pid: header.pid,
                     ppid: header.ppid,
                     refused_exec: matches!(event.body, Body::Exec(_)) && verdict == Verdict::Errno,
-                    line: line::blocked(&what, &outcome),
+                    line: line::blocked_line(&what, &outcome.reason, outcome.suggestion.as_deref()),
                 });
             }
         }
@@ -468,6 +460,15 @@ impl Inner {
     }
 }
 
+/// What was wanted of a process.
+fn reach(number: u32) -> &'static str {
+    match number {
+        REACH_TRACE => "trace",
+        REACH_SIGNAL => "signal",
+        _ => "unknown",
+    }
+}
+
 /// What the trail tells of a request.
 fn told(answer: &Answer) -> Approval<'_> {
     let (state, approver, reason, scope) = match &answer.ending {
@@ -475,7 +476,12 @@ fn told(answer: &Answer) -> Approval<'_> {
             approver,
             reason,
             scope,
-        } => ("approved", Some(approver), Some(reason), Some(scope.as_str())),
+        } => (
+            "approved",
+            Some(approver),
+            Some(reason),
+            Some(scope.as_str()),
+        ),
         Ending::Denied { approver, reason } => ("denied", Some(approver), Some(reason), None),
         Ending::Expired(_) => ("expired", None, None, None),
         Ending::Cancelled => ("cancelled", None, None, None),

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,9 @@ use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-/// Where the states lie. Only root sees them: a seed would let an agent look for colliding names.
+use crate::approvals::SOCKET_NAME;
+
+/// Where the states lie. Only root reads their facts: a seed would let an agent look for colliding names.
 pub const STATE_ROOT: &str = "/run/enforcer";
 /// The file of a state.
 const FACTS: &str = "facts.json";
@@ -139,6 +141,11 @@ impl State {
         self.directory.join("lost")
     }
 
+    /// Where the control socket goes.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join(SOCKET_NAME)
+    }
+
     /// The agents that have a state.
     pub fn existing() -> Vec<String> {
         let Ok(entries) = fs::read_dir(STATE_ROOT) else {
@@ -215,5 +222,11 @@ impl Root {
 }
 
 fn make(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)
+    // Whoever may answer requests, and the agent itself, find the control socket in it; all else is root's to read.
+    let made = DirBuilder::new().mode(0o711).create(path);
+    if made.is_ok() {
+        // Whatever the umask is.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
+    }
+    made
 }

@@ -4,6 +4,7 @@
 //! cannot be read, a path that leads nowhere) is left to the kernel; nothing is decided by a guess.
 
 use std::{
+    io,
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,11 +32,11 @@ use crate::{
         line,
     },
     kernel::grants::Grants,
-    launch::Connector,
+    launch::{Connector, Identity, Teller, reach_socket},
     seccomp::{
-        Call, ConnectCall, ExecCall, Listener, Notification, Teller,
+        Address, Call, ConnectCall, ExecCall, Listener, Notification, descriptor,
         resolve::Resolver,
-        target::{self, Address, Who},
+        target::{self, Who},
     },
 };
 
@@ -54,7 +55,7 @@ pub struct Supervised {
     /// Where it is written.
     pub recorder: Recorder,
     /// Who tells the process; none if nothing is to be told.
-    pub teller: Option<Teller>,
+    pub teller: Option<Arc<Teller>>,
     /// What was chosen.
     pub first: FirstJudgement,
     /// Where approvals go for the kernel to know them.
@@ -65,6 +66,8 @@ pub struct Supervised {
     pub timeout: Duration,
     /// Who connects to the paths of unix sockets.
     pub connector: Option<Connector>,
+    /// Who the agent runs as.
+    pub identity: Identity,
     /// The agent's name.
     pub agent: String,
     /// The agent's first process: its first exec is the operator's.
@@ -126,14 +129,6 @@ impl Supervisor {
             holding,
             to_holder,
         })
-    }
-
-    /// Waits until the tree is gone.
-    pub fn join(&mut self) {
-        // Its end is told by the listener; a thread that broke down has ended too.
-        while !self.serving.is_finished() {
-            thread::sleep(Duration::from_millis(1));
-        }
     }
 
     /// Ends the rest, once the desk has answered all that was open.
@@ -272,8 +267,8 @@ impl Shared {
                 self.judge_path(notification, call, &path, holder)
             }
             Some(Address::Inet(address, port)) if self.with.first.asks_connect => {
-                let Ok(protocol) =
-                    target::descriptor(tid, call.socket).and_then(|fd| target::protocol(&fd))
+                let who = target::who(tid).unwrap_or_default();
+                let Ok(protocol) = socket_of(who, call).and_then(|fd| descriptor::protocol(&fd))
                 else {
                     self.go_on(id);
                     return Ok(());
@@ -284,7 +279,6 @@ impl Shared {
                     self.go_on(id);
                     return Ok(());
                 }
-                let who = target::who(tid).unwrap_or_default();
                 let held = Held {
                     id,
                     tid,
@@ -328,14 +322,14 @@ impl Shared {
             }
         };
         let outcome = self.unix_outcome(path, &name);
-        let socket = match target::descriptor(tid, call.socket) {
+        let who = target::who(tid).unwrap_or_default();
+        let socket = match socket_of(who, call) {
             Ok(socket) => socket,
             Err(error) => {
                 self.refuse(id, error.raw_os_error().unwrap_or(libc::EBADF));
                 return Ok(());
             }
         };
-        let who = target::who(tid).unwrap_or_default();
         if !self.with.listener.is_valid(id) {
             return Ok(());
         }
@@ -344,7 +338,9 @@ impl Shared {
             Decision::Allow | Decision::Deny if self.with.first.lsm => self.go_on(id),
             Decision::Allow => {
                 let shared = Arc::clone(self);
-                self.connect(id, move || shared.connect_unix(id, who, socket, place, &name, &outcome, None));
+                self.connect(id, move || {
+                    shared.connect_unix(id, who, socket, place, &name, &outcome, None)
+                });
             }
             Decision::Ask => {
                 return held::send(
@@ -432,6 +428,11 @@ impl Shared {
             self.refuse(id, libc::EPERM);
             return;
         };
+        // We looked with our own eyes. The agent's must be able to find the way, and it must lead to the same socket.
+        if let Err(error) = reach_socket(&self.with.identity, name, &place) {
+            self.refuse(id, error.raw_os_error().unwrap_or(libc::EACCES));
+            return;
+        }
         let recorded = self.with.recorder.answered(
             caller(who),
             Wanted::Unix(name),
@@ -480,9 +481,14 @@ impl Shared {
         let line = line::blocked_line(what, &outcome.reason, suggestion);
         self.with.desk.note_denial(&line);
         if let Some(teller) = &self.with.teller {
-            teller.tell(who.tgid, who.ppid, &line, TELLING);
+            teller.tell(who.tgid, Some(who.ppid), &line, TELLING);
         }
     }
+}
+
+/// The socket that a call is about.
+fn socket_of(who: Who, call: &ConnectCall) -> io::Result<OwnedFd> {
+    descriptor::descriptor(&descriptor::process(who.tgid)?, call.socket)
 }
 
 /// A process, as the trail names it.

@@ -2,11 +2,12 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::record::Denied;
-use crate::{approvals::DeskHandle, seccomp::Teller};
+use crate::{approvals::Asker, launch::Teller};
 
 /// A line is not said again to the same process within this time: programs try a refused address again and again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -16,9 +17,9 @@ const REMEMBERED: usize = 64;
 /// Tells processes of what the kernel denied them.
 #[derive(Debug)]
 pub struct Telling {
-    teller: Option<Teller>,
+    teller: Option<Arc<Teller>>,
     /// Keeps the last lines for whoever asks later.
-    desk: Option<DeskHandle>,
+    desk: Option<Asker>,
     /// Refused execs are told by the supervisor, before the errno.
     execs_told: bool,
     recent: VecDeque<(Instant, u32, String)>,
@@ -26,7 +27,7 @@ pub struct Telling {
 
 impl Telling {
     /// Tells by `teller`; nothing without one. `execs_told`: the supervisor has told of refused execs already.
-    pub fn new(teller: Option<Teller>, desk: Option<DeskHandle>, execs_told: bool) -> Self {
+    pub fn new(teller: Option<Arc<Teller>>, desk: Option<Asker>, execs_told: bool) -> Self {
         Self {
             teller,
             desk,
@@ -41,7 +42,7 @@ impl Telling {
             return;
         }
         if let Some(desk) = &self.desk {
-            desk.note_denial(denied.line.clone());
+            desk.note_denial(&denied.line);
         }
         let Some(teller) = &self.teller else {
             return;
@@ -61,7 +62,7 @@ impl Telling {
             .any(|(_, pid, line)| *pid == denied.pid && *line == denied.line);
         if !said {
             // The kernel has answered already: nobody waits for the line.
-            teller.tell(denied.pid, denied.ppid, &denied.line, Duration::ZERO);
+            teller.tell(denied.pid, Some(denied.ppid), &denied.line, Duration::ZERO);
             self.recent.push_back((now, denied.pid, denied.line));
         }
     }

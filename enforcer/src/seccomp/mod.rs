@@ -6,6 +6,8 @@
 //! the stopped process wants, [`resolve`] finds the file that it names. What they read can change before the
 //! kernel reads it again: an answer is a first judgement, and the kernel's own is the last.
 
+mod address;
+pub mod descriptor;
 mod filter;
 pub mod hatches;
 mod identity;
@@ -16,6 +18,7 @@ mod script;
 pub mod target;
 mod walk;
 
+pub use address::Address;
 pub use filter::{BpfProgram, Condition, SeccompError, Test};
 pub use hatches::Hatches;
 pub use identity::{IdentityError, LARGEST};

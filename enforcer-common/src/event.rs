@@ -44,6 +44,8 @@ pub const CAUSE_FAMILY: u32 = 7;
 pub const CAUSE_TRANSPARENT: u32 = 8;
 /// The kernel side could not judge (no scratch memory, no policy): denied.
 pub const CAUSE_INTERNAL: u32 = 9;
+/// A person approved it: the request's number is in the header.
+pub const CAUSE_APPROVED: u32 = 10;
 
 /// Flag: the text of the exec is longer than what the event stores.
 pub const FLAG_TRUNCATED: u32 = 1;

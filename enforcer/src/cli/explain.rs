@@ -1,11 +1,11 @@
-//! `enforcer explain`: what a policy says of a command line, a command text, or an address, without running
-//! or contacting anything.
+//! `enforcer explain`: what a policy says of a command line, a command text, an address or a unix socket, without
+//! running or contacting anything.
 
 use std::{
     ffi::OsString,
     io::{self, BufRead, Write},
     net::IpAddr,
-    os::unix::ffi::OsStringExt,
+    os::unix::ffi::{OsStrExt, OsStringExt},
     path::PathBuf,
     process::ExitCode,
 };
@@ -15,7 +15,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decide::{ConnectAction, Decision, Engine, ExecAction, Outcome, Risk, shell},
+    decide::{ConnectAction, Decision, Engine, ExecAction, Outcome, Risk, UnixAction, shell},
     policy::{compile::protocol_number, model::Protocol},
     policy_file,
 };
@@ -32,12 +32,15 @@ pub struct ExplainArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
-    /// Judge JSON Lines from standard input: {"argv":[…]}, {"command":"shell text"} or {"host":…,"port":…}; one
-    /// JSON decision a line comes back
-    #[arg(long, conflicts_with_all = ["json", "command"])]
+    /// Judge JSON Lines from standard input: {"argv":[…]}, {"command":"shell text"}, {"host":…,"port":…} or
+    /// {"unix":"/path"}; one JSON decision a line comes back
+    #[arg(long, conflicts_with_all = ["json", "command", "unix"])]
     pub stdin: bool,
+    /// Judge a connect to the unix socket with this path, or `@` and an abstract name
+    #[arg(long, value_name = "PATH", conflicts_with = "command")]
+    pub unix: Option<OsString>,
     /// The command line to judge; it is not run
-    #[arg(last = true, value_name = "CMD", required_unless_present = "stdin")]
+    #[arg(last = true, value_name = "CMD", required_unless_present_any = ["stdin", "unix"])]
     pub command: Vec<OsString>,
 }
 
@@ -53,14 +56,13 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         stdin(&engine, io::stdin().lock(), io::stdout().lock())
             .context("judging standard input")?;
     } else {
-        let words = args
-            .command
-            .iter()
-            .cloned()
-            .map(OsString::into_vec)
-            .collect();
-        write(judge_argv(&engine, words), args.json, io::stdout().lock())
-            .context("the decision cannot be written")?;
+        let outcome = if let Some(name) = &args.unix {
+            judge_unix(&engine, name.as_bytes()).map_err(anyhow::Error::msg)?
+        } else {
+            let words = args.command.iter().cloned();
+            judge_argv(&engine, words.map(OsString::into_vec).collect())
+        };
+        write(outcome, args.json, io::stdout().lock()).context("the decision cannot be written")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -74,6 +76,7 @@ struct Request {
     host: Option<String>,
     port: Option<u16>,
     protocol: Option<String>,
+    unix: Option<String>,
 }
 
 /// One line of output.
@@ -183,6 +186,21 @@ pub fn judge_host(
     })
 }
 
+/// Judges a connect to a unix socket. The name is taken as it is: links are not followed.
+///
+/// # Errors
+///
+/// A name that is neither an absolute path nor `@` and an abstract name.
+pub fn judge_unix(engine: &Engine, name: &[u8]) -> Result<Outcome, String> {
+    if !matches!(name.first(), Some(b'/' | b'@')) {
+        return Err(format!(
+            "`{}` names no unix socket; write an absolute path, or `@` and an abstract name",
+            String::from_utf8_lossy(name)
+        ));
+    }
+    Ok(engine.unix(&UnixAction::new(name)))
+}
+
 /// Answers JSON Lines with JSON Lines, in order. A line that is not understood is a denial with an `error`.
 ///
 /// # Errors
@@ -248,46 +266,23 @@ fn refusal(error: String) -> Answer {
 
 fn answer(engine: &Engine, line: &[u8]) -> Result<Answer, String> {
     let request: Request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let only_host = "`port` and `protocol` belong to `host`";
-    let outcome = match request {
-        Request {
-            argv: Some(argv),
-            command: None,
-            host: None,
-            port,
-            protocol,
-        } => {
-            if port.is_some() || protocol.is_some() {
-                return Err(only_host.to_owned());
-            }
+    if request.host.is_none() && (request.port.is_some() || request.protocol.is_some()) {
+        return Err("`port` and `protocol` belong to `host`".to_owned());
+    }
+    let outcome = match (request.argv, request.command, request.host, request.unix) {
+        (Some(argv), None, None, None) => {
             if argv.is_empty() {
                 return Err("`argv` is empty; give it the program at least".to_owned());
             }
             judge_argv(engine, argv.into_iter().map(String::into_bytes).collect())
         }
-        Request {
-            argv: None,
-            command: Some(command),
-            host: None,
-            port,
-            protocol,
-        } => {
-            if port.is_some() || protocol.is_some() {
-                return Err(only_host.to_owned());
-            }
-            judge_command(engine, &command)
+        (None, Some(command), None, None) => judge_command(engine, &command),
+        (None, None, Some(host), None) => {
+            let port = request.port.ok_or("`port` is missing")?;
+            judge_host(engine, &host, port, request.protocol.as_deref())?
         }
-        Request {
-            argv: None,
-            command: None,
-            host: Some(host),
-            port,
-            protocol,
-        } => {
-            let port = port.ok_or("`port` is missing")?;
-            judge_host(engine, &host, port, protocol.as_deref())?
-        }
-        _ => return Err("give one of `argv`, `command`, `host`".to_owned()),
+        (None, None, None, Some(name)) => judge_unix(engine, name.as_bytes())?,
+        _ => return Err("give one of `argv`, `command`, `host`, `unix`".to_owned()),
     };
     Ok(outcome.into())
 }

@@ -2,7 +2,8 @@ use super::*;
 use crate::policy::{
     Policy,
     model::{
-        Agents, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Matcher, PathLists, Rule,
+        Agents, Approvals, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Matcher,
+        PathLists, Rule, Syscalls,
     },
 };
 
@@ -35,9 +36,12 @@ fn engine() -> Engine {
         },
         connect: ConnectPolicy {
             default: Decision::Allow,
+            unix_default: Decision::Allow,
             rules: Vec::new(),
         },
         agents: Agents::default(),
+        approvals: Approvals::default(),
+        syscalls: Syscalls::default(),
         file_paths: PathLists::default(),
     };
     Engine::new(policy, 7).unwrap()
@@ -130,4 +134,73 @@ fn a_line_that_is_too_long_is_denied_and_the_next_is_answered() {
     assert_eq!(answers.len(), 2);
     assert!(answers[0]["error"].as_str().unwrap().contains("longer"));
     assert_eq!(answers[1]["decision"], "allow");
+}
+
+#[test]
+fn unix_sockets_are_judged_by_their_names() {
+    let input = br#"{"unix":"/var/run/docker.sock"}
+{"unix":"@/tmp/dbus-x"}
+{"unix":"/tmp/ssh-a/agent.1"}
+{"unix":"/run/nscd/socket"}
+{"unix":"run/docker.sock"}
+{"unix":"/run/nscd/socket","port":1}
+{"unix":"/run/nscd/socket","argv":["ls"]}"#;
+    let answers = lines(input);
+    let said: Vec<_> = answers
+        .iter()
+        .map(|answer| {
+            let rule = answer["rule"].as_str().unwrap_or("-");
+            (
+                answer["decision"].as_str().unwrap(),
+                rule,
+                answer.get("error").is_some(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("deny", "socket:docker", false),
+            ("deny", "socket:dbus-session", false),
+            ("ask", "socket:ssh-agent", false),
+            ("allow", "-", false),
+            ("deny", "-", true),
+            ("deny", "-", true),
+            ("deny", "-", true),
+        ]
+    );
+    let keys: Vec<_> = answers[0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["decision", "rule", "reason", "risk", "suggestion"]);
+    let reason = answers[0]["reason"].as_str().unwrap();
+    assert!(reason.ends_with(" [socket:docker]"), "{reason}");
+    assert!(answers[0]["suggestion"].is_string());
+    assert_eq!(answers[3]["reason"], "No rule matches (default: allow)");
+}
+
+#[test]
+fn one_thing_is_judged_at_a_time() {
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExplainArgs,
+    }
+    let parse = |words: &[&str]| {
+        let line = ["explain", "--policy", "p.json"].iter().chain(words);
+        Line::try_parse_from(line).map(|line| line.args.unix)
+    };
+    assert_eq!(
+        parse(&["--unix", "@x"]).unwrap(),
+        Some(OsString::from("@x"))
+    );
+    assert_eq!(parse(&["--", "ls"]).unwrap(), None);
+    for bad in [
+        &[][..],
+        &["--unix", "/x", "--", "ls"],
+        &["--unix", "/x", "--stdin"],
+        &["--unix"],
+    ] {
+        assert!(parse(bad).is_err(), "{bad:?}");
+    }
 }

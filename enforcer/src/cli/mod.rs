@@ -128,5 +128,15 @@ pub fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
     {
         return parsed.error_at_rule(index, format!("pattern `{pattern}`: {why}"), *mend);
     }
+    if let CompileError::Unix {
+        rule,
+        pattern,
+        why,
+        mend,
+    } = error
+        && let Some(index) = (parsed.policy.connect.rules.iter()).position(|r| r.id == *rule)
+    {
+        return parsed.error_at_connect_rule(index, format!("pattern `{pattern}`: {why}"), *mend);
+    }
     PolicyError::whole(error.to_string(), "see the policy reference")
 }

@@ -211,7 +211,7 @@ mod tests {
 
     const GOOD: &str = r#"{"version": "2", "exec": {"rules": [
 {"id": "a", "decision": "deny", "glob": ["rm *"], "match": ["rm x"], "not_match": ["ls"]}]}}"#;
-    const WARNED: &str = "there is no `connect` section: every connect is denied";
+    const WARNED: &str = "there is no `connect` section: every connect to an address is denied";
 
     #[test]
     fn a_good_policy_is_summed_up_and_its_warnings_told() {

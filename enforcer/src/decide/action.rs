@@ -1,4 +1,4 @@
-//! What is judged: an exec, a connect.
+//! What is judged: an exec, a connect to an address, a connect to a unix socket.
 
 use std::net::IpAddr;
 
@@ -83,5 +83,19 @@ impl ConnectAction {
             port,
             protocol,
         }
+    }
+}
+
+/// A connect to a unix socket, or a datagram sent to one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixAction {
+    /// The socket's name: its absolute path, resolved as far as it is known, or `@` and its abstract name.
+    pub name: Vec<u8>,
+}
+
+impl UnixAction {
+    /// A connect to the socket with this name.
+    pub fn new(name: impl Into<Vec<u8>>) -> Self {
+        Self { name: name.into() }
     }
 }

@@ -9,7 +9,7 @@ use crate::policy::{
 };
 
 use super::{
-    action::{ConnectAction, ExecAction},
+    action::{ConnectAction, ExecAction, UnixAction},
     matcher::Matcher,
     wording::{Outcome, Wording},
 };
@@ -66,6 +66,16 @@ impl Engine {
     /// Judges a connect.
     pub fn connect(&self, action: &ConnectAction) -> Outcome {
         self.wording.connect_outcome(self.matcher.connect(action))
+    }
+
+    /// Judges a connect to a unix socket.
+    pub fn unix(&self, action: &UnixAction) -> Outcome {
+        self.wording.unix_outcome(self.matcher.unix(action))
+    }
+
+    /// The words for judgements of these tables.
+    pub fn wording(&self) -> &Wording {
+        &self.wording
     }
 
     /// Ids of all exec rules that match, in the order of the policy. Compiles each rule anew, so it is for

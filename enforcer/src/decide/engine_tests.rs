@@ -2,10 +2,10 @@ use enforcer_common::event::{CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_RULE, CAUSE_TR
 
 use super::*;
 use crate::{
-    decide::{Decision, Risk, Script, wording::NO_APPROVALS},
+    decide::{Decision, Risk, Script},
     policy::model::{
-        Agents, ArgvPattern, ConnectPolicy, ConnectRule, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form,
-        Matcher as Pattern, Network, PathLists, Protocol,
+        Agents, Approvals, ArgvPattern, ConnectPolicy, ConnectRule, DEFAULT_TRUSTED_DIRS,
+        ExecPolicy, Form, Matcher as Pattern, Network, PathLists, Protocol, Syscalls,
     },
 };
 
@@ -25,9 +25,12 @@ fn policy(form: Form, default: Decision, rules: Vec<Rule>) -> Policy {
         },
         connect: ConnectPolicy {
             default: Decision::Allow,
+            unix_default: Decision::Allow,
             rules: Vec::new(),
         },
         agents: Agents::default(),
+        approvals: Approvals::default(),
+        syscalls: Syscalls::default(),
         file_paths: PathLists::default(),
     }
 }
@@ -143,10 +146,7 @@ fn reasons_are_worded_by_form() {
         reason(&native, &["make"]),
         "No rule matches (default: deny)"
     );
-    assert_eq!(
-        reason(&native, &["mv", "a", "b"]),
-        format!("Matches rule: mv *{NO_APPROVALS}")
-    );
+    assert_eq!(reason(&native, &["mv", "a", "b"]), "Matches rule: mv *");
     assert!(native.exec(&words(&["rm", "-rf", "x"])).security_risk);
     assert!(!native.exec(&words(&["make"])).security_risk);
 }
@@ -414,6 +414,7 @@ fn connect_rule(id: &str, decision: Decision, hosts: &[(&str, u8)], ports: &[u16
             .collect(),
         ports: ports.to_vec(),
         protocols: Vec::new(),
+        unix: Vec::new(),
         justification: None,
         suggestion: None,
         requires: Vec::new(),

@@ -9,11 +9,14 @@ use enforcer_common::{
     table::{Group, GroupRef, hash_name, word},
 };
 
-use crate::policy::compile::{ConnectPrefix, Tables};
+use crate::policy::{
+    compile::{ConnectPrefix, Tables},
+    unix_name,
+};
 
 use super::{
     Decision,
-    action::{ConnectAction, ExecAction, joined},
+    action::{ConnectAction, ExecAction, UnixAction, joined},
 };
 
 /// What the tables say of an action.
@@ -232,6 +235,25 @@ impl Matcher {
                 rank: 0,
                 cause: CAUSE_DEFAULT,
             },
+        }
+    }
+
+    /// Judges a connect to a unix socket.
+    pub fn unix(&self, action: &UnixAction) -> Judgement {
+        let header = &self.tables.header;
+        let name = unix_name::normalised(&action.name);
+        let groups = header.unix.groups.iter().take(header.unix.count as usize);
+        let rank = groups.map(|group| self.rank(group, name)).max();
+        let (rank, decision, cause) = match rank.unwrap_or(0) {
+            0 => (0, Decision::from_number(header.unix_default), CAUSE_DEFAULT),
+            rank if rank >= header.unix_deny_from => (rank, Decision::Deny, CAUSE_RULE),
+            rank if rank >= header.unix_ask_from => (rank, Decision::Ask, CAUSE_RULE),
+            rank => (rank, Decision::Allow, CAUSE_RULE),
+        };
+        Judgement {
+            decision,
+            rank,
+            cause,
         }
     }
 

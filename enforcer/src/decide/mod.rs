@@ -4,12 +4,13 @@ pub mod action;
 pub mod approval;
 mod decision;
 pub mod engine;
+pub mod line;
 pub mod matcher;
 pub mod redact;
 pub mod shell;
 pub mod wording;
 
-pub use action::{ConnectAction, ExecAction, Script};
+pub use action::{ConnectAction, ExecAction, Script, UnixAction};
 pub use decision::{Decision, Risk};
 pub use engine::{Engine, RuleCheck};
 pub use matcher::{Judgement, Matcher};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use enforcer_common::event::{
-    CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_OPERATOR, CAUSE_RULE,
-    CAUSE_TRANSPARENT, CAUSE_UNREADABLE,
+    CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_OPERATOR,
+    CAUSE_RULE, CAUSE_TRANSPARENT, CAUSE_UNREADABLE,
 };
 
 use crate::policy::{
@@ -13,11 +13,7 @@ use crate::policy::{
     model::Form,
 };
 
-use super::{Decision, Risk, matcher::Judgement};
-
-/// What an `ask` says as long as nobody can be asked.
-pub const NO_APPROVALS: &str =
-    " (approval is needed; approvals are not available yet, so this is denied)";
+use super::{Decision, Risk, approval::Ending, matcher::Judgement, redact};
 
 /// A decision in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +39,7 @@ pub struct Wording {
     policy: Arc<Policy>,
     ranks: Arc<[RuleRef]>,
     connect_ranks: Arc<[RuleRef]>,
+    unix_ranks: Arc<[RuleRef]>,
 }
 
 impl Wording {
@@ -52,15 +49,15 @@ impl Wording {
             policy,
             ranks: tables.ranks.as_slice().into(),
             connect_ranks: tables.connect_ranks.as_slice().into(),
+            unix_ranks: tables.unix_ranks.as_slice().into(),
         }
     }
 
     /// Words an exec's judgement, from the tables or from a kernel event.
     pub fn exec_outcome(&self, judgement: Judgement) -> Outcome {
-        let rank = judgement.rank as usize;
-        match self.ranks.get(rank) {
-            Some(RuleRef::Rule(at)) if judgement.cause == CAUSE_RULE => {
-                let rule = &self.policy.exec.rules[*at];
+        match by_rank(&self.ranks, judgement) {
+            RuleRef::Rule(at) => {
+                let rule = &self.policy.exec.rules[at];
                 self.by_rule(
                     judgement.decision,
                     &rule.id,
@@ -69,19 +66,27 @@ impl Wording {
                     rule.suggestion.as_deref(),
                 )
             }
-            Some(RuleRef::Builtin(builtin)) if judgement.cause == CAUSE_RULE => {
-                by_builtin(judgement.decision, *builtin)
+            RuleRef::Builtin(builtin) => by_builtin(judgement.decision, builtin),
+            RuleRef::None | RuleRef::Transparent => {
+                self.without_rule(judgement, "Command not in whitelist (deny by default)")
             }
-            _ => self.without_rule(judgement, "Command not in whitelist (deny by default)"),
         }
     }
 
     /// Words a connect's judgement, from the tables or from a kernel event.
     pub fn connect_outcome(&self, judgement: Judgement) -> Outcome {
-        let rank = judgement.rank as usize;
-        match self.connect_ranks.get(rank) {
-            Some(RuleRef::Rule(at)) if judgement.cause == CAUSE_RULE => {
-                let rule = &self.policy.connect.rules[*at];
+        self.by_connect_rank(&self.connect_ranks, judgement)
+    }
+
+    /// Words the judgement of a connect to a unix socket, from the tables or from a kernel event.
+    pub fn unix_outcome(&self, judgement: Judgement) -> Outcome {
+        self.by_connect_rank(&self.unix_ranks, judgement)
+    }
+
+    fn by_connect_rank(&self, ranks: &[RuleRef], judgement: Judgement) -> Outcome {
+        match by_rank(ranks, judgement) {
+            RuleRef::Rule(at) => {
+                let rule = &self.policy.connect.rules[at];
                 self.by_rule(
                     judgement.decision,
                     &rule.id,
@@ -90,10 +95,10 @@ impl Wording {
                     rule.suggestion.as_deref(),
                 )
             }
-            Some(RuleRef::Builtin(builtin)) if judgement.cause == CAUSE_RULE => {
-                by_builtin(judgement.decision, *builtin)
+            RuleRef::Builtin(builtin) => by_builtin(judgement.decision, builtin),
+            RuleRef::None | RuleRef::Transparent => {
+                self.without_rule(judgement, "No rule matches (default: deny)")
             }
-            _ => self.without_rule(judgement, "No rule matches (default: deny)"),
         }
     }
 
@@ -116,7 +121,7 @@ impl Wording {
         Outcome {
             decision,
             rule: Some(id.to_owned()),
-            reason: asked(decision, reason),
+            reason,
             risk,
             suggestion: suggestion.map(str::to_owned),
             security_risk: decision != Decision::Allow,
@@ -134,6 +139,7 @@ impl Wording {
                 None,
                 "Transparent shell: what it starts is judged".to_owned(),
             ),
+            CAUSE_APPROVED => (None, "A person approved it".to_owned()),
             CAUSE_OPERATOR => (None, "The command that the operator gave to run".to_owned()),
             CAUSE_FILELESS => (
                 Some("fileless"),
@@ -154,7 +160,7 @@ impl Wording {
         };
         let usual = matches!(
             judgement.cause,
-            CAUSE_DEFAULT | CAUSE_TRANSPARENT | CAUSE_OPERATOR
+            CAUSE_DEFAULT | CAUSE_TRANSPARENT | CAUSE_OPERATOR | CAUSE_APPROVED
         );
         let risk = match decision {
             Decision::Allow => Risk::Low,
@@ -164,7 +170,7 @@ impl Wording {
         Outcome {
             decision,
             rule: rule.map(str::to_owned),
-            reason: asked(decision, reason),
+            reason,
             risk,
             suggestion: None,
             security_risk: decision != Decision::Allow && !usual,
@@ -172,12 +178,15 @@ impl Wording {
     }
 }
 
-/// Adds to the reason of an `ask` that it is a denial.
-fn asked(decision: Decision, mut reason: String) -> String {
-    if decision == Decision::Ask {
-        reason.push_str(NO_APPROVALS);
+/// What a judgement's rank stands for, if a rule made the judgement (or a person did, asked by a rule).
+fn by_rank(ranks: &[RuleRef], judgement: Judgement) -> RuleRef {
+    match judgement.cause {
+        CAUSE_RULE | CAUSE_APPROVED => ranks
+            .get(judgement.rank as usize)
+            .copied()
+            .unwrap_or(RuleRef::None),
+        _ => RuleRef::None,
     }
-    reason
 }
 
 fn by_builtin(decision: Decision, builtin: Builtin) -> Outcome {
@@ -190,13 +199,56 @@ fn by_builtin(decision: Decision, builtin: Builtin) -> Outcome {
             "Link-local and metadata addresses hand out credentials of the machine",
             "name the address in a connect rule if the agent needs it",
         ),
+        Builtin::Socket(_) => builtin.socket().map_or(
+            (
+                "Behind this socket others act for whoever connects",
+                "name the socket in a connect rule if the agent needs it",
+            ),
+            |rule| (rule.why.as_str(), rule.suggestion.as_str()),
+        ),
     };
     Outcome {
         decision,
         rule: Some(builtin.id().to_owned()),
-        reason: asked(decision, format!("{reason} [{}]", builtin.id())),
+        reason: format!("{reason} [{}]", builtin.id()),
         risk: Risk::High,
         suggestion: (decision != Decision::Allow).then(|| suggestion.to_owned()),
         security_risk: decision != Decision::Allow,
     }
 }
+
+/// What became of a request, in words: for the trail, and as the reason of a denial. `outcome` is what asked.
+pub fn ending(ending: &Ending, outcome: &Outcome) -> String {
+    let clean = |text: &str| redact::text(text.as_bytes());
+    let said = match ending {
+        Ending::Approved {
+            approver,
+            reason,
+            scope,
+        } => with_reason(
+            format!("Approved by {} ({})", clean(approver), scope.as_str()),
+            &clean(reason),
+        ),
+        Ending::Denied { approver, reason } => {
+            with_reason(format!("Denied by {}", clean(approver)), &clean(reason))
+        }
+        Ending::Expired(time) => {
+            format!("Not approved: nobody answered within {} s", time.as_secs())
+        }
+        Ending::Cancelled => "Not approved: the process was gone before anyone answered".to_owned(),
+        Ending::Refused(why) => with_reason("Not approved".to_owned(), &clean(why)),
+    };
+    format!("{said}. Asked because: {}", outcome.reason)
+}
+
+/// Adds what a person wrote, if anything, without its full stop.
+fn with_reason(said: String, reason: &str) -> String {
+    match reason.trim().trim_end_matches('.') {
+        "" => said,
+        reason => format!("{said}: {reason}"),
+    }
+}
+
+#[cfg(test)]
+#[path = "wording_tests.rs"]
+mod tests;

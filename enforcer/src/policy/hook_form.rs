@@ -13,8 +13,8 @@ use super::error::Problems;
 use super::hosts;
 use super::lower::Lowered;
 use super::model::{
-    Agents, ConnectPolicy, ConnectRule, DEFAULT_SHELLS, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form,
-    Matcher, PathLists, Policy, Rule,
+    Agents, Approvals, ConnectPolicy, ConnectRule, DEFAULT_SHELLS, DEFAULT_TRUSTED_DIRS,
+    ExecPolicy, Form, Matcher, PathLists, Policy, Rule, Syscalls,
 };
 use super::place::{JsonPath, quoted};
 use super::shape::Object;
@@ -143,6 +143,8 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
                 trusted: hook.agents.0.trusted,
                 restricted: hook.agents.0.restricted,
             },
+            approvals: Approvals::default(),
+            syscalls: Syscalls::default(),
             file_paths: PathLists {
                 whitelist: hook.file_paths.0.whitelist,
                 blacklist: hook.file_paths.0.blacklist,
@@ -288,6 +290,7 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
     let Some(web) = web else {
         return ConnectPolicy {
             default: Decision::Allow,
+            unix_default: Decision::Allow,
             rules: Vec::new(),
         };
     };
@@ -327,6 +330,7 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
             hosts,
             ports: Vec::new(),
             protocols: Vec::new(),
+            unix: Vec::new(),
             justification: None,
             suggestion: None,
             requires: Vec::new(),
@@ -347,7 +351,11 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
             ),
         );
     }
-    ConnectPolicy { default, rules }
+    ConnectPolicy {
+        default,
+        unix_default: Decision::Allow,
+        rules,
+    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
 //! From the native form as written to the model; what the types cannot say is checked here.
 
-use std::collections::HashSet;
+mod connect;
 
+use std::collections::HashMap;
+
+use super::approvals;
 use super::error::Problems;
-use super::hosts::{self, EVERYWHERE};
 use super::model::{
-    Agents, ArgvPattern, ConnectPolicy, ConnectRule, DEFAULT_TRUSTED_DIRS, Example, ExecPolicy,
-    Form, Matcher, Network, PathLists, Policy, Protocol, Rule,
+    Agents, ArgvPattern, DEFAULT_TRUSTED_DIRS, Example, ExecPolicy, Form, LoosenedHatch, Matcher,
+    PathLists, Policy, Rule, Syscalls,
 };
-use super::native;
 use super::native::{
-    AgentsSection, ArgvSection, ConnectSection, ExecRule, ExecSection, NativePolicy, ProtocolName,
+    AgentsSection, ArgvSection, ExecRule, ExecSection, NativePolicy, SyscallsSection,
 };
 use super::place::{JsonPath, quoted};
 use super::shape::TextOrList;
@@ -46,19 +47,25 @@ pub(super) fn native(policy: NativePolicy, problems: &mut Problems<'_>) -> Lower
         &mut rule_paths,
         problems,
     );
-    let connect = connect(policy.connect.map(|section| section.0), &mut ids, problems);
+    let connect = connect::policy(policy.connect.map(|section| section.0), &mut ids, problems);
     let agents = agents(policy.agents.map(|section| section.0).unwrap_or_default());
-    Lowered {
-        policy: Policy {
-            form: Form::Native,
-            version: policy.version,
-            exec,
-            connect,
-            agents,
-            file_paths: PathLists::default(),
-        },
-        rule_paths,
-    }
+    let approvals = approvals::lower(policy.approvals.map(|section| section.0), problems);
+    let syscalls = syscalls(
+        policy.syscalls.map(|section| section.0).unwrap_or_default(),
+        problems,
+    );
+    let policy = Policy {
+        form: Form::Native,
+        version: policy.version,
+        exec,
+        connect,
+        agents,
+        approvals,
+        syscalls,
+        file_paths: PathLists::default(),
+    };
+    approvals::warn_unanswerable(&policy, problems);
+    Lowered { policy, rule_paths }
 }
 
 /// Checks the sections that later versions put in force, and says that they are not.
@@ -88,9 +95,6 @@ fn warn_not_in_force(policy: &NativePolicy, problems: &mut Problems<'_>) {
         positive("breaker", "denials", breaker.denials.map(u64::from));
         positive("breaker", "half_open_after_s", breaker.half_open_after_s);
     }
-    if let Some(approvals) = &policy.approvals {
-        positive("approvals", "timeout_s", approvals.timeout_s);
-    }
     for (key, given, instead) in [
         (
             "agents",
@@ -111,11 +115,6 @@ fn warn_not_in_force(policy: &NativePolicy, problems: &mut Problems<'_>) {
             "breaker",
             policy.breaker.is_some(),
             "denials do not add up to a stop",
-        ),
-        (
-            "approvals",
-            policy.approvals.is_some(),
-            "an `ask` is a denial",
         ),
         (
             "audit",
@@ -345,107 +344,55 @@ fn examples(given: Vec<TextOrList>, at: &JsonPath, problems: &mut Problems<'_>) 
     examples
 }
 
-fn connect(
-    section: Option<ConnectSection>,
-    ids: &mut Ids,
-    problems: &mut Problems<'_>,
-) -> ConnectPolicy {
-    let at = JsonPath::top().key("connect");
-    let Some(section) = section else {
-        problems.warn(
-            &JsonPath::top(),
-            "there is no `connect` section: every connect is denied",
-        );
-        return ConnectPolicy {
-            default: Decision::Deny,
-            rules: Vec::new(),
-        };
-    };
-    let mut rules = Vec::with_capacity(section.rules.len());
-    for (index, rule) in section.rules.into_iter().enumerate() {
-        rules.push(connect_rule(
-            rule.0,
-            &at.key("rules").index(index),
-            ids,
-            problems,
-        ));
-    }
-    ConnectPolicy {
-        default: section.default.unwrap_or(Decision::Deny),
-        rules,
-    }
-}
-
-fn connect_rule(
-    rule: native::ConnectRule,
-    at: &JsonPath,
-    ids: &mut Ids,
-    problems: &mut Problems<'_>,
-) -> ConnectRule {
-    ids.claim(&rule.id, at, problems);
-    warn_requires(&rule.requires, at, problems);
-    if rule.hosts.is_none() && rule.ports.is_none() && rule.protocols.is_none() {
-        problems.error(
-            at,
-            "the rule would match every connect",
-            "give it `hosts`, `ports` or `protocols`, or set `connect.default` instead",
-        );
-    }
-    let hosts = match rule.hosts {
-        None => vec![EVERYWHERE],
-        Some(hosts) => networks(&hosts, &at.key("hosts"), problems),
-    };
-    let ports = rule.ports.as_deref().unwrap_or_default();
-    if rule.ports.is_some() {
-        validate::not_empty(ports.len(), &at.key("ports"), problems);
-    }
-    if let Some(index) = ports.iter().position(|port| *port == 0) {
-        problems.error(
-            &at.key("ports").index(index),
-            "0 is not a port that can be connected to",
-            "write a port from 1 to 65535, or leave `ports` out for all of them",
-        );
-    }
-    let protocols = rule.protocols.as_deref().unwrap_or_default();
-    if rule.protocols.is_some() {
-        validate::not_empty(protocols.len(), &at.key("protocols"), problems);
-    }
-    ConnectRule {
-        id: rule.id,
-        decision: rule.decision,
-        risk: rule.risk.unwrap_or(default_risk(rule.decision)),
-        hosts,
-        ports: distinct(ports.iter().copied()),
-        protocols: distinct(protocols.iter().map(|protocol| match protocol {
-            ProtocolName::Tcp => Protocol::Tcp,
-            ProtocolName::Udp => Protocol::Udp,
-        })),
-        justification: rule.justification,
-        suggestion: rule.suggestion,
-        requires: rule.requires,
-    }
-}
-
-fn networks(hosts: &[String], at: &JsonPath, problems: &mut Problems<'_>) -> Vec<Network> {
-    validate::not_empty(hosts.len(), at, problems);
-    let mut networks = Vec::new();
-    for (index, host) in hosts.iter().enumerate() {
-        match hosts::parse_host(host) {
-            Ok(found) => networks.extend(found),
-            Err(fault) => problems.error(&at.index(index), fault.what, fault.mend),
-        }
-    }
-    distinct(networks.into_iter())
-}
-
-fn distinct<T: Copy + Eq + std::hash::Hash>(values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut seen = HashSet::new();
-    values.filter(|value| seen.insert(*value)).collect()
-}
-
 fn agents(section: AgentsSection) -> Agents {
     Agents {
         trusted: section.trusted,
         restricted: section.restricted,
     }
 }
+
+fn syscalls(section: SyscallsSection, problems: &mut Problems<'_>) -> Syscalls {
+    let at = JsonPath::top().key("syscalls").key("allow");
+    let mut allow = Vec::with_capacity(section.allow.len());
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (index, entry) in section.allow.into_iter().enumerate() {
+        let (at, entry) = (at.index(index), entry.0);
+        if entry.name.is_empty() {
+            problems.error(
+                &at.key("name"),
+                "the name is empty",
+                "write the name of a group of `policies/escape-hatches.json`, such as \"ptrace\"",
+            );
+        } else if let Some(first) = seen.get(&entry.name) {
+            problems.error_with_line(
+                &at.key("name"),
+                &JsonPath::top().key("syscalls").key("allow").index(*first),
+                |line| {
+                    format!(
+                        "{} stands twice (first at line {line})",
+                        quoted(&entry.name)
+                    )
+                },
+                "keep one of the two",
+            );
+        } else {
+            seen.insert(entry.name.clone(), index);
+        }
+        if entry.reason.trim().is_empty() {
+            problems.error(
+                &at.key("reason"),
+                "the reason is empty",
+                "say why the agent needs it: this opens a way around the policy",
+            );
+        }
+        allow.push(LoosenedHatch {
+            name: entry.name,
+            reason: entry.reason,
+        });
+    }
+    Syscalls { allow }
+}
+
+#[cfg(test)]
+#[path = "lower_tests.rs"]
+mod tests;

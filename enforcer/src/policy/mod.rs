@@ -3,6 +3,7 @@
 //! [`parse`] takes text and gives the model with warnings, or the first fault with its place and mend.
 //! Reading a policy's file safely is the business of [`crate::policy_file`].
 
+pub mod approvals;
 pub mod compile;
 mod error;
 pub mod hook_form;
@@ -15,6 +16,8 @@ mod parse;
 mod place;
 pub mod schema;
 pub mod shape;
+pub mod sockets;
+pub mod unix_name;
 pub mod validate;
 
 pub use error::{PolicyError, Warning};

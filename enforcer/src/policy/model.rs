@@ -1,5 +1,7 @@
 //! The one model that both policy forms become. It is what the compiler and the engine read.
 
+use std::time::Duration;
+
 use crate::decide::{Decision, Risk};
 
 /// Directories whose programs are known by their base name, unless a policy names others.
@@ -37,6 +39,10 @@ pub struct Policy {
     pub connect: ConnectPolicy,
     /// Agents named by the policy.
     pub agents: Agents,
+    /// How an `ask` is put to a person.
+    pub approvals: Approvals,
+    /// System calls that the policy gives back to its agents.
+    pub syscalls: Syscalls,
     /// File path rules of a hook-form policy (judged by the hook front end, not by the kernel).
     pub file_paths: PathLists,
 }
@@ -118,13 +124,15 @@ pub struct ArgvPattern {
 /// What may be connected to.
 #[derive(Clone, Debug)]
 pub struct ConnectPolicy {
-    /// Where no rule matches.
+    /// Where no rule matches an address.
     pub default: Decision,
+    /// Where no rule matches the name of a unix socket.
+    pub unix_default: Decision,
     /// The rules, in the order of the file.
     pub rules: Vec<ConnectRule>,
 }
 
-/// One connect rule.
+/// One connect rule. It is about addresses or about unix sockets, never both.
 #[derive(Clone, Debug)]
 pub struct ConnectRule {
     /// Unique in the policy.
@@ -133,12 +141,15 @@ pub struct ConnectRule {
     pub decision: Decision,
     /// How much damage the action can do.
     pub risk: Risk,
-    /// Networks; any may match.
+    /// Networks; any may match. None in a rule about unix sockets.
     pub hosts: Vec<Network>,
     /// Ports; empty: all.
     pub ports: Vec<u16>,
     /// Protocols; empty: all.
     pub protocols: Vec<Protocol>,
+    /// Patterns over the names of unix sockets (a path, or `@` and an abstract name); any may match. Written by
+    /// [`super::unix_name::parse_pattern`]. None in a rule about addresses.
+    pub unix: Vec<String>,
     /// Why the rule is there; becomes the reason of its decisions.
     pub justification: Option<String>,
     /// What to do instead.
@@ -172,6 +183,46 @@ pub struct Agents {
     pub trusted: Vec<String>,
     /// Agents named as not trusted.
     pub restricted: Vec<String>,
+}
+
+/// How an `ask` is put to a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approvals {
+    /// How long an action waits for an answer; then it is denied.
+    pub timeout: Duration,
+    /// Who may answer: names of users, and of groups behind a `%`. `None`: root. Empty: nobody.
+    pub approvers: Option<Vec<String>>,
+    /// How many requests an agent may make in a sliding window; what comes beyond is denied.
+    pub rate: (u32, Duration),
+    /// How many requests of an agent may wait at once; what comes beyond is denied.
+    pub max_pending: u32,
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_mins(5),
+            approvers: None,
+            rate: (30, Duration::from_mins(1)),
+            max_pending: 100,
+        }
+    }
+}
+
+/// System calls that the policy gives back to its agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Syscalls {
+    /// Groups of the escape hatches that stay open, in the order of the file.
+    pub allow: Vec<LoosenedHatch>,
+}
+
+/// A group of the escape hatches that a policy leaves open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoosenedHatch {
+    /// The group's name. Whether there is such a group is checked where the groups are known.
+    pub name: String,
+    /// Why the agents need it.
+    pub reason: String,
 }
 
 /// Path patterns of the hook form.

@@ -36,8 +36,10 @@ pub struct NativePolicy {
     pub limits: Option<Object<LimitsSection>>,
     /// When an agent that keeps being denied is stopped altogether. Not enforced yet.
     pub breaker: Option<Object<BreakerSection>>,
-    /// How an `ask` is put to a person. Not enforced yet: until then an `ask` is a denial.
+    /// How an `ask` is put to a person.
     pub approvals: Option<Object<ApprovalsSection>>,
+    /// System calls that are refused unless a policy gives them back.
+    pub syscalls: Option<Object<SyscallsSection>>,
     /// What the trail leaves out. Not enforced yet.
     pub audit: Option<Object<AuditSection>>,
 }
@@ -129,18 +131,25 @@ pub struct ArgvSection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectSection {
-    /// The decision where no rule matches; `deny` unless given.
+    /// The decision where no rule matches an address; `deny` unless given.
     #[schemars(extend("default" = "deny"))]
     pub default: Option<Decision>,
+    /// The decision where no rule matches the name of a unix socket; `allow` unless given.
+    #[schemars(extend("default" = "allow"))]
+    pub unix_default: Option<Decision>,
     /// The rules. The strictest of all that match wins; among equals the first.
     #[serde(default)]
     pub rules: Vec<Object<ConnectRule>>,
 }
 
-/// One connect rule. It has at least one of `hosts`, `ports` and `protocols`; all that it has must match.
+/// One connect rule. It has `unix`, or at least one of `hosts`, `ports` and `protocols`, of which all that it has
+/// must match.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("anyOf" = [{"required": ["hosts"]}, {"required": ["ports"]}, {"required": ["protocols"]}]))]
+#[schemars(extend("oneOf" = [
+    {"required": ["unix"]},
+    {"anyOf": [{"required": ["hosts"]}, {"required": ["ports"]}, {"required": ["protocols"]}]}
+]))]
 pub struct ConnectRule {
     /// The rule's name in reasons and in the trail; unique in the policy.
     #[schemars(length(min = 1, max = 200))]
@@ -159,6 +168,10 @@ pub struct ConnectRule {
     /// Protocols; all unless given.
     #[schemars(length(min = 1))]
     pub protocols: Option<Vec<ProtocolName>>,
+    /// Unix sockets: patterns over the socket's path (`/run/postgresql/*`), or over `@` and an abstract name
+    /// (`@/tmp/dbus-*`), anchored at both ends, with the wildcards of `glob`. Any of them may match.
+    #[schemars(length(min = 1), inner(regex(pattern = r"^[/@*]")))]
+    pub unix: Option<Vec<String>>,
     /// Why the rule is there. Becomes the reason of its decisions.
     pub justification: Option<String>,
     /// What to do instead.
@@ -219,9 +232,40 @@ pub struct BreakerSection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApprovalsSection {
-    /// Seconds to wait for an answer; after that the action is denied.
-    #[schemars(range(min = 1))]
+    /// Seconds to wait for an answer, at most 604800 (a week); 300 unless given. After that the action is denied.
+    #[schemars(range(min = 1, max = 604_800), extend("default" = 300))]
     pub timeout_s: Option<u64>,
+    /// Who may answer: users by name, groups by name behind a `%`. `root` unless given. The user that the agent
+    /// runs as can never answer.
+    #[schemars(inner(regex(pattern = r"^%?[^%\s]\S*$")))]
+    pub approvers: Option<Vec<String>>,
+    /// How many requests an agent may make in a sliding window; `30/1m` unless given. What comes beyond is denied.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*/[1-9][0-9]*[smhd]$"), extend("default" = "30/1m"))]
+    pub rate: Option<String>,
+    /// How many requests of an agent may wait at once; 100 unless given. What comes beyond is denied.
+    #[schemars(range(min = 1), extend("default" = 100))]
+    pub max_pending: Option<u32>,
+}
+
+/// System calls that are refused unless a policy gives them back.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyscallsSection {
+    /// What is given back.
+    #[serde(default)]
+    pub allow: Vec<Object<LoosenedSection>>,
+}
+
+/// A group of system calls that the agent may use.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoosenedSection {
+    /// The group's name, as `policies/escape-hatches.json` has it.
+    #[schemars(length(min = 1))]
+    pub name: String,
+    /// Why the agent needs it.
+    #[schemars(length(min = 1), regex(pattern = r"\S"))]
+    pub reason: String,
 }
 
 /// What the trail leaves out, beside the secrets that redaction knows.

@@ -8,7 +8,7 @@ use super::error::{PolicyError, Problems, Warning};
 use super::hook_form::{self, HookPolicy};
 use super::json_text;
 use super::lower::{self, Lowered};
-use super::model::Policy;
+use super::model::{Form, Policy};
 use super::native::NativePolicy;
 use super::place::{JsonPath, Place, Step, quoted};
 use super::shape::Object;
@@ -66,6 +66,32 @@ impl Parsed {
         mend: impl Into<String>,
     ) -> PolicyError {
         self.error_at(&self.rule_path(index), what, mend)
+    }
+
+    /// An error about the name of the group with this index in `policy.syscalls.allow`.
+    pub fn error_at_syscall(
+        &self,
+        index: usize,
+        what: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> PolicyError {
+        let path = JsonPath::top().key("syscalls").key("allow");
+        self.error_at(&path.index(index).key("name"), what, mend)
+    }
+
+    /// An error about the connect rule with this index in `policy.connect.rules` of a native policy; about the
+    /// file as a whole in a hook policy, whose connect rules are made from a list of domains.
+    pub fn error_at_connect_rule(
+        &self,
+        index: usize,
+        what: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> PolicyError {
+        let path = match self.policy.form {
+            Form::Native => JsonPath::top().key("connect").key("rules").index(index),
+            Form::Hook => JsonPath::top(),
+        };
+        self.error_at(&path, what, mend)
     }
 }
 

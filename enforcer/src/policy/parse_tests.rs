@@ -141,7 +141,6 @@ fn sections_that_are_not_in_force_say_so_where_they_stand() {
         ("capabilities", 29),
         ("limits", 30),
         ("breaker", 31),
-        ("approvals", 32),
         ("audit", 33),
         ("exec.rules[0].requires", 13),
     ];
@@ -161,7 +160,11 @@ fn what_is_left_out_is_denied_and_a_missing_section_is_said() {
     assert!(policy.exec.trusted_dirs.contains(&"/usr/bin".to_owned()));
     assert_eq!(policy.connect.default, Decision::Deny);
     assert_eq!(parsed.warnings.len(), 1);
-    assert!(parsed.warnings[0].text.contains("every connect is denied"));
+    assert!(
+        parsed.warnings[0]
+            .text
+            .contains("every connect to an address is denied")
+    );
 }
 
 #[test]
@@ -405,7 +408,7 @@ fn faults_of_settings_and_connect_rules_are_told() {
         ":7:12: limits.exec: \"100 per hour\" is not a rate",
         ":7:36: limits.connect: \"0/1m\" is not a rate",
         ":8:13: breaker.denials: 0 is not allowed",
-        ":8:42: approvals.timeout_s: 0 is not allowed",
+        ":8:42: approvals.timeout_s: 0 seconds are not a time to wait",
     ] {
         assert!(
             told.iter()

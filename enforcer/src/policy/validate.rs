@@ -1,6 +1,7 @@
 //! The checks that the two forms share: ids, patterns, words; and the examples, once there is a matcher.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::Parsed;
 use super::error::{PolicyError, Problems};
@@ -9,6 +10,8 @@ use super::place::{JsonPath, quoted};
 
 /// Ids that the trail uses for what no policy rule says.
 const RESERVED_IDS: [&str; 5] = ["default", "fileless", "loader", "metadata", "transparent"];
+/// What the ids of built-in rules about unix sockets begin with.
+pub const SOCKET_ID: &str = "socket:";
 /// Longest id of a rule, in characters.
 const ID_MAX: usize = 200;
 /// Deepest nesting of groups and repetitions in a regular expression.
@@ -32,7 +35,7 @@ impl Ids {
             );
             return;
         }
-        if RESERVED_IDS.contains(&id) {
+        if RESERVED_IDS.contains(&id) || id.starts_with(SOCKET_ID) {
             problems.error(
                 &at,
                 format!(
@@ -128,17 +131,26 @@ fn regex(pattern: &str) -> Result<(), String> {
 
 /// Whether the text is a rate: a count, a slash, a window such as `1h`.
 pub(super) fn is_rate(text: &str) -> bool {
+    parse_rate(text).is_some()
+}
+
+/// A rate: a count, a slash, a window such as `1h`.
+pub(super) fn parse_rate(text: &str) -> Option<(u32, Duration)> {
     let positive = |number: &str| {
-        number.bytes().all(|byte| byte.is_ascii_digit())
-            && !number.starts_with('0')
-            && number.parse::<u32>().is_ok()
+        let plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+        plain.then(|| number.parse::<u32>().ok()).flatten()
     };
-    text.split_once('/').is_some_and(|(count, window)| {
-        positive(count)
-            && window
-                .strip_suffix(['s', 'm', 'h', 'd'])
-                .is_some_and(positive)
-    })
+    let (count, window) = text.split_once('/')?;
+    let (length, unit) = window.split_at_checked(window.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let window = Duration::from_secs(u64::from(positive(length)?) * seconds);
+    Some((positive(count)?, window))
 }
 
 /// The words of an example; `None` if a quote or backslash of its line is left open.
@@ -221,6 +233,8 @@ mod tests {
         for good in ["1/1s", "100/1h", "50/30m", "5/7d"] {
             assert!(is_rate(good), "{good}");
         }
+        assert_eq!(parse_rate("30/2m"), Some((30, Duration::from_mins(2))));
+        assert_eq!(parse_rate("1/7d"), Some((1, Duration::from_hours(168))));
         for bad in [
             "",
             "100",
@@ -235,6 +249,8 @@ mod tests {
             "1 /1h",
             "1/1hh",
             "5000000000/1h",
+            "1/é",
+            "1/1é",
         ] {
             assert!(!is_rate(bad), "{bad}");
         }

@@ -83,6 +83,26 @@ impl Automaton {
         Ok(automaton)
     }
 
+    /// Whether it matches nothing. It must be reduced.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.start == 0
+    }
+
+    /// Whether it matches the text.
+    pub(super) fn matches(&self, text: &[u8]) -> bool {
+        let mut state = self.start;
+        let mut seen = self.accept[state as usize] > 0;
+        let end = [self.stride - 1];
+        let classes = text
+            .iter()
+            .map(|byte| usize::from(self.classes[usize::from(*byte)]));
+        for column in classes.chain(end) {
+            state = self.row(state)[column];
+            seen |= self.accept[state as usize] > 0;
+        }
+        seen
+    }
+
     /// Whether it is small enough for a group.
     pub(super) fn fits(&self, states: usize) -> bool {
         self.accept.len() <= states && self.words() <= SEGMENT_WORDS

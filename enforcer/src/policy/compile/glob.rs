@@ -73,6 +73,26 @@ impl Glob {
         Some(name)
     }
 
+    /// A text that it matches, unless it has a set that no character is in.
+    pub(super) fn sample(&self) -> Vec<u8> {
+        let mut text = String::new();
+        for token in &self.tokens {
+            match token {
+                Token::Star => {}
+                Token::Any => text.push('a'),
+                Token::Literal(c) => text.push(*c),
+                Token::Set(ranges, negated) => {
+                    let of = |c: &char| {
+                        ranges.iter().any(|(low, high)| (low..=high).contains(&c)) != *negated
+                    };
+                    let first = ranges.iter().map(|(low, _)| *low);
+                    text.extend(first.chain('\0'..=char::MAX).find(of));
+                }
+            }
+        }
+        text.into_bytes()
+    }
+
     /// Whether a match can begin anywhere in the text.
     pub(super) fn floats(&self) -> bool {
         self.tokens.first() == Some(&Token::Star)
@@ -95,6 +115,16 @@ impl Glob {
             .position(|token| *token == Token::Literal(' '))
             .unwrap_or(self.tokens.len());
         anywhere(&self.tokens[space..])
+    }
+
+    /// The regular expression over the whole text, which matches at its end and nowhere before.
+    pub(super) fn closed(&self) -> String {
+        let mut out = anywhere(&self.tokens);
+        if self.tokens.last() == Some(&Token::Star) {
+            out.push_str(ANY_BYTES);
+            out.push_str(r"\z");
+        }
+        out
     }
 
     /// The regular expression over the whole text.

@@ -310,8 +310,20 @@ impl Groups {
         whole
     }
 
+    /// Adds an automaton that no expression stands for; gives its index among the expressions.
+    pub(super) fn add_automaton(&mut self, alphabet: Alphabet, automaton: Rc<Automaton>) -> usize {
+        self.expressions.hirs.push(Hir::fail());
+        let piece = self.expressions.hirs.len() - 1;
+        self.parts.insert((piece, alphabet), Ok(automaton));
+        piece
+    }
+
     /// The automaton of one expression.
-    fn part(&mut self, piece: usize, alphabet: Alphabet) -> Result<Rc<Automaton>, Failure> {
+    pub(super) fn part(
+        &mut self,
+        piece: usize,
+        alphabet: Alphabet,
+    ) -> Result<Rc<Automaton>, Failure> {
         let hir = &self.expressions.hirs[piece];
         let [_, largest] = BUDGETS;
         self.parts

@@ -2,7 +2,7 @@
 
 use crate::decide::Decision;
 
-use super::RuleRef;
+use super::{CompileError, RuleRef};
 
 /// Rules in the order of their ranks, and where each decision begins.
 #[derive(Debug)]
@@ -35,5 +35,19 @@ impl Ranks {
             ask_from: starts[Decision::Ask.number() as usize],
             deny_from: starts[Decision::Deny.number() as usize],
         }
+    }
+
+    /// That the tables, which store a rank in 16 bits, can hold them all.
+    pub(super) fn fit(&self, section: &'static str) -> Result<(), CompileError> {
+        let max = usize::from(u16::MAX);
+        let count = self.refs.len();
+        if count > max {
+            return Err(CompileError::TooManyRules {
+                section,
+                count,
+                max,
+            });
+        }
+        Ok(())
     }
 }

@@ -160,7 +160,7 @@ fn in_set(set: &[char], c: Option<char>) -> bool {
 }
 
 /// fnmatch by trying everything. `guard`: still in the program of an allow rule.
-fn fnmatch(pattern: &[char], text: &[u8], guard: bool) -> bool {
+pub(super) fn fnmatch(pattern: &[char], text: &[u8], guard: bool) -> bool {
     let Some((first, rest)) = pattern.split_first() else {
         return text.is_empty();
     };

@@ -23,6 +23,8 @@ enum Mode {
     Either,
     /// What both match at the same place, with the accept number 1.
     Both,
+    /// What the first matches and the second does not, at the same place.
+    Without,
 }
 
 /// An automaton that accepts what either accepts, with the higher number.
@@ -43,8 +45,20 @@ pub(super) fn either(a: &Automaton, b: &Automaton, limit: usize) -> Result<Autom
 /// # Errors
 ///
 /// As [`either`].
-fn both(a: &Automaton, b: &Automaton, limit: usize) -> Result<Automaton, Failure> {
+pub(super) fn both(a: &Automaton, b: &Automaton, limit: usize) -> Result<Automaton, Failure> {
     let mut automaton = pairs(a, b, Mode::Both, limit)?;
+    automaton.reduce();
+    Ok(automaton)
+}
+
+/// An automaton that accepts what `a` accepts and `b` does not. Both must match at the end of the text only: a
+/// walk keeps what it has seen before.
+///
+/// # Errors
+///
+/// As [`either`].
+pub(super) fn without(a: &Automaton, b: &Automaton, limit: usize) -> Result<Automaton, Failure> {
+    let mut automaton = pairs(a, b, Mode::Without, limit)?;
     automaton.reduce();
     Ok(automaton)
 }
@@ -136,6 +150,7 @@ fn pairs(a: &Automaton, b: &Automaton, mode: Mode, limit: usize) -> Result<Autom
         Mode::Either if a.accept[x as usize] >= b.ahead[y as usize] => (x, 0),
         Mode::Either if b.accept[y as usize] >= a.ahead[x as usize] => (0, y),
         Mode::Both if x == 0 || y == 0 => (0, 0),
+        Mode::Without if x == 0 => (0, 0),
         _ => (x, y),
     };
     let key = |(x, y): (u32, u32)| u64::from(x) << 32 | u64::from(y);
@@ -184,6 +199,8 @@ fn pairs(a: &Automaton, b: &Automaton, mode: Mode, limit: usize) -> Result<Autom
         accept: of(&|x, y| match mode {
             Mode::Either => a.accept[x].max(b.accept[y]),
             Mode::Both => a.accept[x].min(b.accept[y]).min(1),
+            Mode::Without if b.accept[y] > 0 => 0,
+            Mode::Without => a.accept[x],
         }),
         ahead: of(&|x, y| a.ahead[x].max(b.ahead[y])),
         distance: of(&|x, y| a.distance[x].min(b.distance[y])),

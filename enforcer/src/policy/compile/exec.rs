@@ -1,0 +1,380 @@
+//! Exec rules as groups: by the program that they name, or shared by all programs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use enforcer_common::{
+    rule::{HEAD_GROUPS, HEAD_NAME_MAX, Head, PolicyHeader, SHARED_GROUPS},
+    table::{GroupRef, hash_name},
+};
+
+use crate::{
+    decide::Decision,
+    policy::model::{ArgvPattern, ExecPolicy, Matcher},
+};
+
+use super::{
+    CompileError, RuleRef,
+    argv::{self, Reading},
+    automaton::Alphabet,
+    glob::Glob,
+    group::{Groups, Item, Refusal},
+    path,
+    rank::Ranks,
+    search,
+};
+
+/// What the exec rules become, beside their groups.
+pub(super) struct ExecTables {
+    /// The fixed part. It denies every connect.
+    pub(super) header: PolicyHeader,
+    /// Programs by the keyed hash of their name.
+    pub(super) heads: HashMap<u64, Head>,
+    /// What each rank stands for.
+    pub(super) ranks: Vec<RuleRef>,
+}
+
+/// Compiles `rules` of the exec policy into `groups`.
+pub(super) fn tables(
+    groups: &mut Groups,
+    exec: &ExecPolicy,
+    rules: &[(RuleRef, Decision)],
+    transparent: &[String],
+    seed: u64,
+) -> Result<ExecTables, CompileError> {
+    let ranks = Ranks::new(vec![RuleRef::None, RuleRef::Transparent], rules);
+    ranks.fit("exec.rules")?;
+    let mut compiler = Compiler {
+        exec,
+        ranks,
+        groups,
+        heads: BTreeMap::new(),
+        shared: Lists::default(),
+        known: HashMap::new(),
+    };
+    compiler.learn();
+    compiler.collect(transparent)?;
+    compiler.finish(seed)
+}
+
+/// Patterns that share groups, by what their automata have in common.
+#[derive(Debug, Default)]
+struct Lists {
+    /// Over text, begin where it begins: they die early, so they are cheap.
+    anchored: Vec<Item>,
+    /// Over text, begin anywhere.
+    floating: Vec<Item>,
+    /// Over words.
+    words: Vec<Item>,
+}
+
+struct Compiler<'a> {
+    exec: &'a ExecPolicy,
+    ranks: Ranks,
+    groups: &'a mut Groups,
+    heads: BTreeMap<Vec<u8>, Lists>,
+    shared: Lists,
+    known: HashMap<String, Known>,
+}
+
+/// What the ask and deny rules of one program name as words.
+#[derive(Debug, Default)]
+struct Known {
+    words: BTreeSet<String>,
+    rules: usize,
+}
+
+const BAD_WORD: &str = "write it without that";
+const SIMPLER: &str = "make it shorter, use fewer wildcards and repetitions, or begin it with the program's name and a space";
+const SPREAD: &str =
+    "begin patterns with a program's name and a space, write them as argv rules, or join them";
+
+impl Compiler<'_> {
+    /// Finds the words that ask and deny rules name.
+    fn learn(&mut self) {
+        let exec = self.exec;
+        for of in &self.ranks.refs {
+            let RuleRef::Rule(at) = of else { continue };
+            let rule = &exec.rules[*at];
+            if let Matcher::Argv(pattern) = &rule.matcher
+                && rule.decision != Decision::Allow
+                && !pattern.words.is_empty()
+            {
+                for program in &pattern.program {
+                    let known = self.known.entry(program.clone()).or_default();
+                    known.rules += 1;
+                    known.words.extend(pattern.words.iter().flatten().cloned());
+                }
+            }
+        }
+    }
+
+    /// Sorts the patterns of all rules to their programs, or to the shared lists.
+    fn collect(&mut self, transparent: &[String]) -> Result<(), CompileError> {
+        for (rank, of) in self.ranks.refs.clone().into_iter().enumerate() {
+            let rank = rank as u16;
+            match of {
+                RuleRef::None => {}
+                RuleRef::Transparent => {
+                    for program in transparent {
+                        self.argv(rank, program, &ArgvPattern::default(), true, program)?;
+                    }
+                }
+                RuleRef::Builtin(_) => {
+                    let text = loader();
+                    self.regex(rank, &text)?;
+                }
+                RuleRef::Rule(at) => self.rule(rank, at)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn rule(&mut self, rank: u16, at: usize) -> Result<(), CompileError> {
+        let exec = self.exec;
+        let rule = &exec.rules[at];
+        let allow = rule.decision == Decision::Allow;
+        match &rule.matcher {
+            Matcher::Glob(globs) => {
+                for text in globs {
+                    self.glob(rank, text, allow)?;
+                }
+            }
+            Matcher::Regex(regexes) => {
+                for text in regexes {
+                    self.regex(rank, text)?;
+                }
+            }
+            Matcher::Argv(pattern) => {
+                if pattern.program.is_empty() {
+                    return Err(self.wrong(
+                        rank,
+                        "argv",
+                        "no program is named",
+                        "name one in `program`",
+                    ));
+                }
+                if pattern.words.iter().any(Vec::is_empty) {
+                    let why = "an entry of `words` has no alternatives";
+                    return Err(self.wrong(rank, "argv", why, "give it a word or take it out"));
+                }
+                for program in &pattern.program {
+                    self.argv(rank, program, pattern, allow, program)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn glob(&mut self, rank: u16, text: &str, allow: bool) -> Result<(), CompileError> {
+        let glob = Glob::parse(text);
+        let head = glob.head().filter(|name| name.len() <= HEAD_NAME_MAX);
+        let expression = match head {
+            Some(_) => glob.after_head(),
+            None => glob.whole(allow),
+        };
+        let piece = self
+            .groups
+            .expressions
+            .add(expression)
+            .map_err(|error| self.wrong(rank, text, &error, SIMPLER))?;
+        let item = Item {
+            rank,
+            pieces: vec![piece],
+            weight: glob.stars(),
+            text: text.to_owned(),
+        };
+        match head {
+            Some(name) => self.head(name.into_bytes()).anchored.push(item),
+            None if glob.floats() => self.shared.floating.push(item),
+            None => self.shared.anchored.push(item),
+        }
+        Ok(())
+    }
+
+    fn regex(&mut self, rank: u16, text: &str) -> Result<(), CompileError> {
+        let hir = search::parse(text).map_err(|error| {
+            let mend = "correct it; classes are ASCII, write `(?u:...)` for Unicode ones";
+            self.wrong(rank, text, &error, mend)
+        })?;
+        for search in search::split(&hir) {
+            let weight = search::weight(&search.hir);
+            let head = search.head.filter(|name| name.len() <= HEAD_NAME_MAX);
+            let item = Item {
+                rank,
+                pieces: vec![self.groups.expressions.add_hir(search.hir)],
+                weight,
+                text: text.to_owned(),
+            };
+            match head {
+                Some(name) => self.head(name).anchored.push(item),
+                None if search.floats => self.shared.floating.push(item),
+                None => self.shared.anchored.push(item),
+            }
+        }
+        Ok(())
+    }
+
+    fn argv(
+        &mut self,
+        rank: u16,
+        program: &str,
+        pattern: &ArgvPattern,
+        strict: bool,
+        text: &str,
+    ) -> Result<(), CompileError> {
+        let words = pattern.words.iter().flatten();
+        let flags = pattern.flags_any.iter().chain(&pattern.flags_all);
+        if let Some(bad) = words.chain(flags).find(|word| word.contains('\0')) {
+            return Err(self.wrong(rank, bad, "a word cannot contain a NUL byte", BAD_WORD));
+        }
+        if program.is_empty() || program.contains('\0') {
+            let why = "a program's name cannot be empty or contain a NUL byte";
+            return Err(self.wrong(rank, program, why, BAD_WORD));
+        }
+        // Names are looked up to their first space, whatever the rule.
+        let space = program.find(' ').unwrap_or(program.len());
+        let (name, behind) = if space > HEAD_NAME_MAX {
+            ("", program)
+        } else {
+            program.split_at(space)
+        };
+        let known = self.known.get(program).filter(|known| known.rules > 1);
+        let reading = match known {
+            _ if strict => Reading::Strict,
+            Some(known) => Reading::Known(&known.words),
+            None => Reading::Any,
+        };
+        let mut lines = vec![argv::pieces(pattern, behind, reading)];
+        if let Reading::Known(words) = reading
+            && let Some(line) = argv::ambiguous(pattern, behind, words)
+        {
+            lines.push(vec![line]);
+        }
+        for line in lines {
+            let mut pieces = Vec::new();
+            for piece in line {
+                let piece = self
+                    .groups
+                    .expressions
+                    .add(piece)
+                    .map_err(|error| self.wrong(rank, text, &error, SIMPLER))?;
+                pieces.push(piece);
+            }
+            let item = Item {
+                rank,
+                weight: pieces.len() - 1,
+                pieces,
+                text: text.to_owned(),
+            };
+            if space > HEAD_NAME_MAX {
+                self.shared.words.push(item);
+            } else {
+                self.head(name.as_bytes().to_vec()).words.push(item);
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&mut self, name: Vec<u8>) -> &mut Lists {
+        self.heads.entry(name).or_default()
+    }
+
+    /// An error about a pattern of the rule with this rank.
+    fn wrong(&self, rank: u16, pattern: &str, why: &str, mend: &'static str) -> CompileError {
+        let rule = match self.ranks.refs[usize::from(rank)] {
+            RuleRef::Rule(at) => self.exec.rules[at].id.clone(),
+            RuleRef::Builtin(builtin) => builtin.id().to_owned(),
+            RuleRef::Transparent | RuleRef::None => "exec.transparent".to_owned(),
+        };
+        CompileError::Pattern {
+            rule,
+            pattern: pattern.to_owned(),
+            why: why.to_owned(),
+            mend,
+        }
+    }
+
+    fn refused(&self, refusal: Refusal, room: usize, place: &str) -> CompileError {
+        match refusal {
+            Refusal::TooLarge(item) => {
+                let why = "its automaton is larger than a table segment holds";
+                self.wrong(item.rank, &item.text, why, SIMPLER)
+            }
+            Refusal::Unsupported(item, why) => self.wrong(item.rank, &item.text, &why, SIMPLER),
+            Refusal::TooMany(item) => {
+                let why = format!("it no longer fits the {room} groups of {place}");
+                self.wrong(item.rank, &item.text, &why, SPREAD)
+            }
+        }
+    }
+
+    /// Builds all groups.
+    fn finish(mut self, seed: u64) -> Result<ExecTables, CompileError> {
+        let mut heads = HashMap::new();
+        let mut names: HashMap<u64, Vec<u8>> = HashMap::new();
+        for (name, lists) in std::mem::take(&mut self.heads) {
+            let groups = self.place(&lists, HEAD_GROUPS, || {
+                format!("the program `{}`", String::from_utf8_lossy(&name))
+            })?;
+            let mut head = Head {
+                count: groups.len() as u32,
+                ..Head::default()
+            };
+            head.groups[..groups.len()].copy_from_slice(&groups);
+            let hash = hash_name(seed, &name);
+            if let Some(other) = names.insert(hash, name.clone()) {
+                return Err(CompileError::Collision {
+                    first: String::from_utf8_lossy(&other).into_owned(),
+                    second: String::from_utf8_lossy(&name).into_owned(),
+                });
+            }
+            heads.insert(hash, head);
+        }
+        let lists = std::mem::take(&mut self.shared);
+        let groups = self.place(&lists, SHARED_GROUPS, || {
+            "patterns that begin with no program's name".to_owned()
+        })?;
+        let mut header = PolicyHeader {
+            path: path::group(self.groups, &self.exec.trusted_dirs)?,
+            shared_count: groups.len() as u32,
+            ask_from: self.ranks.ask_from,
+            deny_from: self.ranks.deny_from,
+            exec_default: self.exec.default.number(),
+            fileless: self.exec.fileless.number(),
+            connect_default: Decision::Deny.number(),
+            unix_default: Decision::Deny.number(),
+            unix_ask_from: 1,
+            unix_deny_from: 1,
+            seed,
+            ..PolicyHeader::default()
+        };
+        header.shared[..groups.len()].copy_from_slice(&groups);
+        Ok(ExecTables {
+            header,
+            heads,
+            ranks: self.ranks.refs,
+        })
+    }
+
+    fn place(
+        &mut self,
+        lists: &Lists,
+        room: usize,
+        place: impl FnOnce() -> String,
+    ) -> Result<Vec<GroupRef>, CompileError> {
+        let all = [
+            (Alphabet::Text, lists.anchored.as_slice()),
+            (Alphabet::Text, lists.floating.as_slice()),
+            (Alphabet::Exact, lists.words.as_slice()),
+        ];
+        self.groups
+            .place(&all, room)
+            .map_err(|refusal| self.refused(refusal, room, &place()))
+    }
+}
+
+/// The expression of the built-in loader rule: the names that dynamic loaders have (glibc, musl), in any
+/// directory, alone or with arguments.
+fn loader() -> String {
+    r"^(?:[^ ]*/)?ld(?:64|-[^ /]*)?\.so[^ /]*(?: |$)".to_owned()
+}

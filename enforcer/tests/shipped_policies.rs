@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use enforcer::decide::{ConnectAction, Decision, Engine, ExecAction, RuleCheck};
+use enforcer::decide::{ConnectAction, Decision, Engine, ExecAction, RuleCheck, UnixAction};
 use enforcer::policy::{Parsed, parse_all, validate::example_words};
 
 fn repository() -> PathBuf {
@@ -80,6 +80,13 @@ fn connects(engine: &Engine, wanted: Decision, addresses: &[&str]) {
     for address in addresses {
         let outcome = engine.connect(&ConnectAction::new(address.parse().unwrap(), 443, 6));
         assert_eq!(outcome.decision, wanted, "{address}: {outcome:?}");
+    }
+}
+
+fn sockets(engine: &Engine, wanted: Decision, names: &[&str]) {
+    for name in names {
+        let outcome = engine.unix(&UnixAction::new(*name));
+        assert_eq!(outcome.decision, wanted, "{name}: {outcome:?}");
     }
 }
 
@@ -168,8 +175,29 @@ fn coding_agent_stops_what_destroys_or_escapes() {
             "terraform destroy",
         ],
     );
-    let asked = engine.exec(&line("git push -f")).reason;
-    assert!(asked.contains("approval is needed"), "{asked}");
+    sockets(
+        engine,
+        Decision::Deny,
+        &[
+            "/run/docker.sock",
+            "/var/run/dbus/system_bus_socket",
+            "@/tmp/dbus-x",
+            "/tmp/tmux-0/default",
+        ],
+    );
+    sockets(
+        engine,
+        Decision::Ask,
+        &["/tmp/ssh-x/agent.1", "/run/user/0/gnupg/S.gpg-agent"],
+    );
+    sockets(
+        engine,
+        Decision::Allow,
+        &["/run/nscd/socket", "/tmp/x.sock", "@x", "/dev/log"],
+    );
+    let tables = engine.tables();
+    assert!(tables.exec_asks() && tables.unix_asks());
+    assert!(!tables.connect_asks());
     connects(
         engine,
         Decision::Deny,
@@ -227,6 +255,36 @@ fn strict_allows_a_toolchain_and_nothing_else() {
         Decision::Deny,
         &["192.0.2.1", "10.0.0.1", "2001:db8::1", "169.254.169.254"],
     );
+    sockets(
+        &engine,
+        Decision::Allow,
+        &[
+            "/var/run/nscd/socket",
+            "/dev/log",
+            "/run/systemd/journal/dev-log",
+            "/run/systemd/resolve/io.systemd.Resolve",
+            "/run/systemd/userdb/io.systemd.DynamicUser",
+            "/tmp/build/x.sock",
+        ],
+    );
+    sockets(
+        &engine,
+        Decision::Deny,
+        &[
+            "/run/docker.sock",
+            "/run/postgresql/.s.PGSQL.5432",
+            "/tmp/../run/docker.sock",
+            "/tmp/.X11-unix/X0",
+            "/tmp/tmux-0/default",
+            "@/tmp/dbus-x",
+            "/home/kim/.gnupg/S.gpg-agent",
+            "/tmp/ssh-x/agent.1",
+            "/home/kim/project/x.sock",
+            "@x",
+        ],
+    );
+    let tables = engine.tables();
+    assert!(tables.exec_asks() && !tables.connect_asks() && !tables.unix_asks());
 }
 
 /// A real hook policy, where it lies beside the repository: every pattern is in the tables.

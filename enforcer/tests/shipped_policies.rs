@@ -284,7 +284,7 @@ fn strict_allows_a_toolchain_and_nothing_else() {
         ],
     );
     let tables = engine.tables();
-    assert!(!tables.exec_asks() && !tables.connect_asks() && !tables.unix_asks());
+    assert!(tables.exec_asks() && !tables.connect_asks() && !tables.unix_asks());
 }
 
 /// A real hook policy, where it lies beside the repository: every pattern is in the tables.

@@ -11,7 +11,7 @@ use enforcer_common::{
 
 use crate::policy::{
     compile::{ConnectPrefix, Tables},
-    unix,
+    unix_name,
 };
 
 use super::{
@@ -248,7 +248,7 @@ impl Matcher {
     /// Judges a connect to a unix socket.
     pub fn unix(&self, action: &UnixAction) -> Judgement {
         let header = &self.tables.header;
-        let name = unix::normalised(&action.name);
+        let name = unix_name::normalised(&action.name);
         let groups = header.unix.groups.iter().take(header.unix.count as usize);
         let rank = groups.map(|group| self.rank(group, name)).max();
         let (rank, decision, cause) = match rank.unwrap_or(0) {

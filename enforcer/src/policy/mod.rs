@@ -17,7 +17,7 @@ mod place;
 pub mod schema;
 pub mod shape;
 pub mod sockets;
-pub mod unix;
+pub mod unix_name;
 pub mod validate;
 
 pub use error::{PolicyError, Warning};

@@ -148,7 +148,7 @@ pub struct ConnectRule {
     /// Protocols; empty: all.
     pub protocols: Vec<Protocol>,
     /// Patterns over the names of unix sockets (a path, or `@` and an abstract name); any may match. Written by
-    /// [`super::unix::parse_pattern`]. None in a rule about addresses.
+    /// [`super::unix_name::parse_pattern`]. None in a rule about addresses.
     pub unix: Vec<String>,
     /// Why the rule is there; becomes the reason of its decisions.
     pub justification: Option<String>,

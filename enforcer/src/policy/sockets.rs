@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::unix;
+use super::unix_name;
 use crate::decide::Decision;
 
 /// The data, as it is kept in the repository.
@@ -55,7 +55,7 @@ fn read(text: &str) -> Result<Vec<SocketRule>, String> {
         .into_iter()
         .map(|mut rule| {
             for pattern in &mut rule.unix {
-                *pattern = unix::parse_pattern(pattern)
+                *pattern = unix_name::parse_pattern(pattern)
                     .map_err(|fault| format!("{}: {}", rule.id, fault.what))?;
             }
             rule.id = format!("{}{}", super::validate::SOCKET_ID, rule.id);

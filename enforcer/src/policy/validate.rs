@@ -234,7 +234,7 @@ mod tests {
             assert!(is_rate(good), "{good}");
         }
         assert_eq!(parse_rate("30/2m"), Some((30, Duration::from_mins(2))));
-        assert_eq!(parse_rate("1/7d"), Some((1, Duration::from_secs(604_800))));
+        assert_eq!(parse_rate("1/7d"), Some((1, Duration::from_hours(168))));
         for bad in [
             "",
             "100",

@@ -7,7 +7,7 @@ use super::super::hosts::{self, EVERYWHERE};
 use super::super::model::{ConnectPolicy, ConnectRule, Network, Protocol};
 use super::super::native::{self, ConnectSection, ProtocolName};
 use super::super::place::JsonPath;
-use super::super::unix;
+use super::super::unix_name;
 use super::super::validate::{self, Ids};
 use super::{default_risk, warn_requires};
 use crate::decide::Decision;
@@ -114,7 +114,7 @@ fn sockets(patterns: &[String], at: &JsonPath, problems: &mut Problems<'_>) -> V
     validate::not_empty(patterns.len(), at, problems);
     let mut kept = Vec::with_capacity(patterns.len());
     for (index, pattern) in patterns.iter().enumerate() {
-        match unix::parse_pattern(pattern) {
+        match unix_name::parse_pattern(pattern) {
             Ok(pattern) => kept.push(pattern),
             Err(fault) => problems.error(&at.index(index), fault.what, fault.mend),
         }

@@ -12,8 +12,8 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use enforcer_common::{
     event::{
-        CAUSE_APPROVED, CAUSE_ESCAPE, CAUSE_INTERNAL, CAUSE_OPERATOR, EXEC_TEXT_MAX, ExecTail, Header, KIND_EXEC,
-        STAGE_EXEC, VERDICT_ALLOWED, VERDICT_KILLED,
+        CAUSE_APPROVED, CAUSE_ESCAPE, CAUSE_INTERNAL, CAUSE_OPERATOR, EXEC_TEXT_MAX, ExecTail,
+        Header, KIND_EXEC, STAGE_EXEC, VERDICT_ALLOWED, VERDICT_KILLED,
     },
     rule::{ALLOW, ASK, DENY, SlotState},
 };

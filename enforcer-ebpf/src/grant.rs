@@ -64,12 +64,7 @@ extern "C" fn hash_piece(_index: u32, context: *mut c_void) -> i64 {
         (*scratch).hash_at += u64::from(bytes);
         (*scratch).hash_left = left - bytes;
         (*scratch).hash_words = (bytes + 7) >> 3;
-        bpf_loop(
-            PIECE_BYTES / 8,
-            hash_word as *mut c_void,
-            judge.cast(),
-            0,
-        );
+        bpf_loop(PIECE_BYTES / 8, hash_word as *mut c_void, judge.cast(), 0);
     }
     0
 }
@@ -120,7 +115,7 @@ extern "C" fn find_grant(index: u32, context: *mut c_void) -> i64 {
             slot: (*judge).slot,
             pid: pid(),
         };
-        let Some(grant) = GRANTS.get(&(*scratch).grant_key) else {
+        let Some(grant) = GRANTS.get((*scratch).grant_key) else {
             return 0;
         };
         (*scratch).grant = *grant;
@@ -209,7 +204,7 @@ pub fn exec_granted(bprm: u64, slot: u32, scratch: *mut Scratch, consume: bool) 
         if !is_inode(directory, grant.cwd_inode, grant.cwd_device) {
             return false;
         }
-        if consume && GRANTS.remove(&(*scratch).grant_key).is_err() {
+        if consume && GRANTS.remove((*scratch).grant_key).is_err() {
             return false;
         }
         (*scratch).approval = grant.request;
@@ -234,10 +229,10 @@ pub fn connect_granted(
         port: u32::from(port),
     };
     // SAFETY: entries are only ever added and removed as a whole.
-    let Some(grant) = (unsafe { CONNECT_GRANTS.get(&key) }).copied() else {
+    let Some(grant) = (unsafe { CONNECT_GRANTS.get(key) }).copied() else {
         return 0;
     };
-    if now() >= grant.expires_ns || (consume && CONNECT_GRANTS.remove(&key).is_err()) {
+    if now() >= grant.expires_ns || (consume && CONNECT_GRANTS.remove(key).is_err()) {
         return 0;
     }
     grant.request

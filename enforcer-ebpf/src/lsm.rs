@@ -12,7 +12,10 @@ use aya_ebpf::{
     programs::LsmContext,
 };
 use enforcer_common::{
-    event::{CAUSE_APPROVED, CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM, VERDICT_ERRNO},
+    event::{
+        CAUSE_APPROVED, CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM,
+        VERDICT_ERRNO,
+    },
     rule::{ALLOW, ASK, DENY},
 };
 
@@ -64,8 +67,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     if let Some(facts) = gather(bprm, scratch) {
         let judgement = judge_exec(&facts, member.slot, state, scratch);
         // The grant is left for the stage behind, and for the interpreters still to come.
-        let granted =
-            judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, false);
+        let granted = judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, false);
         if judgement.decision != ALLOW && !granted && judgement.cause != CAUSE_UNREADABLE {
             record(
                 scratch,
@@ -247,8 +249,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
             rank: 0,
         }
     };
-    if judgement.decision == ASK
-        && connect_granted(member.slot, judged, port, protocol, false) != 0
+    if judgement.decision == ASK && connect_granted(member.slot, judged, port, protocol, false) != 0
     {
         // The cgroup program uses the grant up. (It does not run for a socket from outside the cgroup: that grant
         // lasts until it expires.)
@@ -265,6 +266,14 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         family: u32::from(family),
         socket_type,
     };
-    net::record(member.slot, KIND_CONNECT, tail, judgement, 0, STAGE_LSM, start);
+    net::record(
+        member.slot,
+        KIND_CONNECT,
+        tail,
+        judgement,
+        0,
+        STAGE_LSM,
+        start,
+    );
     -EPERM
 }

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 
 use enforcer_common::{
-    grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, Sip},
     event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header, UnixTail},
+    grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, Sip},
     load::{Offsets, SCRATCH_LEVELS, Settings},
     rule::{
         ConnectKey, ConnectValue, HEAD_GROUPS, Head, HeadKey, PolicyHeader, SHARED_GROUPS,

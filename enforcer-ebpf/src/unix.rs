@@ -157,7 +157,13 @@ fn judge(
     let Some(scratch) = claim_scratch() else {
         return false;
     };
-    let judgement = weigh(slot, scratch, address + u64::from(FAMILY_BYTES), length, way);
+    let judgement = weigh(
+        slot,
+        scratch,
+        address + u64::from(FAMILY_BYTES),
+        length,
+        way,
+    );
     let allowed = judgement.decision == ALLOW;
     let mut passes = allowed;
     // SAFETY: claimed scratch memory.
@@ -221,8 +227,7 @@ fn weigh(slot: u32, scratch: *mut Scratch, name: u64, length: u32, way: Way) -> 
             *path = b'@';
             (*scratch).path_len = length;
         } else {
-            let read =
-                bpf_probe_read_kernel_str(path.cast(), UNIX_NAME_ROOM as u32, text.cast());
+            let read = bpf_probe_read_kernel_str(path.cast(), UNIX_NAME_ROOM as u32, text.cast());
             if read <= 1 {
                 return because(CAUSE_UNREADABLE);
             }

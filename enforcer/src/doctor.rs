@@ -7,7 +7,7 @@ use crate::{
     kernel::{
         attach::{BPF_ROOT, bpf_mounted},
         object::{self, CORE, Hook, LSM, Sizes},
-        offsets,
+        offsets, unix_hooks,
     },
     launch::CgroupRoot,
 };
@@ -167,8 +167,14 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
                 (false, "exec_check") => {
                     format!("{error}; denied execs are killed instead of failing with an errno")
                 }
-                (false, _) => {
+                (false, "socket_connect") => {
                     format!("{error}; the programs on the agent's cgroup judge connects alone")
+                }
+                (false, "unix_stream_connect" | "unix_may_send") => {
+                    format!("{error}; unix sockets are judged by the name of the call")
+                }
+                (false, _) => {
+                    format!("{error}; the kernel's own rules alone guard processes outside")
                 }
             });
         let name = match spec.hook {
@@ -176,6 +182,24 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
             hook => hook_name(hook),
         };
         report.add(&name, required, result);
+    }
+    let absent = |reason: String| ("unix_connect", Err(reason));
+    let checks = match unix_hooks::load(&ebpf, offsets) {
+        Ok(Some(programs)) => programs
+            .iter()
+            .map(|program| {
+                let verified = program.verified_instructions().unwrap_or(0);
+                let text = format!("{}: loads, {verified} instructions verified", program.name);
+                (program.name, Ok(text))
+            })
+            .collect(),
+        Ok(None) => vec![absent(
+            "the kernel has no such hook (Linux 6.7 has)".to_owned(),
+        )],
+        Err(error) => vec![absent(error.to_string())],
+    };
+    for (name, result) in checks {
+        report.add(&format!("cgroup/{name}"), false, result);
     }
 }
 

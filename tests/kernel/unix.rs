@@ -120,7 +120,7 @@ fn abstract_names() {
         (format!("{id:-<101}-plain"), WENT_ON, VERDICT_ALLOWED),
     ] {
         let bound = SocketAddr::from_abstract_name(&name).unwrap();
-        let _stream = UnixListener::bind_addr(&bound).unwrap();
+        let stream = UnixListener::bind_addr(&bound).unwrap();
         let address = UnixAddr::new_abstract(name.as_bytes()).unwrap();
         assert_eq!(
             connects(&world, &address, SockType::Stream),
@@ -130,7 +130,7 @@ fn abstract_names() {
         let events = names(&mut world);
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!((&events[0].0, events[0].1), (&format!("@{name}"), verdict));
-        drop(_stream);
+        drop(stream);
         let _datagram = UnixDatagram::bind_addr(&bound).unwrap();
         assert_eq!(
             connects(&world, &address, SockType::Datagram),

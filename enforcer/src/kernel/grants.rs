@@ -56,9 +56,8 @@ pub(super) fn random_key() -> Result<[u64; 2], KernelError> {
 
 /// A second descriptor of a map.
 fn again(ebpf: &Ebpf, name: &'static str) -> Result<MapData, KernelError> {
-    let data = match ebpf.map(name) {
-        Some(Map::HashMap(data) | Map::Array(data)) => data,
-        _ => return Err(KernelError::map(name, "it is not in the object")),
+    let Some(Map::HashMap(data) | Map::Array(data)) = ebpf.map(name) else {
+        return Err(KernelError::map(name, "it is not in the object"));
     };
     let fd = data
         .fd()

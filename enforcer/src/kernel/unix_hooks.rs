@@ -215,13 +215,11 @@ fn load_one(
     load.log_level = 1;
     load.log_buf = log.as_mut_ptr() as u64;
     load.log_size = LOG_BYTES as u32;
-    match bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
-        Ok(fd) => Ok(fd),
-        Err(_) => {
-            let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-            Err((first, String::from_utf8_lossy(&log[..end]).into_owned()))
-        }
+    if let Ok(fd) = bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
+        return Ok(fd);
     }
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    Err((first, String::from_utf8_lossy(&log[..end]).into_owned()))
 }
 
 impl UnixProgram {

@@ -10,7 +10,7 @@ use super::identity::{self, IdentityError};
 use super::notify::ExecCall;
 use super::script::{self, HEAD};
 use super::target::ExecText;
-use super::walk::{self, Lookup, Root};
+use super::walk::{self, Lookup, Root, View};
 use crate::decide::approval::{FileIdentity, Place};
 use crate::decide::{ExecAction, Script};
 
@@ -78,10 +78,23 @@ impl Stamp {
     }
 }
 
+/// What is known of the callers' roots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roots {
+    /// Any of them may have a root or mount namespace of its own: each is looked at, which costs tens of
+    /// microseconds with what the kernel has to clear away afterwards.
+    Any,
+    /// None of them can change it: they have no privilege, and new namespaces are refused. The first caller's
+    /// holds for all.
+    Fixed,
+}
+
 /// Resolves execs. Remembers which files are scripts, so that a program that has been seen is not opened again.
 #[derive(Debug)]
 pub struct Resolver {
     root: Root,
+    roots: Roots,
+    fixed: Option<View>,
     scripts: HashMap<Stamp, Option<Script>>,
 }
 
@@ -93,13 +106,15 @@ struct Opened {
 }
 
 impl Resolver {
-    /// For processes that mostly have this process's root.
+    /// For the processes of one agent.
     ///
     /// # Errors
     /// When `/` cannot be looked at.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(roots: Roots) -> io::Result<Self> {
         Ok(Self {
             root: Root::ours()?,
+            roots,
+            fixed: None,
             scripts: HashMap::new(),
         })
     }
@@ -110,25 +125,45 @@ impl Resolver {
     /// # Errors
     /// [`Unresolved`] when there is no such program.
     pub fn exec(&mut self, tid: u32, call: &ExecCall, text: ExecText) -> Result<Found, Unresolved> {
-        let opened = self.open(&Lookup {
+        let view = match self.fixed.take() {
+            Some(view) => view,
+            None => View::of(tid, self.root)?,
+        };
+        let found = self.exec_in(&view, tid, call, text);
+        if self.roots == Roots::Fixed {
+            self.fixed = Some(view);
+        }
+        found
+    }
+
+    fn exec_in(
+        &mut self,
+        view: &View,
+        tid: u32,
+        call: &ExecCall,
+        text: ExecText,
+    ) -> Result<Found, Unresolved> {
+        let given = Lookup {
             tid,
             dirfd: call.dirfd,
             path: &text.path,
             no_follow: call.flags & libc::AT_SYMLINK_NOFOLLOW != 0,
             empty: call.flags & libc::AT_EMPTY_PATH != 0,
-        })?;
+        };
+        let opened = self.open(&given, view)?;
         let mut fileless = opened.stat.st_nlink == 0;
         let mut last = None;
         let mut next = opened.script.clone();
         for _ in 0..DEPTH {
             let Some(script) = next else { break };
-            let interpreter = self.open(&Lookup {
+            let named = Lookup {
                 tid,
                 dirfd: libc::AT_FDCWD,
                 path: &script.interpreter,
                 no_follow: false,
                 empty: false,
-            })?;
+            };
+            let interpreter = self.open(&named, view)?;
             next = interpreter.script.clone();
             last = Some(interpreter);
         }
@@ -148,8 +183,8 @@ impl Resolver {
         })
     }
 
-    fn open(&mut self, lookup: &Lookup<'_>) -> Result<Opened, Unresolved> {
-        let file = walk::open(lookup, self.root)?;
+    fn open(&mut self, lookup: &Lookup<'_>, view: &View) -> Result<Opened, Unresolved> {
+        let file = walk::open(lookup, view)?;
         let stat = walk::stat(&file)?;
         match stat.st_mode & libc::S_IFMT {
             libc::S_IFREG => {}

@@ -30,7 +30,7 @@ fn me() -> u32 {
 }
 
 fn resolve(tid: u32, path: impl AsRef<[u8]>) -> Result<Found, Unresolved> {
-    Resolver::new()
+    Resolver::new(Roots::Any)
         .unwrap()
         .exec(tid, &call(libc::AT_FDCWD, 0), text(path))
 }
@@ -135,7 +135,7 @@ fn scripts_are_followed_to_their_interpreter() {
 fn a_file_that_changes_is_looked_at_again() {
     let place = place();
     let path = place.path().join("script");
-    let mut resolver = Resolver::new().unwrap();
+    let mut resolver = Resolver::new(Roots::Any).unwrap();
     let mut interpreter = || {
         let found = resolver.exec(me(), &call(libc::AT_FDCWD, 0), text(bytes(&path)));
         found
@@ -164,7 +164,7 @@ fn descriptors_are_named_as_the_kernel_names_them() {
     let place = place();
     let directory = File::open(place.path()).unwrap();
     let tool = File::open(place.path().join("tool")).unwrap();
-    let mut resolver = Resolver::new().unwrap();
+    let mut resolver = Resolver::new(Roots::Any).unwrap();
     let number = directory.as_raw_fd();
     let found = resolver
         .exec(me(), &call(number, 0), text("alias"))
@@ -293,6 +293,15 @@ fn a_caller_in_another_root_is_resolved_there() {
         );
     }
     assert_eq!(resolve(pid, "/bin/sh").unwrap_err().errno, libc::ENOENT);
+    // What the first caller's root is holds for all where nobody can change it.
+    let mut fixed = Resolver::new(Roots::Fixed).unwrap();
+    for caller in [pid, me()] {
+        let found = fixed.exec(caller, &call(libc::AT_FDCWD, 0), text("/bin/true"));
+        assert_eq!(
+            found.unwrap().action.resolved.as_deref(),
+            Some(&b"inner"[..])
+        );
+    }
 }
 
 #[test]

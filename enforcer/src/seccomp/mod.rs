@@ -6,6 +6,7 @@
 //! the stopped process wants, [`resolve`] finds the file that it names. What they read can change before the
 //! kernel reads it again: an answer is a first judgement, and the kernel's own is the last.
 
+mod eyes;
 mod filter;
 mod identity;
 mod notified;
@@ -15,6 +16,7 @@ mod script;
 pub mod target;
 mod walk;
 
+pub use eyes::Eyes;
 pub use filter::{BpfProgram, RULES, Rule, SeccompError, Test, compile};
 pub use identity::{IdentityError, LARGEST};
 pub use notified::{Notified, notify_filter};

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
+use super::eyes::Eyes;
 use super::identity::{self, IdentityError};
 use super::notify::ExecCall;
 use super::script::{self, HEAD};
@@ -16,7 +17,7 @@ use crate::decide::{ExecAction, Script};
 
 /// Scripts in scripts that the kernel follows (`exec_binprm`, fs/exec.c).
 const DEPTH: usize = 5;
-/// Files whose first line is remembered.
+/// Files that are remembered.
 const REMEMBERED: usize = 1024;
 /// The kernel stamps changes with a clock that ticks at least every 10 ms: two changes within a tick carry one
 /// stamp. What changed longer ago than this has a stamp of its own.
@@ -89,20 +90,28 @@ pub enum Roots {
     Fixed,
 }
 
-/// Resolves execs. Remembers which files are scripts, so that a program that has been seen is not opened again.
+/// What a file is, for as long as its stamp is the same.
+#[derive(Clone, Debug)]
+struct Known {
+    script: Option<Script>,
+    /// Name of its directory entry.
+    name: Vec<u8>,
+}
+
+/// Resolves execs. Remembers what files are, so that a program that has been seen is not read again.
 #[derive(Debug)]
 pub struct Resolver {
     root: Root,
     roots: Roots,
     fixed: Option<View>,
-    scripts: HashMap<Stamp, Option<Script>>,
+    files: HashMap<Stamp, Known>,
 }
 
 /// A file that a path led to.
 struct Opened {
     file: OwnedFd,
     stat: libc::stat,
-    script: Option<Script>,
+    known: Known,
 }
 
 impl Resolver {
@@ -115,7 +124,7 @@ impl Resolver {
             root: Root::ours()?,
             roots,
             fixed: None,
-            scripts: HashMap::new(),
+            files: HashMap::new(),
         })
     }
 
@@ -153,9 +162,9 @@ impl Resolver {
         let opened = self.open(&given, view)?;
         let mut fileless = opened.stat.st_nlink == 0;
         let mut last = None;
-        let mut next = opened.script.clone();
+        let mut next = opened.known.script.clone();
         for _ in 0..DEPTH {
-            let Some(script) = next else { break };
+            let Some(script) = next.take() else { break };
             let named = Lookup {
                 tid,
                 dirfd: libc::AT_FDCWD,
@@ -164,17 +173,19 @@ impl Resolver {
                 empty: false,
             };
             let interpreter = self.open(&named, view)?;
-            next = interpreter.script.clone();
+            next.clone_from(&interpreter.known.script);
             last = Some(interpreter);
         }
-        let program = last.as_ref().unwrap_or(&opened);
-        fileless |= program.stat.st_nlink == 0;
+        let resolved = last.map(|interpreter| {
+            fileless |= interpreter.stat.st_nlink == 0;
+            interpreter.known.name
+        });
         let action = ExecAction {
             path: kernel_name(call, text.path),
             found: false,
             argv: text.argv,
-            resolved: Some(base_name(&program.file, fileless)?),
-            script: opened.script,
+            resolved: Some(resolved.unwrap_or(opened.known.name)),
+            script: opened.known.script,
             fileless,
         };
         Ok(Found {
@@ -195,14 +206,19 @@ impl Resolver {
                 });
             }
         }
-        let script = self.script(&file, &stat)?;
-        Ok(Opened { file, stat, script })
+        let known = self.known(&file, &stat)?;
+        Ok(Opened { file, stat, known })
     }
 
-    fn script(&mut self, file: &OwnedFd, stat: &libc::stat) -> io::Result<Option<Script>> {
+    fn known(&mut self, file: &OwnedFd, stat: &libc::stat) -> io::Result<Known> {
         let stamp = Stamp::of(stat);
-        if let Some(known) = self.scripts.get(&stamp) {
-            return Ok(known.clone());
+        if let Some(known) = self.files.get(&stamp) {
+            // With one link it has one name, and another name would be a change. With more, the path tells.
+            let mut known = known.clone();
+            if stat.st_nlink != 1 {
+                known.name = base_name(file, stat.st_nlink == 0)?;
+            }
+            return Ok(known);
         }
         let settled = age(stat).is_none_or(|age| age > TICK);
         let open = identity::reopen(file)?;
@@ -214,15 +230,18 @@ impl Resolver {
                 more => read += more,
             }
         }
-        let script = script::parse(&head);
+        let known = Known {
+            script: script::parse(&head),
+            name: base_name(file, stat.st_nlink == 0)?,
+        };
         // Once more: what was read has to belong to the stamp.
         if settled && Stamp::of(&walk::stat(&open)?) == stamp {
-            if self.scripts.len() >= REMEMBERED {
-                self.scripts.clear();
+            if self.files.len() >= REMEMBERED {
+                self.files.clear();
             }
-            self.scripts.insert(stamp, script.clone());
+            self.files.insert(stamp, known.clone());
         }
-        Ok(script)
+        Ok(known)
     }
 }
 
@@ -259,6 +278,41 @@ fn base_name(file: &impl AsRawFd, fileless: bool) -> io::Result<Vec<u8>> {
         .next()
         .unwrap_or(path)
         .to_vec())
+}
+
+/// A socket file, resolved.
+#[derive(Debug)]
+pub struct SocketFile {
+    /// The file itself (`O_PATH`), for the connector.
+    pub file: OwnedFd,
+    /// Its path, links followed.
+    pub path: Vec<u8>,
+}
+
+impl Resolver {
+    /// Resolves the path in a unix socket's address as the stopped thread `tid` would, and with its user's
+    /// rights: what that user cannot reach is not reached for it.
+    ///
+    /// # Errors
+    /// [`Unresolved`] with what `connect` would say.
+    pub fn socket(&mut self, tid: u32, path: &[u8], eyes: &Eyes) -> Result<SocketFile, Unresolved> {
+        let view = View::of(tid, self.root)?;
+        let named = Lookup {
+            tid,
+            dirfd: libc::AT_FDCWD,
+            path,
+            no_follow: false,
+            empty: false,
+        };
+        let file = eyes.look(|| walk::open(&named, &view))??;
+        if walk::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+            return Err(Unresolved {
+                errno: libc::ECONNREFUSED,
+            });
+        }
+        let path = walk::name_of(&file)?;
+        Ok(SocketFile { file, path })
+    }
 }
 
 /// A thread's working directory: its path and which directory it is.

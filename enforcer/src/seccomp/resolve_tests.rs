@@ -343,3 +343,65 @@ fn a_file_that_is_being_written_is_not_vouched_for() {
     let error = found.identity().unwrap_err();
     assert!(matches!(error, IdentityError::TooLarge(_)), "{error}");
 }
+
+#[test]
+fn a_socket_is_resolved_with_the_users_rights() {
+    if !crate::seccomp::rig::may_run("socket-file") {
+        return;
+    }
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(at("closed")).unwrap();
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let _open = std::os::unix::net::UnixListener::bind(at("open")).unwrap();
+    let _closed = std::os::unix::net::UnixListener::bind(at("closed/inner")).unwrap();
+    symlink("open", at("to-open")).unwrap();
+    let eyes = Eyes {
+        uid: 65534,
+        gid: 65534,
+        groups: vec![65534],
+    };
+    let mut resolver = Resolver::new(Roots::Any).unwrap();
+    let child = Sitting::new(Command::new("sleep").arg("60").current_dir(place.path()));
+    let mut socket = |name: &str| resolver.socket(child.0.id(), name.as_bytes(), &eyes);
+    for name in ["open", "to-open", at("to-open").to_str().unwrap()] {
+        assert_eq!(socket(name).unwrap().path, bytes(&at("open")), "{name}");
+    }
+    for (name, errno) in [
+        ("closed/inner", libc::EACCES),
+        ("none", libc::ENOENT),
+        ("tool", libc::ECONNREFUSED),
+    ] {
+        assert_eq!(socket(name).unwrap_err().errno, errno, "{name}");
+    }
+    // The thread is who it was.
+    assert!(File::open(at("closed")).is_ok());
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let ids = status
+        .lines()
+        .find(|line| line.starts_with("Uid:"))
+        .unwrap();
+    assert_eq!(ids, "Uid:\t0\t0\t0\t0");
+}
+
+#[test]
+fn a_name_is_the_links_own() {
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    let mut resolver = Resolver::new(Roots::Any).unwrap();
+    let mut name = |path: &Path| {
+        let found = resolver.exec(me(), &call(libc::AT_FDCWD, 0), text(bytes(path)));
+        String::from_utf8(found.unwrap().action.resolved.unwrap()).unwrap()
+    };
+    thread::sleep(TICK * 2);
+    assert_eq!(name(&at("tool")), "tool");
+    fs::rename(at("tool"), at("moved")).unwrap();
+    assert_eq!(name(&at("moved")), "moved");
+    fs::hard_link(at("moved"), at("second")).unwrap();
+    thread::sleep(TICK * 2);
+    for _ in 0..2 {
+        assert_eq!(name(&at("moved")), "moved");
+        assert_eq!(name(&at("second")), "second");
+    }
+}

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Read};
 
 use super::notify::{ConnectCall, ExecCall};
+use crate::decide::approval::Parent;
 
 /// Longest path, bytes, with its NUL (`PATH_MAX`, linux/limits.h).
 const PATH_MAX: usize = 4096;
@@ -346,6 +347,26 @@ pub fn who(tid: u32) -> io::Result<Who> {
         ppid: field("PPid:")?,
         uid: field("Uid:")?,
     })
+}
+
+/// Ancestors that are shown to a person.
+const ANCESTORS: usize = 16;
+
+/// The ancestors of a process below this one, nearest first, at most sixteen. What has been handed to init is
+/// its child. For people to read: nothing is decided by it.
+pub fn ancestors(pid: u32) -> Vec<Parent> {
+    let mut parents = Vec::new();
+    let mut next = who(pid).map(|who| who.ppid);
+    while let Ok(pid) = next
+        && pid > 1
+        && pid != std::process::id()
+        && parents.len() < ANCESTORS
+        && let Ok(command) = command_line(pid)
+    {
+        parents.push(Parent { pid, command });
+        next = who(pid).map(|who| who.ppid);
+    }
+    parents
 }
 
 /// Longest command line that [`command_line`] gives, bytes.

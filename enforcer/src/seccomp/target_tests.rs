@@ -216,7 +216,7 @@ fn arguments_that_vanish_while_they_are_read_are_faults() {
                 }
             }
         });
-        let (_, counts) = supervised(
+        let ((), counts) = supervised(
             EXEC,
             || {
                 for _ in 0..200 {

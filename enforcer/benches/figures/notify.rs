@@ -11,7 +11,11 @@ use anyhow::{Context, bail};
 use enforcer::{
     decide::{Decision, Engine},
     policy,
-    seccomp::{Call, Listener, Notification, Notified, notify_filter, resolve::Resolver, target},
+    seccomp::{
+        Call, Listener, Notification, Notified, notify_filter,
+        resolve::{Resolver, Roots},
+        target,
+    },
 };
 
 use crate::{
@@ -108,7 +112,7 @@ pub fn read(work: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
 pub fn judge(work: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let parsed = policy::parse(&policies::mixed(100))?;
     let judging = Judging {
-        resolver: Resolver::new()?,
+        resolver: Resolver::new(Roots::Fixed)?,
         engine: Engine::new(parsed.policy, 7)?,
     };
     supervise(judging, work)

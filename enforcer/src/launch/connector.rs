@@ -133,7 +133,7 @@ impl Connector {
     ///
     /// # Errors
     /// What `connect` said; `ECONNREFUSED` if the connector is dead, `EAGAIN` if it has too much to do.
-    pub fn connect(&self, socket: OwnedFd, place: OwnedFd) -> Result<(), Errno> {
+    pub fn connect(&self, socket: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Result<(), Errno> {
         self.begin(socket, place)?.wait()
     }
 
@@ -141,7 +141,11 @@ impl Connector {
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub fn begin(&self, socket: OwnedFd, place: OwnedFd) -> Result<Connecting, Errno> {
+    pub fn begin(
+        &self,
+        socket: BorrowedFd<'_>,
+        place: BorrowedFd<'_>,
+    ) -> Result<Connecting, Errno> {
         let (reply, answer) = pipe2(OFlag::O_CLOEXEC)?;
         let descriptors = [socket.as_raw_fd(), place.as_raw_fd(), answer.as_raw_fd()];
         let sent = sendmsg::<UnixAddr>(

@@ -49,7 +49,7 @@ fn it_connects_as_the_agents_user_and_from_its_cgroup() {
     let server = server(&path, 0o777);
     let ours = stream();
     connector
-        .connect(ours.try_clone().unwrap(), place(&path))
+        .connect(ours.as_fd(), place(&path).as_fd())
         .unwrap();
     let (mut theirs, _) = server.accept().unwrap();
     let peer =
@@ -81,23 +81,25 @@ fn what_the_user_may_not_connect_to_is_refused() {
     let closed = rig.place.path().join("closed");
     let _server = server(&closed, 0o700);
     assert_eq!(
-        connector.connect(stream(), place(&closed)),
+        connector.connect(stream().as_fd(), place(&closed).as_fd()),
         Err(Errno::EACCES)
     );
     let dead = rig.place.path().join("dead");
     drop(server(&dead, 0o777));
     assert_eq!(
-        connector.connect(stream(), place(&dead)),
+        connector.connect(stream().as_fd(), place(&dead).as_fd()),
         Err(Errno::ECONNREFUSED)
     );
     let file = fs::File::open("/dev/null").unwrap();
-    let error = connector.connect(file.into(), place(&dead)).unwrap_err();
+    let error = connector
+        .connect(file.as_fd(), place(&dead).as_fd())
+        .unwrap_err();
     assert_eq!(error, Errno::ENOTSOCK);
     kill(connector.pid(), Signal::SIGKILL).unwrap();
     thread::sleep(Duration::from_millis(50));
     for _ in 0..3 {
         assert_eq!(
-            connector.connect(stream(), place(&dead)),
+            connector.connect(stream().as_fd(), place(&dead).as_fd()),
             Err(Errno::ECONNREFUSED)
         );
     }
@@ -116,12 +118,19 @@ fn a_server_that_does_not_accept_holds_no_other_up() {
     listen(&slow, Backlog::new(0).unwrap()).unwrap();
     let mut waiting: Vec<Connecting> = Vec::new();
     for _ in 0..4 {
-        waiting.push(connector.begin(stream(), place(&path)).unwrap());
+        waiting.push(
+            connector
+                .begin(stream().as_fd(), place(&path).as_fd())
+                .unwrap(),
+        );
     }
     let other = rig.place.path().join("other");
     let _server = server(&other, 0o777);
     for _ in 0..20 {
-        assert_eq!(connector.connect(stream(), place(&other)), Ok(()));
+        assert_eq!(
+            connector.connect(stream().as_fd(), place(&other).as_fd()),
+            Ok(())
+        );
     }
     // The one that fits into the queue has ended; the others still wait, and end with the server.
     let mut ended = Vec::new();
@@ -164,7 +173,7 @@ fn a_link_that_is_swapped_never_wins() {
                 .ino();
             if inode == judged {
                 let ours = stream();
-                connector.connect(ours.try_clone().unwrap(), found).unwrap();
+                connector.connect(ours.as_fd(), found.as_fd()).unwrap();
                 drop(UnixStream::from(ours));
                 drop(good.accept().unwrap());
                 counts.0 += 1;

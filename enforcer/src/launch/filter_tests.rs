@@ -2,7 +2,7 @@
 
 use super::rig::Rig;
 use super::{ExitStatus, LaunchError, OpenFiles, SpawnPlan, Terminal, spawn};
-use crate::seccomp::resolve::Resolver;
+use crate::seccomp::resolve::{Resolver, Roots};
 use crate::seccomp::{Call, Listener, Notified, notify_filter, target};
 
 #[test]
@@ -94,7 +94,7 @@ fn every_exec_is_asked_about_from_the_first() {
     let pid = pending.pid().as_raw().unsigned_abs();
     let supervisor = std::thread::spawn(move || {
         let mut seen = Vec::new();
-        let mut resolver = Resolver::new().unwrap();
+        let mut resolver = Resolver::new(Roots::Any).unwrap();
         while let Some(stopped) = listener.recv().unwrap() {
             let Call::Exec(call) = stopped.call else {
                 panic!("{stopped:?}")

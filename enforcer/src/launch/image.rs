@@ -279,10 +279,10 @@ fn listen(filter: &BpfProgram, go: RawFd, status: RawFd) -> Result<(), i32> {
     // would cancel every exec that is held.
     let flags =
         libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-    let listener = load(filter, flags)?;
+    let listener = load(filter, flags)? as RawFd;
     Failure {
         step: STEP_LISTENING,
-        detail: listener as u32,
+        detail: listener.cast_unsigned(),
         errno: 0,
     }
     .write(status);
@@ -290,7 +290,7 @@ fn listen(filter: &BpfProgram, go: RawFd, status: RawFd) -> Result<(), i32> {
     // Not left to the exec: a listener in the hand of its own caller would stay open while that exec waits
     // for a supervisor that has died.
     // SAFETY: the descriptor is ours alone.
-    unsafe { libc::close(listener as RawFd) };
+    unsafe { libc::close(listener) };
     Ok(())
 }
 

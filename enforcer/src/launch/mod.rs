@@ -34,7 +34,7 @@ pub use identity::{Identity, Origin};
 pub use landlock::{Fence, FenceLevel};
 pub use probe::Probe;
 pub use process::{OpenFiles, Pending, SpawnPlan, current_directory, spawn};
-pub use program::{find_program, reach_socket};
+pub use program::find_program;
 pub use signals::{Received, Signals};
 pub use tell::Teller;
 pub use terminal::Terminal;

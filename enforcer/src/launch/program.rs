@@ -1,11 +1,8 @@
 //! Finding the program that a command names, as the agent's user would.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::privilege::{errno, with_eyes_of};
@@ -35,22 +32,6 @@ pub fn find_program(
         })?;
         search(command, path, directory)
     })?
-}
-
-/// Checks that the agent's user can find the way to a socket: `name` must lead it to the same one as `place`, which
-/// somebody with more rights has opened.
-///
-/// # Errors
-/// What the way says (`EACCES` for a directory that may not be searched); `ECONNREFUSED` when it leads elsewhere.
-pub fn reach_socket(identity: &Identity, name: &[u8], place: &OwnedFd) -> io::Result<()> {
-    let path = OsStr::from_bytes(name);
-    let met = with_eyes_of(identity, || fs::symlink_metadata(path)).map_err(io::Error::other)??;
-    let meant = nix::sys::stat::fstat(place)?;
-    if (met.dev(), met.ino()) == (meant.st_dev, meant.st_ino) {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
-    }
 }
 
 fn search(command: &OsStr, path: Option<&OsStr>, directory: &Path) -> Result<PathBuf, LaunchError> {

@@ -42,8 +42,6 @@ use crate::{
 
 /// How long a grant holds: from the answer to the kernel's judgement.
 const GRANT: Duration = Duration::from_secs(10);
-/// Ancestors that a request names.
-const PARENTS: usize = 8;
 
 /// A call that waits.
 #[derive(Debug)]
@@ -141,7 +139,7 @@ impl Shared {
             ppid: held.who.ppid,
             uid: held.who.uid,
             subject: subject.clone(),
-            parents: parents(held.who.ppid, self.with.operator),
+            parents: self.parents(held.who.tgid),
             rule: held.outcome.rule.clone(),
             reason: held.outcome.reason.clone(),
             risk: held.outcome.risk,
@@ -174,6 +172,15 @@ impl Shared {
             Wish::Connect(subject) => Subject::Connect(*subject),
             Wish::Unix { name, .. } => Subject::Unix(name.clone()),
         })
+    }
+
+    /// The ancestors inside the agent, nearest first.
+    fn parents(&self, pid: u32) -> Vec<Parent> {
+        let mut parents = target::ancestors(pid);
+        if let Some(first) = parents.iter().position(|p| p.pid == self.with.operator) {
+            parents.truncate(first + 1);
+        }
+        parents
     }
 
     /// What a line on the terminal calls it.
@@ -387,25 +394,6 @@ fn connect_key(pid: u32, subject: ConnectSubject) -> ConnectGrantKey {
         protocol: subject.protocol.into(),
         port: subject.port.into(),
     }
-}
-
-/// The ancestors inside the agent, nearest first.
-fn parents(mut pid: u32, operator: u32) -> Vec<Parent> {
-    let mut parents = Vec::new();
-    while pid > 1 && parents.len() < PARENTS {
-        let Ok(command) = target::command_line(pid) else {
-            break;
-        };
-        parents.push(Parent { pid, command });
-        if pid == operator {
-            break;
-        }
-        match target::who(pid) {
-            Ok(who) => pid = who.ppid,
-            Err(_) => break,
-        }
-    }
-    parents
 }
 
 fn boot_ns() -> anyhow::Result<u64> {

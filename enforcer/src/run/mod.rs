@@ -44,7 +44,7 @@ use crate::{
     },
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
-    seccomp::{self, BpfProgram, Hatches, Listener},
+    seccomp::{self, BpfProgram, Eyes, Hatches, Listener, resolve::Roots},
 };
 
 use announce::Start;
@@ -314,7 +314,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
                 desk: desk.clone(),
                 timeout: policy.approvals.timeout,
                 connector,
-                identity: identity.clone(),
+                eyes: Eyes {
+                    uid: identity.uid,
+                    gid: identity.gid,
+                    groups: identity.groups.clone(),
+                },
+                roots: roots(&policy),
                 agent,
                 operator,
                 failures,
@@ -376,6 +381,18 @@ fn static_filter(parsed: &Parsed, file: &Path) -> anyhow::Result<BpfProgram> {
     let allowed = &parsed.policy.syscalls.allow;
     let loosened: Vec<String> = allowed.iter().map(|hatch| hatch.name.clone()).collect();
     Ok(hatches.filter(&loosened)?)
+}
+
+/// Whether the agent's processes can have another root directory or mount namespace.
+fn roots(policy: &policy::Policy) -> Roots {
+    let loosened = |hatch: &policy::model::LoosenedHatch| {
+        ["namespaces", "mount"].contains(&hatch.name.as_str())
+    };
+    if policy.syscalls.allow.iter().any(loosened) {
+        Roots::Any
+    } else {
+        Roots::Fixed
+    }
 }
 
 /// What the desk puts up with.

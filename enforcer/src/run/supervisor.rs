@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -32,10 +32,10 @@ use crate::{
         line,
     },
     kernel::grants::Grants,
-    launch::{Connector, Identity, Teller, reach_socket},
+    launch::{Connector, Teller},
     seccomp::{
-        Address, Call, ConnectCall, ExecCall, Listener, Notification, descriptor,
-        resolve::Resolver,
+        Address, Call, ConnectCall, ExecCall, Eyes, Listener, Notification, descriptor,
+        resolve::{Resolver, Roots, SocketFile},
         target::{self, Who},
     },
 };
@@ -66,8 +66,10 @@ pub struct Supervised {
     pub timeout: Duration,
     /// Who connects to the paths of unix sockets.
     pub connector: Option<Connector>,
-    /// Who the agent runs as.
-    pub identity: Identity,
+    /// Who the agent runs as, to the file system.
+    pub eyes: Eyes,
+    /// Whether its processes can have another root directory or mount namespace.
+    pub roots: Roots,
     /// The agent's name.
     pub agent: String,
     /// The agent's first process: its first exec is the operator's.
@@ -100,9 +102,10 @@ impl Supervisor {
     ///
     /// A thread cannot be had.
     pub fn start(with: Supervised) -> anyhow::Result<Self> {
+        let resolver = Resolver::new(with.roots).context("/ cannot be looked at")?;
         let shared = Arc::new(Shared {
             with,
-            resolver: Mutex::new(Resolver::new().context("/ cannot be looked at")?),
+            resolver: Mutex::new(resolver),
             connects: AtomicUsize::new(0),
             operator_seen: AtomicBool::new(false),
         });
@@ -313,8 +316,11 @@ impl Shared {
         holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
         let Notification { id, tid, .. } = *notification;
-        let resolved = self.resolver().socket(tid, path);
-        let (place, name) = match resolved {
+        let resolved = self.resolver().socket(tid, path, &self.with.eyes);
+        let SocketFile {
+            file: place,
+            path: name,
+        } = match resolved {
             Ok(found) => found,
             Err(unresolved) => {
                 self.refuse(id, unresolved.errno);
@@ -428,11 +434,6 @@ impl Shared {
             self.refuse(id, libc::EPERM);
             return;
         };
-        // We looked with our own eyes. The agent's must be able to find the way, and it must lead to the same socket.
-        if let Err(error) = reach_socket(&self.with.identity, name, &place) {
-            self.refuse(id, error.raw_os_error().unwrap_or(libc::EACCES));
-            return;
-        }
         let recorded = self.with.recorder.answered(
             caller(who),
             Wanted::Unix(name),
@@ -445,7 +446,7 @@ impl Shared {
             self.fail(error);
             return;
         }
-        let answered = match connector.connect(socket, place) {
+        let answered = match connector.connect(socket.as_fd(), place.as_fd()) {
             Ok(()) => self.with.listener.finish(id, 0),
             Err(errno) => self.with.listener.refuse(id, errno as i32),
         };

@@ -8,6 +8,7 @@
 
 mod address;
 pub mod descriptor;
+mod eyes;
 mod filter;
 pub mod hatches;
 mod identity;
@@ -19,6 +20,7 @@ pub mod target;
 mod walk;
 
 pub use address::Address;
+pub use eyes::Eyes;
 pub use filter::{BpfProgram, Condition, SeccompError, Test};
 pub use hatches::Hatches;
 pub use identity::{IdentityError, LARGEST};

@@ -47,7 +47,7 @@ pub fn notify_filter(calls: Notified) -> BpfProgram {
     const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-    let number = |call: libc::c_long| call as u32;
+    let number = |call: libc::c_long| call.cast_unsigned() as u32;
     let mut lines: Vec<Line> = vec![
         (LOAD, ARCHITECTURE, To::Next, To::Next),
         (EQUAL, NATIVE, To::Next, To::Kill),
@@ -135,7 +135,7 @@ mod tests {
 
     fn call(number: libc::c_long, address: u64) -> [u32; 16] {
         let mut data = [7; 16];
-        data[0] = number as u32;
+        data[0] = number.cast_unsigned() as u32;
         data[1] = NATIVE;
         data[12] = address as u32;
         data[13] = (address >> 32) as u32;

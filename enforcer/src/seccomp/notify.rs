@@ -266,7 +266,7 @@ impl Listener {
         unsafe {
             room.as_mut_ptr()
                 .cast::<libc::seccomp_notif_resp>()
-                .write(answer)
+                .write(answer);
         };
         loop {
             // SAFETY: the room is at least as large as the kernel's structure.

@@ -55,7 +55,7 @@ fn arguments_of_every_call_are_told_apart() {
         libc::syscall(libc::SYS_sendto, -1, 30, 0, 0, 0, 0);
         libc::syscall(libc::SYS_sendto, 4, 30, 0, 0, 31, 32);
     };
-    let (_, calls) = supervised(all, work, |listener| {
+    let ((), calls) = supervised(all, work, |listener| {
         let mut calls = Vec::new();
         while let Some(stopped) = listener.recv().unwrap() {
             calls.push(stopped.call);
@@ -216,7 +216,7 @@ fn many_callers_each_get_their_own_answer() {
     }
     let release = nix::sys::utsname::uname().unwrap();
     let release = release.release().to_string_lossy().into_owned();
-    let mut parts = release.split('.').map(|part| part.parse::<u32>());
+    let mut parts = release.split('.').map(str::parse::<u32>);
     if let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) {
         assert_eq!(synchronous, (major, minor) >= (6, 6), "{release}");
     }

@@ -6,17 +6,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
+use super::eyes::Eyes;
 use super::identity::{self, IdentityError};
 use super::notify::ExecCall;
 use super::script::{self, HEAD};
 use super::target::ExecText;
-use super::walk::{self, Lookup, Root};
+use super::walk::{self, Lookup, Root, View};
 use crate::decide::approval::{FileIdentity, Place};
 use crate::decide::{ExecAction, Script};
 
 /// Scripts in scripts that the kernel follows (`exec_binprm`, fs/exec.c).
 const DEPTH: usize = 5;
-/// Files whose first line is remembered.
+/// Files that are remembered.
 const REMEMBERED: usize = 1024;
 /// The kernel stamps changes with a clock that ticks at least every 10 ms: two changes within a tick carry one
 /// stamp. What changed longer ago than this has a stamp of its own.
@@ -78,29 +79,52 @@ impl Stamp {
     }
 }
 
-/// Resolves execs. Remembers which files are scripts, so that a program that has been seen is not opened again.
+/// What is known of the callers' roots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roots {
+    /// Any of them may have a root or mount namespace of its own: each is looked at, which costs tens of
+    /// microseconds with what the kernel has to clear away afterwards.
+    Any,
+    /// None of them can change it: they have no privilege, and new namespaces are refused. The first caller's
+    /// holds for all.
+    Fixed,
+}
+
+/// What a file is, for as long as its stamp is the same.
+#[derive(Clone, Debug)]
+struct Known {
+    script: Option<Script>,
+    /// Name of its directory entry.
+    name: Vec<u8>,
+}
+
+/// Resolves execs. Remembers what files are, so that a program that has been seen is not read again.
 #[derive(Debug)]
 pub struct Resolver {
     root: Root,
-    scripts: HashMap<Stamp, Option<Script>>,
+    roots: Roots,
+    fixed: Option<View>,
+    files: HashMap<Stamp, Known>,
 }
 
 /// A file that a path led to.
 struct Opened {
     file: OwnedFd,
     stat: libc::stat,
-    script: Option<Script>,
+    known: Known,
 }
 
 impl Resolver {
-    /// For processes that mostly have this process's root.
+    /// For the processes of one agent.
     ///
     /// # Errors
     /// When `/` cannot be looked at.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(roots: Roots) -> io::Result<Self> {
         Ok(Self {
             root: Root::ours()?,
-            scripts: HashMap::new(),
+            roots,
+            fixed: None,
+            files: HashMap::new(),
         })
     }
 
@@ -110,36 +134,58 @@ impl Resolver {
     /// # Errors
     /// [`Unresolved`] when there is no such program.
     pub fn exec(&mut self, tid: u32, call: &ExecCall, text: ExecText) -> Result<Found, Unresolved> {
-        let opened = self.open(&Lookup {
+        let view = match self.fixed.take() {
+            Some(view) => view,
+            None => View::of(tid, self.root)?,
+        };
+        let found = self.exec_in(&view, tid, call, text);
+        if self.roots == Roots::Fixed {
+            self.fixed = Some(view);
+        }
+        found
+    }
+
+    fn exec_in(
+        &mut self,
+        view: &View,
+        tid: u32,
+        call: &ExecCall,
+        text: ExecText,
+    ) -> Result<Found, Unresolved> {
+        let given = Lookup {
             tid,
             dirfd: call.dirfd,
             path: &text.path,
             no_follow: call.flags & libc::AT_SYMLINK_NOFOLLOW != 0,
             empty: call.flags & libc::AT_EMPTY_PATH != 0,
-        })?;
+        };
+        let opened = self.open(&given, view)?;
         let mut fileless = opened.stat.st_nlink == 0;
         let mut last = None;
-        let mut next = opened.script.clone();
+        let mut next = opened.known.script.clone();
         for _ in 0..DEPTH {
-            let Some(script) = next else { break };
-            let interpreter = self.open(&Lookup {
+            let Some(script) = next.take() else { break };
+            let named = Lookup {
                 tid,
                 dirfd: libc::AT_FDCWD,
                 path: &script.interpreter,
                 no_follow: false,
                 empty: false,
-            })?;
-            next = interpreter.script.clone();
+            };
+            let interpreter = self.open(&named, view)?;
+            next.clone_from(&interpreter.known.script);
             last = Some(interpreter);
         }
-        let program = last.as_ref().unwrap_or(&opened);
-        fileless |= program.stat.st_nlink == 0;
+        let resolved = last.map(|interpreter| {
+            fileless |= interpreter.stat.st_nlink == 0;
+            interpreter.known.name
+        });
         let action = ExecAction {
             path: kernel_name(call, text.path),
             found: false,
             argv: text.argv,
-            resolved: Some(base_name(&program.file, fileless)?),
-            script: opened.script,
+            resolved: Some(resolved.unwrap_or(opened.known.name)),
+            script: opened.known.script,
             fileless,
         };
         Ok(Found {
@@ -148,31 +194,8 @@ impl Resolver {
         })
     }
 
-    /// Resolves the path of a unix socket as the stopped thread `tid` would: the socket (`O_PATH`), and its name
-    /// behind every link.
-    ///
-    /// # Errors
-    /// [`Unresolved`] when the path leads to no socket.
-    pub fn socket(&self, tid: u32, path: &[u8]) -> Result<(OwnedFd, Vec<u8>), Unresolved> {
-        let lookup = Lookup {
-            tid,
-            dirfd: libc::AT_FDCWD,
-            path,
-            no_follow: false,
-            empty: false,
-        };
-        let file = walk::open(&lookup, self.root)?;
-        if walk::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFSOCK {
-            return Err(Unresolved {
-                errno: libc::ECONNREFUSED,
-            });
-        }
-        let name = walk::name_of(&file)?;
-        Ok((file, name))
-    }
-
-    fn open(&mut self, lookup: &Lookup<'_>) -> Result<Opened, Unresolved> {
-        let file = walk::open(lookup, self.root)?;
+    fn open(&mut self, lookup: &Lookup<'_>, view: &View) -> Result<Opened, Unresolved> {
+        let file = walk::open(lookup, view)?;
         let stat = walk::stat(&file)?;
         match stat.st_mode & libc::S_IFMT {
             libc::S_IFREG => {}
@@ -183,14 +206,19 @@ impl Resolver {
                 });
             }
         }
-        let script = self.script(&file, &stat)?;
-        Ok(Opened { file, stat, script })
+        let known = self.known(&file, &stat)?;
+        Ok(Opened { file, stat, known })
     }
 
-    fn script(&mut self, file: &OwnedFd, stat: &libc::stat) -> io::Result<Option<Script>> {
+    fn known(&mut self, file: &OwnedFd, stat: &libc::stat) -> io::Result<Known> {
         let stamp = Stamp::of(stat);
-        if let Some(known) = self.scripts.get(&stamp) {
-            return Ok(known.clone());
+        if let Some(known) = self.files.get(&stamp) {
+            // With one link it has one name, and another name would be a change. With more, the path tells.
+            let mut known = known.clone();
+            if stat.st_nlink != 1 {
+                known.name = base_name(file, stat.st_nlink == 0)?;
+            }
+            return Ok(known);
         }
         let settled = age(stat).is_none_or(|age| age > TICK);
         let open = identity::reopen(file)?;
@@ -202,15 +230,18 @@ impl Resolver {
                 more => read += more,
             }
         }
-        let script = script::parse(&head);
-        // Once more: what was read has to belong to the stamp.
-        if settled && Stamp::of(&walk::stat(&open)?) == stamp {
-            if self.scripts.len() >= REMEMBERED {
-                self.scripts.clear();
+        let known = Known {
+            script: script::parse(&head),
+            name: base_name(file, stat.st_nlink == 0)?,
+        };
+        // Once more: what was read has to belong to the stamp. A file with several names is looked at each time.
+        if settled && stat.st_nlink == 1 && Stamp::of(&walk::stat(&open)?) == stamp {
+            if self.files.len() >= REMEMBERED {
+                self.files.clear();
             }
-            self.scripts.insert(stamp, script.clone());
+            self.files.insert(stamp, known.clone());
         }
-        Ok(script)
+        Ok(known)
     }
 }
 
@@ -247,6 +278,41 @@ fn base_name(file: &impl AsRawFd, fileless: bool) -> io::Result<Vec<u8>> {
         .next()
         .unwrap_or(path)
         .to_vec())
+}
+
+/// A socket file, resolved.
+#[derive(Debug)]
+pub struct SocketFile {
+    /// The file itself (`O_PATH`), for the connector.
+    pub file: OwnedFd,
+    /// Its path, links followed.
+    pub path: Vec<u8>,
+}
+
+impl Resolver {
+    /// Resolves the path in a unix socket's address as the stopped thread `tid` would, and with its user's
+    /// rights: what that user cannot reach is not reached for it.
+    ///
+    /// # Errors
+    /// [`Unresolved`] with what `connect` would say.
+    pub fn socket(&mut self, tid: u32, path: &[u8], eyes: &Eyes) -> Result<SocketFile, Unresolved> {
+        let view = View::of(tid, self.root)?;
+        let named = Lookup {
+            tid,
+            dirfd: libc::AT_FDCWD,
+            path,
+            no_follow: false,
+            empty: false,
+        };
+        let file = eyes.look(|| walk::open(&named, &view))??;
+        if walk::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+            return Err(Unresolved {
+                errno: libc::ECONNREFUSED,
+            });
+        }
+        let path = walk::name_of(&file)?;
+        Ok(SocketFile { file, path })
+    }
 }
 
 /// A thread's working directory: its path and which directory it is.

@@ -30,7 +30,7 @@ fn me() -> u32 {
 }
 
 fn resolve(tid: u32, path: impl AsRef<[u8]>) -> Result<Found, Unresolved> {
-    Resolver::new()
+    Resolver::new(Roots::Any)
         .unwrap()
         .exec(tid, &call(libc::AT_FDCWD, 0), text(path))
 }
@@ -135,7 +135,7 @@ fn scripts_are_followed_to_their_interpreter() {
 fn a_file_that_changes_is_looked_at_again() {
     let place = place();
     let path = place.path().join("script");
-    let mut resolver = Resolver::new().unwrap();
+    let mut resolver = Resolver::new(Roots::Any).unwrap();
     let mut interpreter = || {
         let found = resolver.exec(me(), &call(libc::AT_FDCWD, 0), text(bytes(&path)));
         found
@@ -164,7 +164,7 @@ fn descriptors_are_named_as_the_kernel_names_them() {
     let place = place();
     let directory = File::open(place.path()).unwrap();
     let tool = File::open(place.path().join("tool")).unwrap();
-    let mut resolver = Resolver::new().unwrap();
+    let mut resolver = Resolver::new(Roots::Any).unwrap();
     let number = directory.as_raw_fd();
     let found = resolver
         .exec(me(), &call(number, 0), text("alias"))
@@ -293,6 +293,15 @@ fn a_caller_in_another_root_is_resolved_there() {
         );
     }
     assert_eq!(resolve(pid, "/bin/sh").unwrap_err().errno, libc::ENOENT);
+    // What the first caller's root is holds for all where nobody can change it.
+    let mut fixed = Resolver::new(Roots::Fixed).unwrap();
+    for caller in [pid, me()] {
+        let found = fixed.exec(caller, &call(libc::AT_FDCWD, 0), text("/bin/true"));
+        assert_eq!(
+            found.unwrap().action.resolved.as_deref(),
+            Some(&b"inner"[..])
+        );
+    }
 }
 
 #[test]
@@ -333,4 +342,66 @@ fn a_file_that_is_being_written_is_not_vouched_for() {
     let found = resolve(me(), bytes(&place.path().join("huge"))).unwrap();
     let error = found.identity().unwrap_err();
     assert!(matches!(error, IdentityError::TooLarge(_)), "{error}");
+}
+
+#[test]
+fn a_socket_is_resolved_with_the_users_rights() {
+    if !crate::seccomp::rig::may_run("socket-file") {
+        return;
+    }
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(at("closed")).unwrap();
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let _open = std::os::unix::net::UnixListener::bind(at("open")).unwrap();
+    let _closed = std::os::unix::net::UnixListener::bind(at("closed/inner")).unwrap();
+    symlink("open", at("to-open")).unwrap();
+    let eyes = Eyes {
+        uid: 65534,
+        gid: 65534,
+        groups: vec![65534],
+    };
+    let mut resolver = Resolver::new(Roots::Any).unwrap();
+    let child = Sitting::new(Command::new("sleep").arg("60").current_dir(place.path()));
+    let mut socket = |name: &str| resolver.socket(child.0.id(), name.as_bytes(), &eyes);
+    for name in ["open", "to-open", at("to-open").to_str().unwrap()] {
+        assert_eq!(socket(name).unwrap().path, bytes(&at("open")), "{name}");
+    }
+    for (name, errno) in [
+        ("closed/inner", libc::EACCES),
+        ("none", libc::ENOENT),
+        ("tool", libc::ECONNREFUSED),
+    ] {
+        assert_eq!(socket(name).unwrap_err().errno, errno, "{name}");
+    }
+    // The thread is who it was.
+    assert!(File::open(at("closed")).is_ok());
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let ids = status
+        .lines()
+        .find(|line| line.starts_with("Uid:"))
+        .unwrap();
+    assert_eq!(ids, "Uid:\t0\t0\t0\t0");
+}
+
+#[test]
+fn a_name_is_the_links_own() {
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    let mut resolver = Resolver::new(Roots::Any).unwrap();
+    let mut name = |path: &Path| {
+        let found = resolver.exec(me(), &call(libc::AT_FDCWD, 0), text(bytes(path)));
+        String::from_utf8(found.unwrap().action.resolved.unwrap()).unwrap()
+    };
+    thread::sleep(TICK * 2);
+    assert_eq!(name(&at("tool")), "tool");
+    fs::rename(at("tool"), at("moved")).unwrap();
+    assert_eq!(name(&at("moved")), "moved");
+    fs::hard_link(at("moved"), at("second")).unwrap();
+    thread::sleep(TICK * 2);
+    for _ in 0..2 {
+        assert_eq!(name(&at("moved")), "moved");
+        assert_eq!(name(&at("second")), "second");
+    }
 }

@@ -1,4 +1,4 @@
-//! The first line of a script, as the kernel parses it (`load_script`, fs/binfmt_script.c).
+//! The first line of a script, as the kernel parses it (`load_script` in `fs/binfmt_script.c`).
 
 use crate::decide::Script;
 

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Read};
 
 use super::notify::{ConnectCall, ExecCall};
+use crate::decide::approval::Parent;
 
 /// Longest path, bytes, with its NUL (`PATH_MAX`, linux/limits.h).
 const PATH_MAX: usize = 4096;
@@ -85,10 +86,10 @@ pub fn exec_text(tid: u32, call: &ExecCall) -> Result<ExecText, ReadError> {
     let longest = ARGUMENT_PAGES * memory.page as usize;
     let mut next = call.argv;
     // A null pointer is an empty list here, as for the kernel.
-    while call.argv != 0 {
+    let mut ended = call.argv == 0;
+    while !ended {
         // As many pointers as their page holds, and as the window can hold the pages they point into.
         let mut pointers = Vec::new();
-        let mut ended = false;
         let mut room = WINDOW / 2;
         while room > 0 && !ended {
             let pointer = memory.pointer(next)?;
@@ -117,9 +118,6 @@ pub fn exec_text(tid: u32, call: &ExecCall) -> Result<ExecText, ReadError> {
             }
             argv.push(word);
         }
-        if ended {
-            break;
-        }
     }
     if argv.is_empty() {
         argv.push(Vec::new());
@@ -140,14 +138,23 @@ pub fn socket_address(tid: u32, call: &ConnectCall) -> Result<Vec<u8>, ReadError
     memory.bytes(call.address, call.length as usize)
 }
 
+/// A page that has been asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// It lies at this place in the text.
+    At(usize),
+    /// It cannot be read.
+    Missing,
+}
+
 /// Pages of another process's memory, as they were when they were fetched.
 struct Memory {
     tid: libc::pid_t,
     page: u64,
     /// Page addresses that the next fetch reads.
     wanted: Vec<u64>,
-    /// Page addresses that are there, each with its place in `text`; none for a page that cannot be read.
-    present: Vec<(u64, Option<usize>)>,
+    /// Page addresses that are there, each with what is known of it.
+    present: Vec<(u64, Page)>,
     text: Vec<u8>,
 }
 
@@ -175,8 +182,8 @@ impl Memory {
         }
     }
 
-    /// The page, if it has been fetched, and its place, if it could be read.
-    fn find(&self, page: u64) -> Option<Option<usize>> {
+    /// The page, if it has been fetched.
+    fn find(&self, page: u64) -> Option<Page> {
         let found = self.present.iter().rev().find(|(at, _)| *at == page);
         found.map(|(_, place)| *place)
     }
@@ -230,10 +237,11 @@ impl Memory {
             // SAFETY: the kernel has written so many bytes behind the length.
             unsafe { self.text.set_len(start + whole * page) };
             for (index, address) in rest.iter().take(whole).enumerate() {
-                self.present.push((*address, Some(start + index * page)));
+                self.present
+                    .push((*address, Page::At(start + index * page)));
             }
             if whole == 0 {
-                self.present.push((*first, None));
+                self.present.push((*first, Page::Missing));
                 rest = behind;
             } else {
                 rest = &rest[whole..];
@@ -247,15 +255,13 @@ impl Memory {
     /// From an address to the end of its page.
     fn tail(&mut self, address: u64) -> Result<&[u8], ReadError> {
         let page = self.page_of(address);
-        let place = match self.find(page) {
-            Some(place) => place,
-            None => {
-                self.want(address);
-                self.fetch()?;
-                self.find(page).flatten()
-            }
+        if self.find(page).is_none() {
+            self.want(address);
+            self.fetch()?;
+        }
+        let Some(Page::At(place)) = self.find(page) else {
+            return Err(ReadError::Fault(address));
         };
-        let place = place.ok_or(ReadError::Fault(address))?;
         let from = place + (address - page) as usize;
         Ok(&self.text[from..place + self.page as usize])
     }
@@ -276,13 +282,11 @@ impl Memory {
     /// The number at an address, which may cross a page.
     fn pointer(&mut self, address: u64) -> Result<u64, ReadError> {
         let tail = self.tail(address)?;
-        let bytes = match tail.first_chunk() {
-            Some(bytes) => *bytes,
-            None => {
-                let bytes = self.bytes(address, POINTER as usize)?;
-                bytes.try_into().map_err(|_| ReadError::Fault(address))?
-            }
-        };
+        if let Some(bytes) = tail.first_chunk() {
+            return Ok(u64::from_ne_bytes(*bytes));
+        }
+        let bytes = self.bytes(address, POINTER as usize)?;
+        let bytes = bytes.try_into().map_err(|_| ReadError::Fault(address))?;
         Ok(u64::from_ne_bytes(bytes))
     }
 
@@ -346,6 +350,26 @@ pub fn who(tid: u32) -> io::Result<Who> {
         ppid: field("PPid:")?,
         uid: field("Uid:")?,
     })
+}
+
+/// Ancestors that are shown to a person.
+const ANCESTORS: usize = 16;
+
+/// The ancestors of a process below this one, nearest first, at most sixteen. What has been handed to init is
+/// its child. For people to read: nothing is decided by it.
+pub fn ancestors(pid: u32) -> Vec<Parent> {
+    let mut parents = Vec::new();
+    let mut next = who(pid).map(|who| who.ppid);
+    while let Ok(pid) = next
+        && pid > 1
+        && pid != std::process::id()
+        && parents.len() < ANCESTORS
+        && let Ok(command) = command_line(pid)
+    {
+        parents.push(Parent { pid, command });
+        next = who(pid).map(|who| who.ppid);
+    }
+    parents
 }
 
 /// Longest command line that [`command_line`] gives, bytes.

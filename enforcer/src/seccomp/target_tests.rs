@@ -200,7 +200,7 @@ fn arguments_that_vanish_while_they_are_read_are_faults() {
         return;
     }
     let stop = AtomicBool::new(false);
-    let pages = 64;
+    let pages = 16;
     let fenced = Fenced::new(pages);
     let mut list = pointers(&vec![path(); pages * 500]);
     list.extend([0; 8]);
@@ -216,10 +216,10 @@ fn arguments_that_vanish_while_they_are_read_are_faults() {
                 }
             }
         });
-        let (_, counts) = supervised(
+        let ((), counts) = supervised(
             EXEC,
             || {
-                for _ in 0..300 {
+                for _ in 0..200 {
                     execve(path(), argv);
                 }
             },
@@ -248,7 +248,7 @@ fn arguments_that_vanish_while_they_are_read_are_faults() {
         stop.store(true, Ordering::Relaxed);
         counts
     });
-    assert_eq!(whole + faults, 300);
+    assert_eq!(whole + faults, 200);
     assert!(faults > 0, "nothing raced");
 }
 
@@ -315,4 +315,23 @@ fn a_thread_says_whose_it_is() {
     assert_eq!(me.uid, nix::unistd::getuid().as_raw());
     let own = command_line(std::process::id()).unwrap();
     assert!(own.contains("enforcer") && !own.contains('\0'), "{own}");
+    // Below this process: a shell, and what it started.
+    let mut shell = std::process::Command::new("/bin/sh")
+        .args(["-c", "sleep 61 & echo $!; wait"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let output = shell.stdout.take().unwrap();
+    io::BufRead::read_line(&mut io::BufReader::new(output), &mut line).unwrap();
+    let sleep: u32 = line.trim().parse().unwrap();
+    let parents = ancestors(sleep);
+    assert_eq!(parents.len(), 1);
+    assert_eq!(parents[0].pid, shell.id());
+    assert!(parents[0].command.starts_with("/bin/sh -c sleep"));
+    for pid in [sleep, shell.id()] {
+        // SAFETY: numbers only; both are our own and have not been reaped.
+        unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+    }
+    shell.wait().unwrap();
 }

@@ -105,8 +105,29 @@ pub(super) struct Lookup<'a> {
     pub empty: bool,
 }
 
+/// Where a thread's `/` is.
+#[derive(Debug)]
+pub(super) enum View {
+    /// Where ours is.
+    Shared,
+    /// Elsewhere.
+    Own(OwnedFd),
+}
+
+impl View {
+    /// Looks at a thread. This costs more than all the rest of a lookup: the kernel makes `/proc/TID` for it, and
+    /// takes that away when the thread ends.
+    pub(super) fn of(tid: u32, ours: Root) -> io::Result<Self> {
+        if Root::of(tid)? == ours {
+            Ok(Self::Shared)
+        } else {
+            through_proc(tid, "root").map(Self::Own)
+        }
+    }
+}
+
 /// Opens a path with `O_PATH` as the thread would see it.
-pub(super) fn open(lookup: &Lookup<'_>, ours: Root) -> io::Result<OwnedFd> {
+pub(super) fn open(lookup: &Lookup<'_>, view: &View) -> io::Result<OwnedFd> {
     let Lookup { tid, dirfd, .. } = *lookup;
     let base = || match dirfd {
         libc::AT_FDCWD => through_proc(tid, "cwd"),
@@ -127,23 +148,22 @@ pub(super) fn open(lookup: &Lookup<'_>, ours: Root) -> io::Result<OwnedFd> {
         0
     };
     let absolute = lookup.path.first() == Some(&b'/');
-    let shared = Root::of(tid)? == ours;
     // `/proc/self` would be this process. What can be started below it lies behind a magic link, so a path that
     // meets none is right.
-    let quick = match (absolute, shared) {
-        (true, true) => openat2(libc::AT_FDCWD, &path, flags, NO_MAGICLINKS),
-        (true, false) => {
-            let root = through_proc(tid, "root")?;
-            openat2(root.as_raw_fd(), &path, flags, IN_ROOT | NO_MAGICLINKS)
-        }
-        (false, true) => openat2(base()?.as_raw_fd(), &path, flags, NO_MAGICLINKS),
-        (false, false) => Err(io::Error::from_raw_os_error(libc::ELOOP)),
+    let quick = match (absolute, view) {
+        (true, View::Shared) => openat2(libc::AT_FDCWD, &path, flags, NO_MAGICLINKS),
+        (true, View::Own(root)) => openat2(root.as_raw_fd(), &path, flags, IN_ROOT | NO_MAGICLINKS),
+        (false, View::Shared) => openat2(base()?.as_raw_fd(), &path, flags, NO_MAGICLINKS),
+        (false, View::Own(_)) => Err(io::Error::from_raw_os_error(libc::ELOOP)),
     };
     match quick.as_ref().map_err(io::Error::raw_os_error) {
         Err(Some(libc::ELOOP | libc::EAGAIN | libc::EXDEV)) => {}
         _ => return quick,
     }
-    let root = through_proc(tid, "root")?;
+    let root = match view {
+        View::Shared => openat2(libc::AT_FDCWD, &c_string("/")?, libc::O_DIRECTORY, 0)?,
+        View::Own(root) => root.try_clone()?,
+    };
     let start = if absolute { root.try_clone()? } else { base()? };
     walk(lookup, &root, start)
 }

@@ -4,7 +4,6 @@
 use std::{
     cmp::Reverse,
     collections::{HashMap, VecDeque},
-    fmt,
     rc::Rc,
     time::Duration,
 };
@@ -13,57 +12,15 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{
-    ApprovalsError, Record, State, Store,
+    ApprovalsError, Record, State, Store, Waiter, WaiterId,
+    grants::{Grants, Key, Reach},
     record::{self, MAX_SUBJECT, Outcome},
     store::{ABANDONED, check_prefix},
 };
 use crate::decide::{
     Risk,
-    approval::{Answer, Asked, Ending, Scope, Subject},
+    approval::{Answer, Asked, Ending, Scope},
 };
-
-/// What is called with the answer: exactly once, also when the desk breaks down.
-pub struct Waiter {
-    request: String,
-    call: Option<Box<dyn FnOnce(Answer) + Send>>,
-}
-
-impl Waiter {
-    /// Wraps the call. It is made on the desk's thread and must return at once.
-    pub fn new(call: impl FnOnce(Answer) + Send + 'static) -> Self {
-        Self {
-            request: String::new(),
-            call: Some(Box::new(call)),
-        }
-    }
-
-    pub(super) fn tell(mut self, answer: Answer) {
-        if let Some(call) = self.call.take() {
-            call(answer);
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
-            call(Answer {
-                request: std::mem::take(&mut self.request),
-                ending: Ending::Refused("The approvals desk has ended".to_owned()),
-            });
-        }
-    }
-}
-
-impl fmt::Debug for Waiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiter").finish_non_exhaustive()
-    }
-}
-
-/// Names one waiter of one desk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WaiterId(u64);
 
 /// What comes of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,10 +63,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            timeout: Duration::from_secs(300),
+            timeout: Duration::from_mins(5),
             rate: Rate {
                 count: 30,
-                window: Duration::from_secs(60),
+                window: Duration::from_mins(1),
             },
             max_pending: 1024,
         }
@@ -146,14 +103,6 @@ pub enum Event {
     },
 }
 
-/// Two requests are the same if everything here is: the run and the agent are the desk's own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    agent: String,
-    uid: u32,
-    subject: Subject,
-}
-
 #[derive(Debug)]
 struct Pending {
     key: Rc<Key>,
@@ -166,19 +115,6 @@ struct Pending {
     waiters: Vec<(WaiterId, Waiter)>,
 }
 
-#[derive(Debug)]
-enum Reach {
-    Exactly(Rc<Key>),
-    Rule(String),
-}
-
-#[derive(Debug)]
-struct Grant {
-    reach: Reach,
-    until: Option<Timestamp>,
-    answer: Answer,
-}
-
 /// The desk of one run of one agent.
 #[derive(Debug)]
 pub struct Desk {
@@ -188,7 +124,7 @@ pub struct Desk {
     pending: HashMap<String, Pending>,
     by_key: HashMap<Rc<Key>, String>,
     by_waiter: HashMap<WaiterId, String>,
-    grants: Vec<Grant>,
+    grants: Grants,
     /// When the last new requests came, the oldest first.
     recent: VecDeque<Timestamp>,
     next_waiter: u64,
@@ -205,7 +141,7 @@ impl Desk {
             pending: HashMap::new(),
             by_key: HashMap::new(),
             by_waiter: HashMap::new(),
-            grants: Vec::new(),
+            grants: Grants::default(),
             recent: VecDeque::new(),
             next_waiter: 0,
             events: Vec::new(),
@@ -216,7 +152,7 @@ impl Desk {
     /// happens; if it need not wait, before this returns.
     pub fn ask(&mut self, asked: Asked, mut waiter: Waiter, now: Timestamp) -> Asking {
         self.expire(now);
-        if let Some(answer) = self.granted(&asked, now) {
+        if let Some(answer) = self.grants.covering(&asked, now) {
             waiter.tell(answer.clone());
             return Asking::Granted(answer);
         }
@@ -227,11 +163,7 @@ impl Desk {
                 format!("{bytes} bytes are too much for a person to judge (at most {MAX_SUBJECT})"),
             );
         }
-        let key = Key {
-            agent: asked.agent.clone(),
-            uid: asked.uid,
-            subject: asked.subject.clone(),
-        };
+        let key = Key::of(&asked);
         if let Some(id) = self.by_key.get(&key).cloned() {
             return self.share(id, waiter);
         }
@@ -296,20 +228,6 @@ impl Desk {
         let number = WaiterId(self.next_waiter);
         self.by_waiter.insert(number, id.to_owned());
         number
-    }
-
-    fn granted(&mut self, asked: &Asked, now: Timestamp) -> Option<Answer> {
-        self.grants
-            .retain(|grant| grant.until.is_none_or(|until| now < until));
-        self.grants
-            .iter()
-            .find(|grant| match &grant.reach {
-                Reach::Exactly(key) => {
-                    key.uid == asked.uid && key.agent == asked.agent && key.subject == asked.subject
-                }
-                Reach::Rule(rule) => asked.rule.as_ref() == Some(rule),
-            })
-            .map(|grant| grant.answer.clone())
     }
 
     fn too_many(&mut self, now: Timestamp) -> Option<String> {
@@ -410,14 +328,14 @@ impl Desk {
             if let Reach::Rule(rule) = &reach {
                 ended.extend(self.same_rule(&rule.clone(), &outcome, &ending));
             }
-            self.grants.push(Grant {
+            self.grants.add(
                 reach,
                 until,
-                answer: Answer {
+                Answer {
                     request: id,
                     ending,
                 },
-            });
+            );
         }
         Ok(ended)
     }

@@ -322,7 +322,12 @@ fn a_request_is_shown_whole_and_harmless() {
         assert!(shown.contains(part), "{part} not in\n{shown}");
     }
     let mut out = Vec::new();
-    text::list(&mut out, &[record.clone()], text::Style::plain()).unwrap();
+    text::list(
+        &mut out,
+        std::slice::from_ref(&record),
+        text::Style::plain(),
+    )
+    .unwrap();
     let line = String::from_utf8(out).unwrap();
     assert!(
         line.starts_with(&record.id[..8]) && line.contains("pending"),

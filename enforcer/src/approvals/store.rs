@@ -66,7 +66,9 @@ impl Store {
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(path);
+            .open(path)
+            // Closed before SQLite opens it.
+            .map(drop);
         match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(ApprovalsError::io(path, "open")(error));

@@ -1,18 +1,14 @@
 //! The state machine: who waits for what, and what an answer does. The clock is passed in; the only I/O is the
 //! store's. Whatever fails denies.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, VecDeque},
-    rc::Rc,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::HashMap, rc::Rc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
     ApprovalsError, Record, State, Store, Waiter, WaiterId,
+    flood::{Limits, Recent, after},
     grants::{Grants, Key, Reach},
     record::{self, MAX_SUBJECT, Outcome},
     store::{ABANDONED, check_prefix},
@@ -38,39 +34,6 @@ pub enum Asking {
     Granted(Answer),
     /// It is not put to anybody; the waiter has been told.
     Refused(Answer),
-}
-
-/// So many new requests in so much time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Requests.
-    pub count: u32,
-    /// Time.
-    pub window: Duration,
-}
-
-/// What a desk puts up with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// How long a request waits for an answer.
-    pub timeout: Duration,
-    /// New requests; identical ones that share a pending request do not count.
-    pub rate: Rate,
-    /// Requests that are pending at once.
-    pub max_pending: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_mins(5),
-            rate: Rate {
-                count: 30,
-                window: Duration::from_mins(1),
-            },
-            max_pending: 1024,
-        }
-    }
 }
 
 /// What a person says.
@@ -125,8 +88,7 @@ pub struct Desk {
     by_key: HashMap<Rc<Key>, String>,
     by_waiter: HashMap<WaiterId, String>,
     grants: Grants,
-    /// When the last new requests came, the oldest first.
-    recent: VecDeque<Timestamp>,
+    recent: Recent,
     next_waiter: u64,
     events: Vec<Event>,
 }
@@ -142,7 +104,7 @@ impl Desk {
             by_key: HashMap::new(),
             by_waiter: HashMap::new(),
             grants: Grants::default(),
-            recent: VecDeque::new(),
+            recent: Recent::default(),
             next_waiter: 0,
             events: Vec::new(),
         }
@@ -178,7 +140,7 @@ impl Desk {
         if let Err(error) = self.store.insert(&record) {
             return refuse(waiter, error.to_string());
         }
-        self.recent.push_back(now);
+        self.recent.add(now);
         waiter.request.clone_from(&id);
         let key = Rc::new(key);
         let number = self.number(&id);
@@ -232,12 +194,7 @@ impl Desk {
 
     fn too_many(&mut self, now: Timestamp) -> Option<String> {
         let rate = self.limits.rate;
-        while let Some(first) = self.recent.front()
-            && after(*first, rate.window).is_some_and(|end| end <= now)
-        {
-            self.recent.pop_front();
-        }
-        if self.recent.len() >= rate.count as usize {
+        if self.recent.is_full(rate, now) {
             return Some(format!(
                 "too many requests for approval: more than {} in {}",
                 rate.count,
@@ -554,10 +511,6 @@ fn at(now: Timestamp) -> Outcome {
         answered_at: Some(now),
         ..Outcome::default()
     }
-}
-
-fn after(start: Timestamp, time: Duration) -> Option<Timestamp> {
-    start.checked_add(SignedDuration::try_from(time).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::*;
+use crate::approvals::Rate;
 use crate::approvals::trial::{at, connect, db, desk, exec, exec_subject, scratch, waiter};
 
 const YES: Verdict = Verdict::Approve {

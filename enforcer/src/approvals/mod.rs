@@ -9,6 +9,7 @@ pub mod client;
 pub mod desk;
 mod error;
 mod files;
+mod flood;
 mod grants;
 mod peer;
 pub mod protocol;
@@ -23,8 +24,9 @@ pub(crate) mod trial;
 mod waiter;
 
 pub use approvers::Approvers;
-pub use desk::{Asking, Desk, Limits, Rate};
+pub use desk::{Asking, Desk};
 pub use error::ApprovalsError;
+pub use flood::{Limits, Rate};
 pub use record::{Record, State};
 pub use serve::{Asker, DeskHandle, Settings};
 pub use store::Store;

@@ -227,7 +227,7 @@ impl Files {
                             .name
                             .as_deref()
                             .and_then(|n| n.to_str())
-                            .and_then(id_of),
+                            .and_then(|name| id_of(name, RESPONSE)),
                     );
                 }
             }
@@ -242,14 +242,18 @@ impl Files {
         }
     }
 
-    /// The ids of the responses that lie there.
+    /// The ids of the proposals and responses that lie there, also those that an earlier run has left.
     pub fn existing(&self) -> Vec<String> {
         let path = format!("/proc/self/fd/{}", self.place.entries.as_raw_fd());
         let Ok(entries) = fs::read_dir(path) else {
             return Vec::new();
         };
         entries
-            .filter_map(|entry| id_of(entry.ok()?.file_name().to_str()?))
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name();
+                let name = name.to_str()?;
+                id_of(name, RESPONSE).or_else(|| id_of(name, PROPOSAL))
+            })
             .collect()
     }
 
@@ -418,9 +422,9 @@ impl Files {
     }
 }
 
-/// The id in a response file's name; other names are not ours.
-fn id_of(name: &str) -> Option<String> {
-    let id = name.strip_suffix(RESPONSE)?;
+/// The id in a file's name; other names are not ours.
+fn id_of(name: &str, kind: &str) -> Option<String> {
+    let id = name.strip_suffix(kind)?;
     let uuid = Uuid::try_parse(id).ok()?;
     // One spelling only.
     (uuid.to_string() == id).then(|| id.to_owned())

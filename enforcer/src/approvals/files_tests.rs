@@ -401,3 +401,30 @@ fn a_directory_that_the_agent_could_write_is_refused() {
     symlink("/tmp", directory.join(PROCESSED)).unwrap();
     refused(&directory, AGENT, "processed");
 }
+
+#[test]
+fn what_an_earlier_run_left_is_archived_at_the_start() {
+    if !as_root() {
+        return;
+    }
+    let trial = Trial::new();
+    let (id, told) = trial.ask(&["git", "push"]);
+    let proposal = fs::read(trial.directory.join(format!("{id}{PROPOSAL}"))).unwrap();
+    let settings = trial.settings.clone();
+    trial.desk.shutdown();
+    told.recv_timeout(SOON).unwrap();
+    // As a run that was killed leaves them.
+    let left = Uuid::new_v4().to_string();
+    for kind in [PROPOSAL, RESPONSE] {
+        fs::write(trial.directory.join(format!("{left}{kind}")), &proposal).unwrap();
+    }
+    let desk = serve::start(settings).unwrap();
+    for kind in [PROPOSAL, RESPONSE] {
+        let archived = trial
+            .directory
+            .join(PROCESSED)
+            .join(format!("{left}{kind}"));
+        eventually(|| fs::metadata(&archived).ok());
+    }
+    desk.shutdown();
+}

@@ -94,7 +94,7 @@ impl Watch {
     /// # Errors
     ///
     /// The desk refuses, or the connection fails.
-    pub fn next(&mut self) -> Result<Option<Happening>, ApprovalsError> {
+    pub fn wait(&mut self) -> Result<Option<Happening>, ApprovalsError> {
         let mut line = String::new();
         let read = (&mut self.lines)
             .take(MAX_REPLY)

@@ -1,69 +1,22 @@
 //! The state machine: who waits for what, and what an answer does. The clock is passed in; the only I/O is the
 //! store's. Whatever fails denies.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, VecDeque},
-    fmt,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::HashMap, rc::Rc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    ApprovalsError, Record, State, Store,
+    ApprovalsError, Record, State, Store, Waiter, WaiterId,
+    flood::{Limits, Recent, after},
+    grants::{Grants, Key, Reach},
     record::{self, MAX_SUBJECT, Outcome},
     store::{ABANDONED, check_prefix},
 };
 use crate::decide::{
     Risk,
-    approval::{Answer, Asked, Ending, Scope, Subject},
+    approval::{Answer, Asked, Ending, Scope},
 };
-
-/// What is called with the answer: exactly once, also when the desk breaks down.
-pub struct Waiter {
-    request: String,
-    call: Option<Box<dyn FnOnce(Answer) + Send>>,
-}
-
-impl Waiter {
-    /// Wraps the call. It is made on the desk's thread and must return at once.
-    pub fn new(call: impl FnOnce(Answer) + Send + 'static) -> Self {
-        Self {
-            request: String::new(),
-            call: Some(Box::new(call)),
-        }
-    }
-
-    pub(super) fn tell(mut self, answer: Answer) {
-        if let Some(call) = self.call.take() {
-            call(answer);
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
-            call(Answer {
-                request: std::mem::take(&mut self.request),
-                ending: Ending::Refused("The approvals desk has ended".to_owned()),
-            });
-        }
-    }
-}
-
-impl fmt::Debug for Waiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiter").finish_non_exhaustive()
-    }
-}
-
-/// Names one waiter of one desk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WaiterId(u64);
 
 /// What comes of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,39 +34,6 @@ pub enum Asking {
     Granted(Answer),
     /// It is not put to anybody; the waiter has been told.
     Refused(Answer),
-}
-
-/// So many new requests in so much time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Requests.
-    pub count: u32,
-    /// Time.
-    pub window: Duration,
-}
-
-/// What a desk puts up with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// How long a request waits for an answer.
-    pub timeout: Duration,
-    /// New requests; identical ones that share a pending request do not count.
-    pub rate: Rate,
-    /// Requests that are pending at once.
-    pub max_pending: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(300),
-            rate: Rate {
-                count: 30,
-                window: Duration::from_secs(60),
-            },
-            max_pending: 1024,
-        }
-    }
 }
 
 /// What a person says.
@@ -146,14 +66,6 @@ pub enum Event {
     },
 }
 
-/// Two requests are the same if everything here is: the run and the agent are the desk's own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    agent: String,
-    uid: u32,
-    subject: Subject,
-}
-
 #[derive(Debug)]
 struct Pending {
     key: Rc<Key>,
@@ -166,19 +78,6 @@ struct Pending {
     waiters: Vec<(WaiterId, Waiter)>,
 }
 
-#[derive(Debug)]
-enum Reach {
-    Exactly(Rc<Key>),
-    Rule(String),
-}
-
-#[derive(Debug)]
-struct Grant {
-    reach: Reach,
-    until: Option<Timestamp>,
-    answer: Answer,
-}
-
 /// The desk of one run of one agent.
 #[derive(Debug)]
 pub struct Desk {
@@ -188,9 +87,8 @@ pub struct Desk {
     pending: HashMap<String, Pending>,
     by_key: HashMap<Rc<Key>, String>,
     by_waiter: HashMap<WaiterId, String>,
-    grants: Vec<Grant>,
-    /// When the last new requests came, the oldest first.
-    recent: VecDeque<Timestamp>,
+    grants: Grants,
+    recent: Recent,
     next_waiter: u64,
     events: Vec<Event>,
 }
@@ -205,8 +103,8 @@ impl Desk {
             pending: HashMap::new(),
             by_key: HashMap::new(),
             by_waiter: HashMap::new(),
-            grants: Vec::new(),
-            recent: VecDeque::new(),
+            grants: Grants::default(),
+            recent: Recent::default(),
             next_waiter: 0,
             events: Vec::new(),
         }
@@ -216,7 +114,7 @@ impl Desk {
     /// happens; if it need not wait, before this returns.
     pub fn ask(&mut self, asked: Asked, mut waiter: Waiter, now: Timestamp) -> Asking {
         self.expire(now);
-        if let Some(answer) = self.granted(&asked, now) {
+        if let Some(answer) = self.grants.covering(&asked, now) {
             waiter.tell(answer.clone());
             return Asking::Granted(answer);
         }
@@ -227,11 +125,7 @@ impl Desk {
                 format!("{bytes} bytes are too much for a person to judge (at most {MAX_SUBJECT})"),
             );
         }
-        let key = Key {
-            agent: asked.agent.clone(),
-            uid: asked.uid,
-            subject: asked.subject.clone(),
-        };
+        let key = Key::of(&asked);
         if let Some(id) = self.by_key.get(&key).cloned() {
             return self.share(id, waiter);
         }
@@ -246,7 +140,7 @@ impl Desk {
         if let Err(error) = self.store.insert(&record) {
             return refuse(waiter, error.to_string());
         }
-        self.recent.push_back(now);
+        self.recent.add(now);
         waiter.request.clone_from(&id);
         let key = Rc::new(key);
         let number = self.number(&id);
@@ -298,28 +192,9 @@ impl Desk {
         number
     }
 
-    fn granted(&mut self, asked: &Asked, now: Timestamp) -> Option<Answer> {
-        self.grants
-            .retain(|grant| grant.until.is_none_or(|until| now < until));
-        self.grants
-            .iter()
-            .find(|grant| match &grant.reach {
-                Reach::Exactly(key) => {
-                    key.uid == asked.uid && key.agent == asked.agent && key.subject == asked.subject
-                }
-                Reach::Rule(rule) => asked.rule.as_ref() == Some(rule),
-            })
-            .map(|grant| grant.answer.clone())
-    }
-
     fn too_many(&mut self, now: Timestamp) -> Option<String> {
         let rate = self.limits.rate;
-        while let Some(first) = self.recent.front()
-            && after(*first, rate.window).is_some_and(|end| end <= now)
-        {
-            self.recent.pop_front();
-        }
-        if self.recent.len() >= rate.count as usize {
+        if self.recent.is_full(rate, now) {
             return Some(format!(
                 "too many requests for approval: more than {} in {}",
                 rate.count,
@@ -410,14 +285,14 @@ impl Desk {
             if let Reach::Rule(rule) = &reach {
                 ended.extend(self.same_rule(&rule.clone(), &outcome, &ending));
             }
-            self.grants.push(Grant {
+            self.grants.add(
                 reach,
                 until,
-                answer: Answer {
+                Answer {
                     request: id,
                     ending,
                 },
-            });
+            );
         }
         Ok(ended)
     }
@@ -636,10 +511,6 @@ fn at(now: Timestamp) -> Outcome {
         answered_at: Some(now),
         ..Outcome::default()
     }
-}
-
-fn after(start: Timestamp, time: Duration) -> Option<Timestamp> {
-    start.checked_add(SignedDuration::try_from(time).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::*;
+use crate::approvals::Rate;
 use crate::approvals::trial::{at, connect, db, desk, exec, exec_subject, scratch, waiter};
 
 const YES: Verdict = Verdict::Approve {
@@ -63,7 +64,7 @@ fn an_approval_reaches_the_waiter_and_the_record() {
     let (id, _, told) = wait(&mut desk, exec(&["git", "push"]), at(0));
     assert_eq!(
         desk.answer(&id, &YES, "kim", "fine", at(7)).unwrap(),
-        [id.clone()]
+        std::slice::from_ref(&id)
     );
     assert_eq!(ending(&told), approved(Scope::Once));
     let record = desk.record(&id).unwrap();
@@ -99,6 +100,8 @@ fn a_denial_reaches_the_waiter_and_a_second_answer_is_too_late() {
     assert_eq!(desk.record(&id).unwrap().state, State::Denied);
 }
 
+type Change = fn(&mut crate::decide::approval::ExecSubject);
+
 #[test]
 fn identical_requests_share_one_answer_and_others_do_not() {
     let scratch = scratch();
@@ -115,7 +118,6 @@ fn identical_requests_share_one_answer_and_others_do_not() {
 
     let mut variants = vec![exec(&["git", "push", "-f"]), exec(&["git", "push"])];
     variants[1].uid = 1001;
-    type Change = fn(&mut crate::decide::approval::ExecSubject);
     let changes: [Change; 7] = [
         |exec| exec.cwd.inode += 1,
         |exec| exec.cwd.path.push(b'x'),
@@ -151,7 +153,7 @@ fn what_nobody_answers_expires_as_denied() {
     // An answer at the last moment is one too late: it ends what has expired first.
     let error = desk.answer(&id, &YES, "kim", "fine", at(300)).unwrap_err();
     assert!(error.to_string().contains("expired"), "{error}");
-    assert_eq!(ending(&told), Ending::Expired(Duration::from_secs(300)));
+    assert_eq!(ending(&told), Ending::Expired(Duration::from_mins(5)));
     assert_eq!(desk.record(&id).unwrap().state, State::Expired);
     assert_eq!(desk.next_deadline(), None);
 }
@@ -250,7 +252,7 @@ fn a_flood_is_refused_and_says_so() {
         Limits {
             rate: Rate {
                 count: 2,
-                window: Duration::from_secs(60),
+                window: Duration::from_mins(1),
             },
             ..Limits::default()
         },
@@ -302,7 +304,7 @@ fn the_most_dangerous_comes_first_then_the_oldest() {
     let mut desk = desk(&scratch, Limits::default());
     let mut ids = Vec::new();
     let mut held = Vec::new();
-    for (n, risk) in [
+    for (risk, n) in [
         Risk::Low,
         Risk::High,
         Risk::Critical,
@@ -310,11 +312,11 @@ fn the_most_dangerous_comes_first_then_the_oldest() {
         Risk::High,
     ]
     .into_iter()
-    .enumerate()
+    .zip(0..)
     {
         let mut asked = exec(&["git", &n.to_string()]);
         asked.risk = risk;
-        let (id, _, told) = wait(&mut desk, asked, at(n as i64));
+        let (id, _, told) = wait(&mut desk, asked, at(n));
         ids.push(id);
         held.push(told);
     }
@@ -359,7 +361,7 @@ fn what_cannot_be_put_on_record_is_not_approved() {
     let why = refused(&mut desk, exec(&["git", "pull"]), at(1));
     assert!(why.contains("database"), "{why}");
     desk.expire(at(300));
-    assert_eq!(ending(&told), Ending::Expired(Duration::from_secs(300)));
+    assert_eq!(ending(&told), Ending::Expired(Duration::from_mins(5)));
 }
 
 #[test]

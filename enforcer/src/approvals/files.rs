@@ -44,7 +44,7 @@ const MAX_ARCHIVED: u32 = 1000;
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    directory: File,
+    entries: File,
     processed: OwnedFd,
     /// Who owns it, and so must be able to read proposals.
     owner: (u32, u32),
@@ -122,7 +122,7 @@ impl Directory {
         })?;
         Ok(Self {
             path: path.to_owned(),
-            directory,
+            entries: directory,
             processed,
             owner: (owner, meta.gid()),
         })
@@ -193,7 +193,7 @@ impl Files {
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_ATTRIB;
         inotify.add_watch(
-            Path::new(&format!("/proc/self/fd/{}", place.directory.as_raw_fd())),
+            Path::new(&format!("/proc/self/fd/{}", place.entries.as_raw_fd())),
             flags,
         )?;
         let ready = readable(inotify.as_fd().try_clone_to_owned()?)?;
@@ -227,7 +227,7 @@ impl Files {
                             .name
                             .as_deref()
                             .and_then(|n| n.to_str())
-                            .and_then(id_of),
+                            .and_then(|name| id_of(name, RESPONSE)),
                     );
                 }
             }
@@ -242,14 +242,18 @@ impl Files {
         }
     }
 
-    /// The ids of the responses that lie there.
+    /// The ids of the proposals and responses that lie there, also those that an earlier run has left.
     pub fn existing(&self) -> Vec<String> {
-        let path = format!("/proc/self/fd/{}", self.place.directory.as_raw_fd());
+        let path = format!("/proc/self/fd/{}", self.place.entries.as_raw_fd());
         let Ok(entries) = fs::read_dir(path) else {
             return Vec::new();
         };
         entries
-            .filter_map(|entry| id_of(entry.ok()?.file_name().to_str()?))
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name();
+                let name = name.to_str()?;
+                id_of(name, RESPONSE).or_else(|| id_of(name, PROPOSAL))
+            })
             .collect()
     }
 
@@ -266,7 +270,7 @@ impl Files {
     }
 
     fn write(&self, record: &Record) -> io::Result<()> {
-        let directory = &self.place.directory;
+        let directory = &self.place.entries;
         let temporary = format!(".{}{PROPOSAL}.new", record.id);
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -318,7 +322,7 @@ impl Files {
     fn look(&self, name: &str, id: &str, guard: &Guard) -> Look {
         // A pipe must not hold the desk up.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let file = match openat(&self.place.directory, name, flags, Mode::empty()) {
+        let file = match openat(&self.place.entries, name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::ENOENT) => return Look::NotYet,
             Err(Errno::ELOOP) => return Look::Bad("it is a symbolic link".to_owned()),
@@ -394,7 +398,7 @@ impl Files {
     }
 
     fn put_away(&self, name: &str) {
-        let (from, to) = (&self.place.directory, &self.place.processed);
+        let (from, to) = (&self.place.entries, &self.place.processed);
         for n in 0..MAX_ARCHIVED {
             let free = if n == 0 {
                 name.to_owned()
@@ -418,9 +422,9 @@ impl Files {
     }
 }
 
-/// The id in a response file's name; other names are not ours.
-fn id_of(name: &str) -> Option<String> {
-    let id = name.strip_suffix(RESPONSE)?;
+/// The id in a file's name; other names are not ours.
+fn id_of(name: &str, kind: &str) -> Option<String> {
+    let id = name.strip_suffix(kind)?;
     let uuid = Uuid::try_parse(id).ok()?;
     // One spelling only.
     (uuid.to_string() == id).then(|| id.to_owned())

@@ -11,7 +11,7 @@ use crate::{
         DeskHandle, Limits, Settings, State, Store,
         protocol::Request,
         serve,
-        trial::{INSTANCE, db, exec, scratch},
+        trial::{INSTANCE, as_root, db, exec, scratch},
     },
     decide::approval::{Answer, Ending},
 };
@@ -126,6 +126,9 @@ fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
 
 #[test]
 fn a_script_reads_a_proposal_and_answers() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     let (id, told) = trial.ask(&["git", "push"]);
     let proposal = trial.directory.join(format!("{id}{PROPOSAL}"));
@@ -151,6 +154,9 @@ fn a_script_reads_a_proposal_and_answers() {
 
 #[test]
 fn rejected_and_modified_are_denials() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     for (status, reason) in [("rejected", "no"), ("modified", "To be done otherwise: no")] {
         let (id, told) = trial.ask(&["git", "push", status]);
@@ -167,6 +173,9 @@ fn rejected_and_modified_are_denials() {
 
 #[test]
 fn a_response_counts_when_it_is_whole() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     let (id, told) = trial.ask(&["git", "push"]);
     let text = r#"{"status": "approved", "notes": "in pieces"}"#;
@@ -191,6 +200,9 @@ fn a_response_counts_when_it_is_whole() {
 
 #[test]
 fn a_response_of_somebody_else_is_forged() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     let (id, told) = trial.ask(&["git", "push"]);
     for owner in [AGENT, 12_345] {
@@ -216,6 +228,9 @@ fn a_response_of_somebody_else_is_forged() {
 
 #[test]
 fn a_response_for_another_request_is_refused() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     let (id, told) = trial.ask(&["git", "push"]);
     let other = Uuid::new_v4();
@@ -228,6 +243,9 @@ fn a_response_for_another_request_is_refused() {
 
 #[test]
 fn links_pipes_and_giants_are_refused() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     let (id, told) = trial.ask(&["git", "push"]);
     let yes = trial.directory.join("yes");
@@ -255,6 +273,9 @@ fn links_pipes_and_giants_are_refused() {
 
 #[test]
 fn an_old_response_cannot_be_used_again() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     let (first, told) = trial.ask(&["git", "push"]);
     trial.respond(&first, r#"{"status": "approved"}"#);
@@ -276,6 +297,9 @@ fn an_old_response_cannot_be_used_again() {
 
 #[test]
 fn responses_to_nobody_are_archived_and_other_files_left() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     let unknown = Uuid::new_v4().to_string();
     trial.respond(&unknown, r#"{"status": "approved"}"#);
@@ -308,6 +332,9 @@ fn responses_to_nobody_are_archived_and_other_files_left() {
 
 #[test]
 fn an_answer_by_the_socket_archives_the_proposal() {
+    if !as_root() {
+        return;
+    }
     let trial = Trial::new();
     let (id, told) = trial.ask(&["git", "push"]);
     let reply = crate::approvals::client::request(
@@ -330,6 +357,9 @@ fn an_answer_by_the_socket_archives_the_proposal() {
 
 #[test]
 fn a_directory_that_the_agent_could_write_is_refused() {
+    if !as_root() {
+        return;
+    }
     let scratch = scratch();
     let approvers = Approvers::resolve(None).unwrap();
     let open = |path: &Path, agent: u32| {
@@ -375,4 +405,31 @@ fn a_directory_that_the_agent_could_write_is_refused() {
     fs::remove_dir(directory.join(PROCESSED)).unwrap();
     symlink("/tmp", directory.join(PROCESSED)).unwrap();
     refused(&directory, AGENT, "processed");
+}
+
+#[test]
+fn what_an_earlier_run_left_is_archived_at_the_start() {
+    if !as_root() {
+        return;
+    }
+    let trial = Trial::new();
+    let (id, told) = trial.ask(&["git", "push"]);
+    let proposal = fs::read(trial.directory.join(format!("{id}{PROPOSAL}"))).unwrap();
+    let settings = trial.settings.clone();
+    trial.desk.shutdown();
+    told.recv_timeout(SOON).unwrap();
+    // As a run that was killed leaves them.
+    let left = Uuid::new_v4().to_string();
+    for kind in [PROPOSAL, RESPONSE] {
+        fs::write(trial.directory.join(format!("{left}{kind}")), &proposal).unwrap();
+    }
+    let desk = serve::start(settings).unwrap();
+    for kind in [PROPOSAL, RESPONSE] {
+        let archived = trial
+            .directory
+            .join(PROCESSED)
+            .join(format!("{left}{kind}"));
+        eventually(|| fs::metadata(&archived).ok());
+    }
+    desk.shutdown();
 }

@@ -9,22 +9,28 @@ pub mod client;
 pub mod desk;
 mod error;
 mod files;
+mod flood;
+mod grants;
 mod peer;
 pub mod protocol;
 mod ready;
 pub mod record;
+mod row;
 pub mod serve;
 mod socket;
 pub mod store;
 #[cfg(test)]
-pub mod trial;
+pub(crate) mod trial;
+mod waiter;
 
 pub use approvers::Approvers;
-pub use desk::{Asking, Desk, Limits, Rate, Waiter, WaiterId};
+pub use desk::{Asking, Desk};
 pub use error::ApprovalsError;
+pub use flood::{Limits, Rate};
 pub use record::{Record, State};
 pub use serve::{Asker, DeskHandle, Settings};
 pub use store::Store;
+pub use waiter::{Waiter, WaiterId};
 
 /// Where requests and their answers are kept unless another place is named.
 pub const DEFAULT_DB: &str = "/var/lib/enforcer/approvals.db";

@@ -1,6 +1,6 @@
 //! One request as it is kept and shown: text only, sanitised, secrets hidden.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -250,7 +250,9 @@ impl Record {
             words.push_str(approver);
         }
         if let Some(at) = self.outcome.answered_at {
-            words.push_str(&format!(" at {at:.0}"));
+            words.push_str(" at ");
+            // Writing to a string does not fail.
+            let _ = write!(words, "{at:.0}");
         }
         if let Some(reason) = self
             .outcome

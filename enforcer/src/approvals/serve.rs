@@ -167,7 +167,8 @@ impl Drop for DeskHandle {
     }
 }
 
-/// Opens the database, the socket and the directory, and starts the desk's thread.
+/// Opens the database, the socket and the directory, and starts the desk's thread. What earlier runs have left in the
+/// directory is archived, unless it is still pending: [`Store::recover`] comes first.
 ///
 /// # Errors
 ///

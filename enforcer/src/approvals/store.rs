@@ -10,12 +10,13 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use nix::fcntl::{Flock, FlockArg, OFlag};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::{
     ApprovalsError, Record, State,
-    record::{Outcome, ParentText},
+    record::Outcome,
+    row::{COLUMNS, SCHEMA, read, time},
 };
 
 /// The version of the schema below, kept in `user_version`.
@@ -32,44 +33,6 @@ const KEEP_ROWS: i64 = 50_000;
 
 /// What a request that nobody can answer any more is told.
 pub const ABANDONED: &str = "The supervisor ended before anyone answered";
-
-const SCHEMA: &str = "
-CREATE TABLE request (
-    id TEXT PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'denied', 'expired', 'cancelled')),
-    agent TEXT NOT NULL,
-    instance TEXT NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('exec', 'connect', 'unix')),
-    risk TEXT NOT NULL,
-    command TEXT NOT NULL,
-    path TEXT,
-    argv TEXT NOT NULL,
-    cwd TEXT,
-    file TEXT,
-    sha256 TEXT,
-    unprintable INTEGER NOT NULL,
-    rule TEXT,
-    reason TEXT NOT NULL,
-    suggestion TEXT,
-    pid INTEGER NOT NULL,
-    ppid INTEGER NOT NULL,
-    uid INTEGER NOT NULL,
-    parents TEXT NOT NULL,
-    waiting INTEGER NOT NULL,
-    asked_at TEXT NOT NULL,
-    expires_at TEXT NOT NULL,
-    answered_at TEXT,
-    approver TEXT,
-    answer_reason TEXT,
-    scope TEXT
-) STRICT;
-CREATE INDEX request_by_state ON request (state, instance);
-CREATE INDEX request_by_time ON request (asked_at);
-";
-
-const COLUMNS: &str = "id, state, agent, instance, kind, risk, command, path, argv, cwd, file, sha256, unprintable, \
-     rule, reason, suggestion, pid, ppid, uid, parents, waiting, asked_at, expires_at, answered_at, approver, \
-     answer_reason, scope";
 
 /// The database.
 #[derive(Debug)]
@@ -97,16 +60,21 @@ impl Store {
         let held = File::open(&directory).map_err(ApprovalsError::io(&directory, "open"))?;
         let _held = Flock::lock(held, FlockArg::LockExclusive)
             .map_err(|(_, errno)| ApprovalsError::io(&directory, "flock")(errno))?;
-        // SQLite gives its `-wal` and `-shm` the mode of the file itself.
-        OpenOptions::new()
-            .read(true)
+        // SQLite gives its `-wal` and `-shm` the mode of the file itself. A file that is there is not opened here: to
+        // close it would drop the locks of this process's other connections (fcntl(2)).
+        let made = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(false)
+            .create_new(true)
             .mode(0o600)
-            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).bits())
             .open(path)
-            .map_err(ApprovalsError::io(path, "open"))?;
+            // Closed before SQLite opens it.
+            .map(drop);
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(ApprovalsError::io(path, "open")(error));
+            }
+            _ => {}
+        }
         check(path, false)?;
         let store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         store.prepare(path)?;
@@ -444,65 +412,6 @@ fn check(path: &Path, directory: bool) -> Result<(), ApprovalsError> {
         path: path.to_owned(),
         why,
         mode: if directory { "0700" } else { "0600" },
-    })
-}
-
-/// Fixed width, so that text order is time order.
-fn time(at: Timestamp) -> String {
-    format!("{at:.9}")
-}
-
-fn read(row: &Row<'_>) -> Result<Record, ApprovalsError> {
-    let id: String = row
-        .get("id")
-        .map_err(ApprovalsError::database("reading a request"))?;
-    parse(row, &id).map_err(|why| ApprovalsError::Row { id, why })
-}
-
-fn parse(row: &Row<'_>, id: &str) -> Result<Record, String> {
-    fn get<T: rusqlite::types::FromSql>(row: &Row<'_>, column: &str) -> Result<T, String> {
-        row.get(column).map_err(|error| error.to_string())
-    }
-    let at = |text: String| -> Result<Timestamp, String> {
-        text.parse().map_err(|error: jiff::Error| error.to_string())
-    };
-    let state: String = get(row, "state")?;
-    let argv: String = get(row, "argv")?;
-    let parents: String = get(row, "parents")?;
-    let parents: Vec<ParentText> =
-        serde_json::from_str(&parents).map_err(|error| error.to_string())?;
-    Ok(Record {
-        id: id.to_owned(),
-        state: State::from_word(&state).ok_or_else(|| format!("unknown state {state}"))?,
-        agent: get(row, "agent")?,
-        instance: get(row, "instance")?,
-        kind: get(row, "kind")?,
-        risk: get(row, "risk")?,
-        command: get(row, "command")?,
-        path: get(row, "path")?,
-        argv: serde_json::from_str(&argv).map_err(|error| error.to_string())?,
-        cwd: get(row, "cwd")?,
-        file: get(row, "file")?,
-        sha256: get(row, "sha256")?,
-        unprintable: get(row, "unprintable")?,
-        rule: get(row, "rule")?,
-        reason: get(row, "reason")?,
-        suggestion: get(row, "suggestion")?,
-        pid: get(row, "pid")?,
-        ppid: get(row, "ppid")?,
-        uid: get(row, "uid")?,
-        parents,
-        waiting: get(row, "waiting")?,
-        asked_at: at(get(row, "asked_at")?)?,
-        expires_at: at(get(row, "expires_at")?)?,
-        outcome: Outcome {
-            answered_at: get::<Option<String>>(row, "answered_at")?
-                .map(at)
-                .transpose()?,
-            approver: get(row, "approver")?,
-            answer_reason: get(row, "answer_reason")?,
-            scope: get(row, "scope")?,
-        },
     })
 }
 

@@ -212,3 +212,28 @@ fn many_launchers_open_and_write_at_once() {
     assert!(all.iter().all(|record| record.state == State::Denied));
     assert_eq!(store.history_of("run-3", 1000).unwrap().len(), 25);
 }
+
+/// Locks of this process on a file, as the kernel lists them.
+fn locks(path: &Path) -> usize {
+    let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
+    let owner = format!(" {} ", std::process::id());
+    fs::read_to_string("/proc/locks")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(&inode) && line.contains(&owner))
+        .count()
+}
+
+#[test]
+fn opening_it_again_leaves_the_locks_of_others_here() {
+    let scratch = scratch();
+    let path = db(&scratch);
+    let first = Store::open(&path).unwrap();
+    first.insert(&record("11111111-aaaa", INSTANCE, 0)).unwrap();
+    let held = locks(&path);
+    assert!(held > 0, "SQLite holds a lock as long as it is connected");
+    drop(Store::open(&path).unwrap());
+    drop(Store::open_existing(&path).unwrap());
+    assert_eq!(locks(&path), held);
+    drop(first);
+}

@@ -92,3 +92,12 @@ pub fn waiter() -> (Waiter, mpsc::Receiver<Answer>) {
         receiver,
     )
 }
+
+/// Whether this test can run: peers and owners of other users are made by root alone.
+pub fn as_root() -> bool {
+    let root = nix::unistd::Uid::effective().is_root();
+    if !root {
+        eprintln!("SKIPPED: needs root");
+    }
+    root
+}

@@ -34,8 +34,8 @@ Examples:
   sudo enforcer approvals deny 3f2a 77b0 --reason 'not on a Friday'
   sudo enforcer approvals watch
 
-An id may be cut to its first characters (at least 4) as long as they are clear. Root may answer, and the users and
-groups that the policy names in `approvals.approvers`; the agent's own user never.
+An id may be cut to its first characters, at least 4. Root may answer, and the users and groups
+that the policy names in `approvals.approvers`; the agent's own user never.
 
 Exit status: 0 done, 1 no such request or it has ended already, 2 bad use or not permitted.";
 
@@ -98,7 +98,12 @@ struct ApproveArgs {
     #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
     lasting: Option<Duration>,
     /// Why; goes into the trail
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     reason: String,
 }
 
@@ -108,7 +113,12 @@ struct DenyArgs {
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
     /// Why; goes into the trail
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     reason: String,
 }
 

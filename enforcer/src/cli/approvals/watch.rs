@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -34,6 +34,7 @@ struct Desks {
     watched: HashSet<PathBuf>,
     /// Desks that refused us; told once.
     refused: HashSet<PathBuf>,
+    looked: Option<Instant>,
     sender: Sender<News>,
     news: Receiver<News>,
 }
@@ -45,13 +46,18 @@ impl Desks {
             root: root.to_owned(),
             watched: HashSet::new(),
             refused: HashSet::new(),
+            looked: None,
             sender,
             news,
         }
     }
 
-    /// Starts to watch desks that are new.
+    /// Starts to watch desks that are new. Not at every turn: a socket with nobody behind it would keep us busy.
     fn look(&mut self) {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
         for socket in client::sockets(&self.root) {
             if self.watched.contains(&socket) || self.refused.contains(&socket) {
                 continue;
@@ -90,7 +96,7 @@ impl Desks {
 
 fn follow(socket: &Path, sender: &Sender<News>) -> Result<(), ApprovalsError> {
     let mut watch = client::Watch::start(socket)?;
-    while let Some(happening) = watch.next()? {
+    while let Some(happening) = watch.wait()? {
         if sender
             .send(News::Happened(socket.to_owned(), Box::new(happening)))
             .is_err()

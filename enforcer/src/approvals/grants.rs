@@ -1,0 +1,73 @@
+//! Approvals that outlast their request.
+
+use std::rc::Rc;
+
+use jiff::Timestamp;
+
+use crate::decide::approval::{Answer, Asked, Subject};
+
+/// Two requests are the same if everything here is: the run and the agent are the desk's own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    agent: String,
+    uid: u32,
+    subject: Subject,
+}
+
+impl Key {
+    pub fn of(asked: &Asked) -> Self {
+        Self {
+            agent: asked.agent.clone(),
+            uid: asked.uid,
+            subject: asked.subject.clone(),
+        }
+    }
+
+    fn is_of(&self, asked: &Asked) -> bool {
+        self.uid == asked.uid && self.agent == asked.agent && self.subject == asked.subject
+    }
+}
+
+/// How far an approval reaches.
+#[derive(Debug)]
+pub(super) enum Reach {
+    /// This action and no other.
+    Exactly(Rc<Key>),
+    /// What this rule asks about.
+    Rule(String),
+}
+
+#[derive(Debug)]
+struct Grant {
+    reach: Reach,
+    until: Option<Timestamp>,
+    answer: Answer,
+}
+
+/// The approvals that hold on.
+#[derive(Debug, Default)]
+pub(super) struct Grants(Vec<Grant>);
+
+impl Grants {
+    /// Keeps an approval, to the end of the desk or until a moment.
+    pub fn add(&mut self, reach: Reach, until: Option<Timestamp>, answer: Answer) {
+        self.0.push(Grant {
+            reach,
+            until,
+            answer,
+        });
+    }
+
+    /// The answer that covers an action; forgets those whose time is up.
+    pub fn covering(&mut self, asked: &Asked, now: Timestamp) -> Option<Answer> {
+        self.0
+            .retain(|grant| grant.until.is_none_or(|until| now < until));
+        self.0
+            .iter()
+            .find(|grant| match &grant.reach {
+                Reach::Exactly(key) => key.is_of(asked),
+                Reach::Rule(rule) => asked.rule.as_ref() == Some(rule),
+            })
+            .map(|grant| grant.answer.clone())
+    }
+}

@@ -105,12 +105,20 @@ fn in_a_user_namespace(then: impl Fn() -> i32) -> i32 {
 
 fn fork_with(number: c_long, flags: u64) -> i32 {
     // struct clone_args: flags, then …, exit_signal.
-    let arguments: [u64; 11] = [flags, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0];
+    let exit_signal = libc::SIGCHLD as u64;
+    let arguments: [u64; 11] = [flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, 0];
     let pid = unsafe {
         if number == libc::SYS_clone3 {
             libc::syscall(number, arguments.as_ptr(), size_of_val(&arguments))
         } else {
-            libc::syscall(number, flags | 17, 0_usize, 0_usize, 0_usize, 0_usize)
+            libc::syscall(
+                number,
+                flags | exit_signal,
+                0_usize,
+                0_usize,
+                0_usize,
+                0_usize,
+            )
         }
     };
     if pid == 0 {
@@ -423,6 +431,10 @@ fn load(action: u32, flags: u64) -> c_long {
 /// A listener of our own, served by another process, that waves every exec through.
 fn listen() {
     const NEW_LISTENER: u64 = 1 << 3;
+    // struct seccomp_notif: id, pid, flags, data (64 bytes); the answer: id, value, error, flags.
+    const RECEIVE: u64 = 0xc050_2100;
+    const SEND: u64 = 0xc018_2101;
+    const CONTINUE: u32 = 1;
     let listener = load(libc::SECCOMP_RET_USER_NOTIF, NEW_LISTENER);
     if listener < 0 {
         // There is one already: only one may be.
@@ -432,10 +444,6 @@ fn listen() {
     if unsafe { libc::fork() } != 0 {
         return;
     }
-    // struct seccomp_notif: id, pid, flags, data (64 bytes); the answer: id, value, error, flags.
-    const RECEIVE: u64 = 0xc050_2100;
-    const SEND: u64 = 0xc018_2101;
-    const CONTINUE: u32 = 1;
     loop {
         let mut notification = [0_u64; 10];
         let fd = listener as i32;

@@ -44,8 +44,16 @@ fn errno_of(filter: Option<&BpfProgram>, number: i32, arguments: [u64; 6]) -> i3
             {
                 libc::_exit(255);
             }
-            let [a, b, c, d, e, f] = arguments;
-            let result = libc::syscall(number.into(), a, b, c, d, e, f);
+            let [first, second, third, rest @ ..] = arguments;
+            let result = libc::syscall(
+                number.into(),
+                first,
+                second,
+                third,
+                rest[0],
+                rest[1],
+                rest[2],
+            );
             libc::_exit(if result < 0 {
                 *libc::__errno_location()
             } else {

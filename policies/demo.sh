@@ -24,13 +24,15 @@ tell() {
     fi
 }
 
-# attempt EXPECTED COMMAND...: runs it in a shell of its own, whose report of a killed child is not shown.
+# attempt EXPECTED COMMAND...: runs it in a shell of its own, whose report of a killed child is not shown. Of what it
+# says only enforcer's own line is shown.
 attempt() {
-    local expected=$1 status
+    local expected=$1 status said
     shift
-    ("$@"; exit $?) >/dev/null 2>&1
+    said=$( ("$@"; exit $?) 2>&1 >/dev/null)
     status=$?
     tell "$expected" "$status" "$*"
+    grep '^enforcer: ' <<<"$said" | sed 's/^/         /'
 }
 
 # reach ADDRESS PORT: connects over TCP; only a refusal by the kernel counts as denied.
@@ -66,8 +68,9 @@ attempt denied bash -c "\"$scratch/mkfs.ext4\" --version; exit \$?"
 echo 'An exec whose arguments a second thread rewrites meanwhile:'
 if type -P python3 >/dev/null; then
     # `echo` under the name of a program whose `reboot` is denied: it prints what it was started with.
+    # Each denial has a line on stderr, all alike: not shown.
     ln -s "$(type -P echo)" "$scratch/systemctl"
-    if won=$(timeout 60 python3 "$here/demo-race.py" "$scratch/systemctl" 200); then
+    if won=$(timeout 60 python3 "$here/demo-race.py" "$scratch/systemctl" 200 2>/dev/null); then
         echo "  ok     $won"
     else
         echo "  WRONG  ${won:-the race did not run}"

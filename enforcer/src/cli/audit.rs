@@ -210,7 +210,7 @@ fn subject(entry: &Entry) -> String {
         };
         return format!("{name}{place} {protocol}").trim().to_owned();
     }
-    for key in ["file_path", "path", "url", "pattern"] {
+    for key in ["syscall", "file_path", "path", "url", "pattern"] {
         let value = entry.parameter(key);
         if !value.is_empty() {
             return clean(&value);

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    audit::{Action, Approval, Connect, Entry, Exec, Reader, Record, Stage, Verdict, Writer},
+    audit::{Action, Approval, Connect, Entry, Exec, Reader, Record, Stage, Syscall, Verdict, Writer},
     decide::{
         Decision, Judgement, Outcome, Wording,
         approval::{Answer, Ending},
@@ -103,6 +103,8 @@ pub enum Wanted<'a> {
     },
     /// A connect to a unix socket: its path, or `@` and its abstract name.
     Unix(&'a [u8]),
+    /// A system call that the filter refuses.
+    Syscall(Syscall<'a>),
 }
 
 /// Makes lines and writes them. Clones share one trail.
@@ -176,10 +178,7 @@ impl Recorder {
         verdict: Verdict,
     ) -> anyhow::Result<()> {
         let mut inner = self.inner();
-        inner.counts.note(
-            matches!(wanted, Wanted::Exec { .. }),
-            verdict != Verdict::Allowed,
-        );
+        inner.counts.note_wanted(&wanted, verdict);
         let record = inner.supervised(caller, wanted, outcome, ending, verdict);
         inner.write(&record)
     }
@@ -225,6 +224,15 @@ impl Recorder {
 }
 
 impl Counts {
+    fn note_wanted(&mut self, wanted: &Wanted<'_>, verdict: Verdict) {
+        let denied = verdict != Verdict::Allowed;
+        match wanted {
+            Wanted::Exec { .. } => self.note(true, denied),
+            Wanted::Connect { .. } | Wanted::Unix(_) => self.note(false, denied),
+            Wanted::Syscall(_) => self.denied += u64::from(denied),
+        }
+    }
+
     fn note(&mut self, exec: bool, denied: bool) {
         if exec {
             self.execs += 1;
@@ -456,6 +464,7 @@ impl Inner {
                 },
             ),
             Wanted::Unix(name) => Record::unix(&action, name),
+            Wanted::Syscall(call) => Record::syscall(&action, &call),
         }
     }
 }

@@ -7,9 +7,8 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use enforcer_tests::{Ended, Level, Line, Session, level, loosening, open, probe, root};
+use enforcer_tests::{Ended, Line, Session, loosening, open, probe, root};
 use nix::sys::signal::Signal;
-use serde_json::json;
 
 /// What is written down when it is refused, by group: the system call and its errno.
 const RECORDED: [(&str, &str, i32); 5] = [
@@ -52,10 +51,10 @@ fn what_is_refused_is_written_down() {
     if !root() {
         return;
     }
-    let (session, probe) = session();
     // The built-in rules about unix sockets ask, so every kernel has a supervisor here.
-    for session in [session, self::session().0.as_root()] {
-        let probe = session.place(probe!("refused"), "bin/again");
+    let (as_user, probe) = session();
+    let (as_root, its_probe) = session();
+    for (session, probe) in [(as_user, probe), (as_root.as_root(), its_probe)] {
         let ended = run(&session, &probe, &["each"]);
         let errnos = outcomes(&ended.text());
         let lines = refusals(&ended);
@@ -86,7 +85,6 @@ fn what_is_refused_is_written_down() {
         assert_eq!(errnos["clone3"], libc::ENOSYS);
         assert_eq!(lines.len(), RECORDED.len(), "{}", ended.trail.shown());
     }
-    let _ = probe;
 }
 
 #[test]

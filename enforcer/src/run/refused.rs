@@ -14,7 +14,10 @@ use super::{
 use crate::{
     audit::{Syscall, Verdict},
     decide::{Decision, Outcome, Risk},
-    seccomp::{Hatches, Notification, OtherCall, Refused, SeccompError, target, target::Who},
+    seccomp::{
+        Hatches, Notification, OtherCall, Refused, SeccompError, hatches,
+        target::{self, Who},
+    },
 };
 
 /// The same call of the same process leaves no second line within this time.
@@ -183,13 +186,10 @@ impl Shared {
 fn outcome(refused: Refused<'_>) -> Outcome {
     Outcome {
         decision: Decision::Deny,
-        rule: Some(format!("syscall:{}", refused.group)),
+        rule: Some(format!("{}{}", hatches::RULE, refused.group)),
         reason: refused.why.to_owned(),
         risk: Risk::High,
-        suggestion: Some(format!(
-            "do without it; the operator can open `{}` in the policy (`syscalls.allow`)",
-            refused.group
-        )),
+        suggestion: Some(hatches::suggestion(refused.group)),
         security_risk: true,
     }
 }

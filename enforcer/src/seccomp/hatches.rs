@@ -138,6 +138,14 @@ pub struct Refused<'a> {
     pub errno: i32,
 }
 
+/// What begins the id of the rule that stands for a group in reasons and in the trail.
+pub const RULE: &str = "syscall:";
+
+/// What an agent can do instead of calls of a group.
+pub fn suggestion(group: &str) -> String {
+    format!("do without it; the operator can open `{group}` in the policy (`syscalls.allow`)")
+}
+
 /// The table of escape hatches.
 #[derive(Clone, Debug)]
 pub struct Hatches {

@@ -9,6 +9,7 @@ mod first;
 mod held;
 mod leftover;
 mod record;
+mod refused;
 mod scene;
 mod selftest;
 mod state;
@@ -43,7 +44,7 @@ use crate::{
     },
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
-    seccomp::{self, BpfProgram, Eyes, Hatches, Listener, resolve::Roots},
+    seccomp::{Eyes, Hatches, Listener, resolve::Roots},
 };
 
 use announce::Start;
@@ -228,6 +229,15 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     }
     let fence = Fence::probe(false);
     let confinement = confinement(&identity, &audit, &options.policy, &directory)?;
+    let loosened = loosened(&loaded.parsed, &options.policy)?;
+    let hatches = Hatches::shipped()?;
+    // One filter in either case: only one may have a listener, and each costs every system call.
+    let (filters, notify) = if first.supervised() {
+        let filter = hatches.filter_with_listener(&loosened, first.notified)?;
+        (Vec::new(), Some(filter))
+    } else {
+        (vec![hatches.filter(&loosened)?], None)
+    };
     let plan = SpawnPlan {
         program,
         argv: options.command.clone(),
@@ -236,10 +246,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         identity: &identity,
         cgroup: &cgroup,
         fence: fence.clone(),
-        filters: vec![static_filter(&loaded.parsed, &options.policy)?],
-        notify: first
-            .supervised()
-            .then(|| seccomp::notify_filter(first.notified)),
+        filters,
+        notify,
         open_files: Some(open_files),
         confinement: confinement.as_ref(),
     };
@@ -320,6 +328,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
                 },
                 cgroups: root.clone(),
                 roots: roots(&policy),
+                loosened,
                 agent,
                 operator,
                 failures,
@@ -367,9 +376,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     Ok(ended.code())
 }
 
-/// The filter of system calls that are refused, but for those that the policy allows.
-fn static_filter(parsed: &Parsed, file: &Path) -> anyhow::Result<BpfProgram> {
-    let hatches = Hatches::shipped()?;
+/// The groups of system calls that the policy allows.
+fn loosened(parsed: &Parsed, file: &Path) -> anyhow::Result<Vec<String>> {
     let errors = unknown_hatches(parsed);
     if !errors.is_empty() {
         return Err(PolicyFileError::Invalid {
@@ -379,8 +387,7 @@ fn static_filter(parsed: &Parsed, file: &Path) -> anyhow::Result<BpfProgram> {
         .into());
     }
     let allowed = &parsed.policy.syscalls.allow;
-    let loosened: Vec<String> = allowed.iter().map(|hatch| hatch.name.clone()).collect();
-    Ok(hatches.filter(&loosened)?)
+    Ok(allowed.iter().map(|hatch| hatch.name.clone()).collect())
 }
 
 /// Whether the agent's processes can have another root directory or mount namespace.

@@ -21,9 +21,11 @@ mod watch;
 use std::{
     ffi::OsString,
     io::Read,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process,
     sync::Arc,
+    thread,
 };
 
 use anyhow::{Context, bail};
@@ -36,7 +38,7 @@ use crate::{
     decide::Engine,
     kernel::{
         attach::{PinDir, mount_bpf},
-        instance::{Instance, Plan},
+        instance::{Instance, Plan, Types},
     },
     launch::{
         AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Fence, Identity,
@@ -61,6 +63,9 @@ use watch::{Watch, supervise};
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
 /// Where requests and their answers are kept.
 pub const APPROVALS_DB: &str = approvals::DEFAULT_DB;
+
+/// Free memory at the end of a heap that goes back to the system: the C library's own first limit.
+const TRIM_BYTES: i32 = 128 << 10;
 
 /// How execs are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -149,7 +154,15 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
-    let (engine, seed) = compile(&loaded.parsed, &options.policy)?;
+    // To compile takes much memory for a moment. Without a fixed limit the C library keeps it.
+    // SAFETY: a plain call of the C library, before there are threads.
+    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_BYTES) };
+    let (engine, seed, types) = thread::scope(|scope| {
+        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy));
+        let types = Types::read();
+        let compiled = compiled.join().unwrap_or_else(|panic| resume_unwind(panic));
+        compiled.map(|(engine, seed)| (engine, seed, types))
+    })?;
     let mut trail = Trail::open(options.audit.as_deref())?;
     let audit = trail.path().to_owned();
 
@@ -177,12 +190,15 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     scene.cgroups.push(cgroup.clone());
     let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
-    let probe = selftest::policy()?;
-    let mut instance = Instance::load(&Plan {
-        slots: vec![engine.tables(), probe.tables()],
-        agent_level: cgroup.level(),
-        lsm: options.on_deny == OnDeny::Errno,
-    })?;
+    let probe = selftest::tables()?;
+    let mut instance = Instance::load_with(
+        &Plan {
+            slots: vec![engine.tables(), &probe],
+            agent_level: cgroup.level(),
+            lsm: options.on_deny == OnDeny::Errno,
+        },
+        types?,
+    )?;
     let level = if instance.lsm().contains(&"exec_check") {
         Level::Full
     } else {
@@ -424,7 +440,7 @@ fn compile(parsed: &Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
         let seed = random()?;
         match Engine::new(parsed.policy.clone(), seed) {
             Ok(engine) => {
-                let errors = prove_examples(parsed);
+                let errors = prove_examples(parsed, Some(&engine));
                 if errors.is_empty() {
                     return Ok((engine, seed));
                 }

@@ -94,9 +94,7 @@ fn a_directory_on_the_way_is_replaced() {
 fn swapped_by_a_thread(mode: &str, other: impl FnOnce(&Session) -> String) {
     let session = session(&asking(json!({})));
     let other = other(&session);
-    let session = session
-        .variable("OTHER", other)
-        .variable("MODE", mode);
+    let session = session.variable("OTHER", other).variable("MODE", mode);
     let swapped = session.work().join("swapped");
     let session = session.variable("SWAPPED", swapped);
     let running = session.start([

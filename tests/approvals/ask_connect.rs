@@ -48,7 +48,9 @@ fn dialled(way: &str, port: u16, heard: impl Fn() -> bool, approve: bool) {
     let request = running.request();
     assert_eq!(request.text("kind"), "connect", "{way}");
     assert!(
-        request.text("command").contains(&format!("127.0.0.1:{port}")),
+        request
+            .text("command")
+            .contains(&format!("127.0.0.1:{port}")),
         "{request:?}"
     );
     std::thread::sleep(Duration::from_millis(300));
@@ -67,7 +69,11 @@ fn dialled(way: &str, port: u16, heard: impl Fn() -> bool, approve: bool) {
     assert_eq!(line.number("port"), u64::from(port), "{way}");
     assert_eq!(line.denied(), !approve, "{way}: {line:?}");
     if approve {
-        assert!(text.ends_with("status 0\n"), "{way}: {text} {}", ended.stderr);
+        assert!(
+            text.ends_with("status 0\n"),
+            "{way}: {text} {}",
+            ended.stderr
+        );
         assert!(heard(), "{way}");
         assert_eq!(line.text("approval_reason"), "fine", "{way}");
     } else {
@@ -103,7 +109,9 @@ fn a_datagram_waits() {
     for approve in [false, true] {
         for way in ["udp-sendto", "udp-connect"] {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .unwrap();
             let port = socket.local_addr().unwrap().port();
             let heard = || socket.recv(&mut [0; 64]).is_ok();
             dialled(way, port, heard, approve);
@@ -119,11 +127,17 @@ fn a_message_cannot_wait() {
     }
     for way in ["udp-sendmsg", "udp-sendmmsg"] {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
         let port = socket.local_addr().unwrap().port();
         let session = session(&asking_port(port));
         let ended = session.sh(&format!("$DIAL {way} 127.0.0.1 {port}; echo status $?"));
-        assert!(ended.text().ends_with("status 1\n"), "{way}: {}", ended.text());
+        assert!(
+            ended.text().ends_with("status 1\n"),
+            "{way}: {}",
+            ended.text()
+        );
         assert!(socket.recv(&mut [0; 64]).is_err(), "{way}: heard");
         assert!(asked(&ended).denied());
         assert!(ended.requests().is_empty());
@@ -190,7 +204,10 @@ fn a_connect_to_a_path_waits() {
         assert_eq!(request.text("kind"), "unix");
         assert!(request.text("command").contains("/a.sock"), "{request:?}");
         std::thread::sleep(Duration::from_millis(300));
-        assert!(listener.accept().is_err(), "connected before anyone answered");
+        assert!(
+            listener.accept().is_err(),
+            "connected before anyone answered"
+        );
         if approve {
             request.approve(&[]);
         } else {
@@ -238,5 +255,9 @@ fn a_path_that_is_swapped_leads_nowhere_else() {
     running.await_file(&session.work().join("swapped"));
     request.approve(&[]);
     let ended = running.wait();
-    assert!(listeners[1].accept().is_err(), "connected to the other: {}", ended.text());
+    assert!(
+        listeners[1].accept().is_err(),
+        "connected to the other: {}",
+        ended.text()
+    );
 }

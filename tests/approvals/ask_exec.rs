@@ -59,10 +59,7 @@ fn it_waits_until_it_is_approved() {
     assert_eq!(request.text("suggestion"), INSTEAD);
     let program = session.directory().join("bin/asked");
     let program = program.to_str().unwrap();
-    assert!(
-        request.text("command").contains("two words"),
-        "{request:?}"
-    );
+    assert!(request.text("command").contains("two words"), "{request:?}");
     assert_eq!(request.text("path"), program);
     assert_eq!(request.text("file"), program);
     assert_eq!(request.0["argv"], json!([program, "one", "two words"]));
@@ -93,8 +90,12 @@ fn it_waits_until_it_is_approved() {
     );
     // It is the exec itself that waits, so the process has not become the program yet.
     let pid = request.0["pid"].as_i64().unwrap();
-    assert!(!running.trail().execs().any(|line| line.number("pid") == pid as u64
-        && line.command().contains("two words")));
+    assert!(
+        !running
+            .trail()
+            .execs()
+            .any(|line| line.number("pid") == pid as u64 && line.command().contains("two words"))
+    );
 
     request.approve(&["--reason", "looked at it"]);
     let ended = running.wait();
@@ -125,9 +126,7 @@ fn a_denied_one_fails_and_says_why() {
     }
     let session = session(&asking(json!({})));
     let running = session.start(["/bin/sh", "-c", "$ASKED one; echo status $?"]);
-    running
-        .request()
-        .deny(&["--reason", "not on a Friday"]);
+    running.request().deny(&["--reason", "not on a Friday"]);
     let ended = running.wait();
     assert_eq!(ended.text(), "status 126\n", "{}", ended.stderr);
     assert_eq!(marks(&session), 0);

@@ -87,7 +87,10 @@ fn a_proposal_is_answered() {
         assert_eq!(proposal["id"], request.id());
         assert_eq!(proposal["command"], request.0["command"]);
         assert_eq!(proposal["sha256"], request.0["sha256"]);
-        let mode = fs::metadata(desk.proposal(request.id())).unwrap().permissions().mode();
+        let mode = fs::metadata(desk.proposal(request.id()))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         desk.answer(
             request.id(),
@@ -143,7 +146,11 @@ fn forged(name: &str, put: impl FnOnce(&Desk, &Request, &Path)) {
     put(&desk, &request, &place);
     let archived = desk.processed(&format!("{}.response.json", request.id()));
     running.until(name, |_| fs::symlink_metadata(&archived).is_ok());
-    assert_eq!(running.request().id(), request.id(), "{name}: it was answered");
+    assert_eq!(
+        running.request().id(),
+        request.id(),
+        "{name}: it was answered"
+    );
     assert_eq!(marks(&desk.session), 0, "{name}");
     // It can still be answered.
     desk.answer(request.id(), "{\"status\": \"approved\"}");
@@ -170,10 +177,14 @@ fn what_is_nobodys_answer_has_no_effect() {
     }
     let (uid, gid) = agent_user();
     forged("owned by the agent's user", |desk, _, place| {
-        moved(desk, place, YES, |file| chown(file, Some(uid), Some(gid)).unwrap());
+        moved(desk, place, YES, |file| {
+            chown(file, Some(uid), Some(gid)).unwrap()
+        });
     });
     forged("owned by a stranger", |desk, _, place| {
-        moved(desk, place, YES, |file| chown(file, Some(54321), Some(54321)).unwrap());
+        moved(desk, place, YES, |file| {
+            chown(file, Some(54321), Some(54321)).unwrap()
+        });
     });
     forged("writable by all", |desk, _, place| {
         moved(desk, place, YES, |file| {
@@ -200,7 +211,10 @@ fn what_is_nobodys_answer_has_no_effect() {
         moved(desk, place, "{\"status\": \"yes\"}", |_| {});
     });
     forged("too long", |desk, _, place| {
-        let text = format!("{{\"status\": \"approved\", \"notes\": \"{}\"}}", "x".repeat(70_000));
+        let text = format!(
+            "{{\"status\": \"approved\", \"notes\": \"{}\"}}",
+            "x".repeat(70_000)
+        );
         moved(desk, place, &text, |_| {});
     });
 }

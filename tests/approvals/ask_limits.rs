@@ -191,7 +191,12 @@ fn too_many_in_a_time_are_denied() {
     running.until("the first has run", |_| marks(&session) == 1);
     running.request().approve(&[]);
     let ended = running.wait();
-    assert_eq!(ended.text(), "one 0\ntwo 0\nthree 126\n", "{}", ended.stderr);
+    assert_eq!(
+        ended.text(),
+        "one 0\ntwo 0\nthree 126\n",
+        "{}",
+        ended.stderr
+    );
     assert_eq!(marks(&session), 2);
     let line = ended.trail.denied_exec("three");
     assert_eq!(line.text("decision"), "ask");
@@ -272,9 +277,8 @@ fn what_is_too_long_to_read_is_denied() {
         return;
     }
     let session = session(&asking(json!({})));
-    let ended = session.sh(
-        "long=$(head -c 40000 /dev/zero | tr '\\0' x); $ASKED $long $long; echo long $?",
-    );
+    let ended = session
+        .sh("long=$(head -c 40000 /dev/zero | tr '\\0' x); $ASKED $long $long; echo long $?");
     assert_eq!(ended.text(), "long 126\n", "{}", ended.stderr);
     assert_eq!(marks(&session), 0);
     let denied: Vec<_> = ended.trail.denials().collect();

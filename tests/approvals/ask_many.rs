@@ -48,7 +48,10 @@ fn a_thousand_wait_for_one_answer() {
     thread::sleep(Duration::from_secs(2));
     let used = ticks(&running) - before;
     // A guest's clock counts in larger pieces, and its kernel's own work as ours.
-    assert!(used <= u64::from(in_guest()), "{used} ticks while {count} wait");
+    assert!(
+        used <= u64::from(in_guest()),
+        "{used} ticks while {count} wait"
+    );
     assert_eq!(marks(&session), 0);
 
     pending[0].approve(&["--scope", "rule"]);

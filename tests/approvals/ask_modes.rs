@@ -117,7 +117,7 @@ fn a_hooks_policy_asks_nobody() {
         "agents": {"trusted": [], "restricted": []},
     });
     let session = Session::new(&policy);
-    let ended = session.sh("ls /; echo status $?; /bin/echo fine; true");
+    let ended = session.sh("/bin/ls /; echo status $?; /bin/echo fine; true");
     assert!(
         ended.text().ends_with("status 126\nfine\n"),
         "{} {}",

@@ -3,11 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    os::unix::{
-        fs::PermissionsExt,
-        net::UnixStream,
-        process::CommandExt,
-    },
+    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -19,7 +15,8 @@ use crate::scene::{asking, marks, session, sign};
 
 /// The line that approves a request.
 fn approval(request: &Request) -> String {
-    json!({"op": "answer", "id": request.id(), "approve": true, "reason": "", "by": "root"}).to_string()
+    json!({"op": "answer", "id": request.id(), "approve": true, "reason": "", "by": "root"})
+        .to_string()
 }
 
 /// A copy of the program under test that the agent can run.
@@ -41,7 +38,7 @@ const INSIDE: &str = "\
     $ENFORCER approvals deny $id; echo \"deny $?\"\n\
     $ASKS answer $socket \"$(cat line)\"; echo \"raw $?\"\n\
     (: >>/var/lib/enforcer/approvals.db) && echo \"database\"\n\
-    ls /var/lib/enforcer && echo \"listing\"\n\
+    ls -A /var/lib/enforcer\n\
     echo >tried; wait; echo end\n";
 
 fn tries_inside(session: &Session) {
@@ -62,9 +59,16 @@ fn tries_inside(session: &Session) {
     let ended = running.wait();
     assert_eq!(marks(session), 1);
     let text = ended.text();
-    for (verb, refused) in [("approve 0", false), ("deny 0", false), ("database", false), ("listing", false), ("ended\":", false), ("end", true)] {
-        assert_eq!(text.contains(verb), refused, "{verb}: {text}\n{}", ended.stderr);
+    for said in [
+        "approve 0",
+        "deny 0",
+        "\"ended\"",
+        "database",
+        "approvals.db",
+    ] {
+        assert!(!text.contains(said), "{said}: {text}\n{}", ended.stderr);
     }
+    assert!(text.contains("raw ") && text.ends_with("end\n"), "{text}");
 }
 
 #[test]
@@ -206,8 +210,6 @@ fn a_named_approver_can() {
     let copy = own_copy(&session);
     let running = session.start(["/bin/sh", "-c", "$ASKED one; echo status $?"]);
     let request = running.request();
-    // Root is not on the list: it looks on.
-    assert!(!answers(&request, "approve", |_| {}).status.success());
     let output = Command::new(&copy)
         .args(["approvals", "approve", request.id(), "--reason", "mine"])
         .uid(user.uid.as_raw())

@@ -8,7 +8,7 @@
 //! * `flood SOCKET`: many connections, with garbage, kept open until `end` is there.
 //! * `many PROGRAM COUNT`: so many processes exec PROGRAM, each with a number of its own; prints how they ended.
 //! * `storm PROGRAM`: execs as fast as it can until an exec fails with ENOSYS; prints how they ended.
-//! * `signals PROGRAM`: execs PROGRAM in a child while signals with handlers arrive there.
+//! * `signals PROGRAM SIGNAL…`: execs PROGRAM in a child while these signals arrive there, which have handlers.
 //! * `unix PATH`: connects to a unix socket.
 #![allow(
     clippy::expect_used,
@@ -225,12 +225,15 @@ extern "C" fn handler(_: i32) {
 }
 
 /// An exec that waits while handled signals arrive, without SA_RESTART.
-fn signals(program: &CString) {
+fn signals(program: &CString, signals: &[i32]) {
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as extern "C" fn(i32) as usize;
-        for signal in [libc::SIGALRM, libc::SIGCHLD, libc::SIGUSR1, libc::SIGWINCH] {
-            assert_eq!(libc::sigaction(signal, &raw const action, ptr::null_mut()), 0);
+        for signal in signals {
+            assert_eq!(
+                libc::sigaction(*signal, &raw const action, ptr::null_mut()),
+                0
+            );
         }
     }
     let environment = environment();
@@ -244,15 +247,18 @@ fn signals(program: &CString) {
                 libc::_exit(0);
             }
             libc::execve(program.as_ptr(), argv.as_ptr(), environment.as_ptr());
-            libc::_exit(*libc::__errno_location());
+            let errno = *libc::__errno_location();
+            libc::_exit(if HANDLED.load(Ordering::Relaxed) > 0 {
+                errno
+            } else {
+                99
+            });
         }
     }
     for _ in 0..100 {
         thread::sleep(Duration::from_millis(10));
-        unsafe {
-            libc::kill(pid, libc::SIGALRM);
-            libc::kill(pid, libc::SIGUSR1);
-            libc::kill(pid, libc::SIGWINCH);
+        for signal in signals {
+            unsafe { libc::kill(pid, *signal) };
         }
     }
     fs::write("signalled", "").expect("a sign");
@@ -266,9 +272,26 @@ fn main() {
     match mode.as_str() {
         "answer" => exit(answer(&words[1], &words[2])),
         "flood" => flood(&words[1]),
-        "many" => many(&word(1), word(2).to_str().expect("a number").parse().expect("a number")),
+        "many" => many(
+            &word(1),
+            word(2)
+                .to_str()
+                .expect("a number")
+                .parse()
+                .expect("a number"),
+        ),
         "storm" => storm(&word(1)),
-        "signals" => signals(&word(1)),
+        "signals" => {
+            let numbers: Vec<i32> = words[2..]
+                .iter()
+                .map(|word| {
+                    word.to_str()
+                        .and_then(|w| w.parse().ok())
+                        .expect("a number")
+                })
+                .collect();
+            signals(&word(1), &numbers);
+        }
         "unix" => match UnixStream::connect(&words[1]) {
             Ok(_) => println!("0 ok"),
             Err(error) => {

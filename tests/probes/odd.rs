@@ -119,7 +119,10 @@ fn odd(mode: &str, program: &CString) -> c_int {
         "kernel-argv" => exec(path, 0xffff_8000_0000_0000usize as *const _),
         "end-path" => exec(usize::MAX as *const c_char, plain.as_ptr()),
         "null-path" => exec(ptr::null(), plain.as_ptr()),
-        "end-word" => exec(path, [path, (usize::MAX - 1) as *const _, ptr::null()].as_ptr()),
+        "end-word" => exec(
+            path,
+            [path, (usize::MAX - 1) as *const _, ptr::null()].as_ptr(),
+        ),
         // The list ends, or the page does.
         "last-slot" => unsafe {
             let slots = edge().cast::<*const c_char>().sub(2);
@@ -158,18 +161,20 @@ fn odd(mode: &str, program: &CString) -> c_int {
         "unmapped" => unsafe {
             let page = edge().sub(4096);
             let place = page as usize;
-            thread::spawn(move || loop {
-                let page = place as *mut c_void;
-                libc::munmap(page, 4096);
-                libc::mmap(
-                    page,
-                    4096,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
-                    -1,
-                    0,
-                );
-                ptr::copy(c"word".as_ptr().cast(), page.cast::<u8>(), 5);
+            thread::spawn(move || {
+                loop {
+                    let page = place as *mut c_void;
+                    libc::munmap(page, 4096);
+                    libc::mmap(
+                        page,
+                        4096,
+                        libc::PROT_READ | libc::PROT_WRITE,
+                        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+                        -1,
+                        0,
+                    );
+                    ptr::copy(c"word".as_ptr().cast(), page.cast::<u8>(), 5);
+                }
             });
             for _ in 0..200 {
                 let argv = [path, page.cast_const().cast(), ptr::null()];

@@ -244,7 +244,8 @@ impl Trail {
         let mut numbers: Vec<u64> = self
             .lines
             .iter()
-            .filter(|line| line.lost().is_none() && line.0["tool"].is_string())
+            // What the supervisor answers has no event in the kernel, and so no number.
+            .filter(|line| line.lost().is_none() && line.0["parameters"]["seq"].is_u64())
             .map(|line| line.number("seq"))
             .collect();
         numbers.sort_unstable();

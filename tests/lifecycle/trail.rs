@@ -102,7 +102,8 @@ fn a_launcher_killed_in_a_storm_loses_nothing() {
     if !root() {
         return;
     }
-    let session = free();
+    // Supervised execs would all fail without their supervisor, and the storm would be over.
+    let session = free().on_deny_kill();
     let spawner = session.place(probe!("spawner"), "spawner");
     let times = quick(4000, 200);
     let script = format!(

@@ -28,7 +28,8 @@ fn what_cannot_be_recorded_is_denied() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let session = Session::new(&open());
+    // Without a supervisor: it would stop with the launcher, and every exec wait.
+    let session = Session::new(&open()).option("--keep");
     let work = session.work();
     let mark = work.join("mark");
     // A long path makes for large events, which fill the ring soon.

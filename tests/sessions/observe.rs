@@ -18,7 +18,12 @@ pub fn policy(name: &str) -> Value {
         .join(name);
     let text =
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap()
+    let mut policy: Value = serde_json::from_str(&text).unwrap();
+    if policy["version"] == "2" {
+        // Nobody answers here.
+        policy["approvals"]["timeout_s"] = 1.into();
+    }
+    policy
 }
 
 /// Work to be done twice.
@@ -31,9 +36,10 @@ pub struct Work<'a> {
     pub variables: Vec<(&'static str, OsString)>,
 }
 
-/// Denied or asked under `coding-agent.json`, without harm where nobody denies it, and without children.
+/// Denied or asked under `coding-agent.json`, without harm where nobody denies it, and without children. One
+/// directory in `PATH`: a shell tries a refused program in the next one, which counts again.
 pub const DENIED: &str = "
-set +e; mkdir empty; : >denied; chmod u+s denied; find empty -delete; exit 0";
+set +e; PATH=/usr/bin; mkdir empty; : >denied; chmod u+s denied; find empty -delete; exit 0";
 /// How many execs of [`DENIED`] are denied.
 pub const DENIALS: usize = 2;
 

@@ -235,7 +235,8 @@ impl Trail {
         lines.join("\n")
     }
 
-    /// Checks that the numbers of the lines are 0, 1, 2, … without gap or repetition.
+    /// Checks that the numbers of the kernel's lines are 0, 1, 2, … without gap or repetition. (Lines of the
+    /// supervisor have none.)
     ///
     /// # Panics
     ///
@@ -244,8 +245,7 @@ impl Trail {
         let mut numbers: Vec<u64> = self
             .lines
             .iter()
-            // What the supervisor answers has no event in the kernel, and so no number.
-            .filter(|line| line.lost().is_none() && line.0["parameters"]["seq"].is_u64())
+            .filter(|line| line.lost().is_none() && !line.0["parameters"]["seq"].is_null())
             .map(|line| line.number("seq"))
             .collect();
         numbers.sort_unstable();

@@ -13,7 +13,7 @@ use enforcer::{
     policy,
     seccomp::{
         Call, Listener, Notification, Notified, notify_filter,
-        resolve::{Resolver, Roots},
+        resolve::{Found, Resolver, Roots},
         target,
     },
 };
@@ -56,18 +56,18 @@ fn install() -> anyhow::Result<Listener> {
 
 /// What is done with a stopped exec before it goes on.
 trait Supervisor {
-    fn look(&mut self, listener: &Listener, stopped: &Notification) -> anyhow::Result<()>;
+    fn look(&mut self, stopped: &Notification) -> anyhow::Result<Option<Found>>;
 }
 
 /// Reads path and argv, and judges nothing.
 struct Reading;
 
 impl Supervisor for Reading {
-    fn look(&mut self, _: &Listener, stopped: &Notification) -> anyhow::Result<()> {
+    fn look(&mut self, stopped: &Notification) -> anyhow::Result<Option<Found>> {
         if let Call::Exec(call) = stopped.call {
             std::hint::black_box(target::exec_text(stopped.tid, &call).ok());
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -78,20 +78,17 @@ struct Judging {
 }
 
 impl Supervisor for Judging {
-    fn look(&mut self, listener: &Listener, stopped: &Notification) -> anyhow::Result<()> {
+    fn look(&mut self, stopped: &Notification) -> anyhow::Result<Option<Found>> {
         let Call::Exec(call) = stopped.call else {
             bail!("{stopped:?}")
         };
         let text = target::exec_text(stopped.tid, &call)?;
         let found = self.resolver.exec(stopped.tid, &call, text)?;
-        if !listener.is_valid(stopped.id) {
-            return Ok(());
-        }
         let outcome = self.engine.exec(&found.action);
         if outcome.decision != Decision::Allow {
             bail!("{:?} is not allowed", found.action);
         }
-        Ok(())
+        Ok(Some(found))
     }
 }
 
@@ -137,8 +134,10 @@ fn supervise(mut by: impl Supervisor, work: fn() -> anyhow::Result<()>) -> anyho
     };
     listener.set_sync_wake_up();
     while let Some(stopped) = listener.recv()? {
-        by.look(&listener, &stopped)?;
+        // Its file is closed when the caller runs again.
+        let found = by.look(&stopped)?;
         listener.allow(stopped.id)?;
+        drop(found);
     }
     Ok(())
 }

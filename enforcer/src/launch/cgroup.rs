@@ -111,6 +111,19 @@ impl CgroupRoot {
         fs::metadata(&self.path).is_ok_and(|meta| meta.ino() == 1)
     }
 
+    /// The id of a process's cgroup in this hierarchy.
+    ///
+    /// # Errors
+    /// When the process is gone, or in no cgroup that can be seen here.
+    pub fn id_of(&self, pid: u32) -> io::Result<u64> {
+        let listed = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let path = listed
+            .lines()
+            .find_map(|line| line.strip_prefix("0::/"))
+            .ok_or(io::ErrorKind::NotFound)?;
+        Ok(fs::metadata(self.path.join(path))?.ino())
+    }
+
     /// The agents' cgroups that exist: of running agents, of kept ones, and leftovers.
     ///
     /// # Errors

@@ -58,6 +58,12 @@ impl Start<'_> {
         }
     }
 
+    /// The user who can never answer. Of root it is the agent's processes that cannot, not the user.
+    fn agent_user(&self) -> Option<&str> {
+        let name = self.identity.name.as_deref();
+        name.filter(|_| !self.identity.is_root())
+    }
+
     fn execs(&self) -> &'static str {
         match (self.level, self.first.refuses) {
             (Level::Full, _) => "denied execs fail with EPERM",
@@ -95,9 +101,7 @@ impl Start<'_> {
             weaker.push(
                 "with --keep nobody can be asked: what the policy asks about is denied".to_owned(),
             );
-        } else if let Some(why) =
-            approvals::unanswerable(self.policy, self.identity.name.as_deref())
-        {
+        } else if let Some(why) = approvals::unanswerable(self.policy, self.agent_user()) {
             weaker.push(why);
         }
         weaker.extend(self.identity.weaknesses().into_iter().map(Into::into));

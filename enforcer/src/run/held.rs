@@ -1,12 +1,13 @@
 //! Calls that wait for a person: put to the desk, and settled when an answer comes.
 
 use std::{
+    collections::VecDeque,
     os::fd::OwnedFd,
     sync::{
         Arc,
         mpsc::{Receiver, Sender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -21,7 +22,7 @@ use nix::{
 
 use super::{
     record::{SLOT, Wanted},
-    supervisor::{Shared, caller},
+    supervisor::Shared,
 };
 use crate::{
     audit::Verdict,
@@ -42,6 +43,12 @@ use crate::{
 
 /// How long a grant holds: from the answer to the kernel's judgement.
 const GRANT: Duration = Duration::from_secs(10);
+
+/// How long a refusal holds for the same process trying the same program by another path, as a shell does that
+/// goes through `PATH`.
+const REFUSED: Duration = Duration::from_secs(2);
+/// How many refusals are remembered for that.
+const REMEMBERED: usize = 32;
 
 /// A call that waits.
 #[derive(Debug)]
@@ -99,14 +106,52 @@ pub fn send(holder: &Sender<Message>, held: Held) -> anyhow::Result<()> {
         .context("the thread for held calls broke down; report this as a defect")
 }
 
+/// What was refused a moment ago.
+#[derive(Debug, Default)]
+struct Refusals(VecDeque<(Instant, u32, ExecSubject, Answer)>);
+
+impl Refusals {
+    fn remember(&mut self, pid: u32, subject: &Subject, answer: &Answer) {
+        if let Subject::Exec(exec) = subject {
+            if self.0.len() >= REMEMBERED {
+                self.0.pop_front();
+            }
+            let refusal = (Instant::now(), pid, exec.clone(), answer.clone());
+            self.0.push_back(refusal);
+        }
+    }
+
+    /// The answer that this process has just been given, if only the path to the program differs.
+    fn find(&self, pid: u32, subject: &Subject) -> Option<Answer> {
+        let Subject::Exec(exec) = subject else {
+            return None;
+        };
+        self.0
+            .iter()
+            .rev()
+            .find(|(at, refused_pid, refused, _)| {
+                at.elapsed() < REFUSED
+                    && *refused_pid == pid
+                    && refused.argv == exec.argv
+                    && refused.file == exec.file
+                    && refused.cwd == exec.cwd
+            })
+            .map(|(_, _, _, answer)| answer.clone())
+    }
+}
+
 /// Works until the end.
 pub fn hold(shared: &Arc<Shared>, messages: &Receiver<Message>, sender: &Sender<Message>) {
     let mut grants = 0;
+    let mut refusals = Refusals::default();
     while let Ok(message) = messages.recv() {
         let done = match message {
-            Message::Ask(held) => shared.ask(*held, sender),
+            Message::Ask(held) => shared.ask(*held, sender, &refusals),
             Message::Answered(held, subject, answer) => {
                 grants += 1;
+                if !matches!(answer.ending, Ending::Approved { .. }) {
+                    refusals.remember(held.who.tgid, &subject, &answer);
+                }
                 shared.settle(*held, &subject, answer, grants)
             }
             Message::End => return,
@@ -119,7 +164,12 @@ pub fn hold(shared: &Arc<Shared>, messages: &Receiver<Message>, sender: &Sender<
 
 impl Shared {
     /// Puts a call to the desk.
-    fn ask(self: &Arc<Self>, held: Held, sender: &Sender<Message>) -> anyhow::Result<()> {
+    fn ask(
+        self: &Arc<Self>,
+        held: Held,
+        sender: &Sender<Message>,
+        refusals: &Refusals,
+    ) -> anyhow::Result<()> {
         let asked = self
             .subject(&held)
             .and_then(|subject| Ok((subject, descriptor::process(held.who.tgid)?)));
@@ -133,6 +183,9 @@ impl Shared {
                 return self.refuse_held(held, &answer);
             }
         };
+        if let Some(answer) = refusals.find(held.who.tgid, &subject) {
+            return self.refuse_held(held, &answer);
+        }
         let asked = Asked {
             agent: self.with.agent.clone(),
             pid: held.who.tgid,
@@ -196,11 +249,11 @@ impl Shared {
     }
 
     fn tell_waiting(&self, who: Who, id: &str, what: &[u8], reason: &str) {
-        if let Some(teller) = &self.with.teller {
-            let short = id.split('-').next().unwrap_or(id);
-            let line = line::waiting_line(short, what, reason, self.with.timeout);
-            teller.tell(who.tgid, Some(who.ppid), &line, Duration::ZERO);
-        }
+        let short = id.split('-').next().unwrap_or(id);
+        let line = line::waiting_line(short, what, reason, self.with.timeout);
+        self.with
+            .telling
+            .line(who.tgid, who.ppid, &line, Duration::ZERO);
     }
 
     /// Carries an answer out. `number` is the grant's.
@@ -321,7 +374,7 @@ impl Shared {
         let recorded = match &held.wish {
             Wish::Exec(found) => self.record_exec(held.who, &found.action, outcome, Some(answer)),
             Wish::Connect(subject) => self.with.recorder.answered(
-                caller(held.who),
+                self.caller(held.who),
                 Wanted::Connect {
                     address: subject.address,
                     port: subject.port,
@@ -332,7 +385,7 @@ impl Shared {
                 Verdict::Errno,
             ),
             Wish::Unix { name, .. } => self.with.recorder.answered(
-                caller(held.who),
+                self.caller(held.who),
                 Wanted::Unix(name),
                 outcome,
                 Some(answer),

@@ -11,8 +11,7 @@ use nix::{
 
 use super::{
     APPROVALS_DB,
-    consume::Consumer,
-    record::{Escaped, Recorder},
+    record::{Escaped, Recorder, Source},
     state::State,
     trail::Trail,
 };
@@ -93,13 +92,14 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
             }
         };
         let recorder = Recorder::new(
+            Source::new(feed, state.tally()),
             engine.into_wording(),
             writer,
             facts.agent.clone(),
             cgroup.as_ref().map_or(0, AgentCgroup::id),
         );
         recorder.resume();
-        let seen = Consumer::new(feed, recorder.clone(), state.tally()).drain()?;
+        let seen = recorder.drain()?;
         for escaped in seen.escaped {
             kill_process(escaped, cgroup.as_ref());
         }

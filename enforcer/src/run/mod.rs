@@ -5,7 +5,6 @@
 //! the way takes away what was made so far.
 
 mod announce;
-mod consume;
 mod first;
 mod held;
 mod leftover;
@@ -48,9 +47,8 @@ use crate::{
 };
 
 use announce::Start;
-use consume::Consumer;
 use first::FirstJudgement;
-use record::{Recorder, SLOT};
+use record::{Recorder, SLOT, Source};
 use scene::Scene;
 use state::State;
 use supervisor::{Supervised, Supervisor};
@@ -272,15 +270,17 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let teller = if options.quiet {
         None
     } else {
-        Some(Arc::new(Teller::start(&identity, &cgroup)?))
+        Some(Teller::start(&identity, &cgroup)?)
     };
+    let asker = desk.as_ref().map(DeskHandle::asker);
+    let telling = Arc::new(Telling::new(teller, asker.clone(), first.notified.exec));
     let recorder = Recorder::new(
+        Source::new(feed, tally),
         engine.wording().clone(),
         trail.start()?,
         agent.clone(),
         cgroup.id(),
     );
-    let mut consumer = Consumer::new(feed, recorder.clone(), tally);
     let agent = agent.unwrap_or_else(|| "unknown".to_owned());
     if !options.quiet {
         Start {
@@ -298,7 +298,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         }
         .announce();
     }
-    let asker = desk.as_ref().map(DeskHandle::asker);
     let (failures, failed) = mpsc::unbounded_channel();
     let supervisor = match (pending.listener()?, &asker) {
         (Some(listener), Some(desk)) => {
@@ -307,8 +306,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             Some(Supervisor::start(Supervised {
                 listener,
                 engine,
-                recorder,
-                teller: teller.clone(),
+                recorder: recorder.clone(),
+                telling: Arc::clone(&telling),
                 first,
                 grants,
                 desk: desk.clone(),
@@ -319,6 +318,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
                     gid: identity.gid,
                     groups: identity.groups.clone(),
                 },
+                cgroups: root.clone(),
                 roots: roots(&policy),
                 agent,
                 operator,
@@ -327,7 +327,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         }
         // The kernel has the tables.
         _ => {
-            drop((engine, recorder));
+            drop(engine);
             None
         }
     };
@@ -336,9 +336,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         cgroup: &cgroup,
         keep: options.keep,
         failures: failed,
-        telling: Telling::new(teller, asker, first.notified.exec),
+        telling,
     };
-    let ended = supervise(pending, watch, &mut consumer);
+    let ended = supervise(pending, watch, &recorder);
     // The tree is gone, so the desk's answers find nobody; what was asked ends as cancelled, in the trail too.
     if let Some(desk) = desk {
         desk.shutdown();
@@ -349,12 +349,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let ended = match ended {
         Ok(ended) => ended,
         Err(error) => {
-            consumer.abandon();
+            recorder.abandon();
             return Err(error);
         }
     };
     if !options.quiet {
-        consumer.summary(&audit);
+        recorder.summary(&audit);
     }
     if options.keep && !cgroup.is_empty()? {
         scene.keep();

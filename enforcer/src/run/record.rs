@@ -1,9 +1,14 @@
 //! Lines of the trail: from the kernel's events, and from what the supervisor answers before the kernel is asked.
-//! One writer for both, so that each line is in the file before its event leaves the ring or its answer goes out.
+//! One writer for both, so that each line is in the file before its event leaves the ring or its answer goes out, and
+//! behind the lines of all that came before it.
 
 use std::{
     collections::HashMap,
+    fs,
+    io::{self, IsTerminal},
     mem::take,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,7 +24,7 @@ use crate::{
         approval::{Answer, Ending},
         line, wording,
     },
-    kernel::events::{Body, Event},
+    kernel::events::{Body, Event, Feed},
 };
 
 /// The agent's slot in its own instance.
@@ -29,13 +34,13 @@ const UNNAMED: &str = "unknown";
 
 /// What has been recorded so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
+struct Counts {
     /// Execs, allowed or not.
-    pub execs: u64,
+    execs: u64,
     /// Connects and sockets, allowed or not.
-    pub connects: u64,
+    connects: u64,
     /// What did not happen.
-    pub denied: u64,
+    denied: u64,
 }
 
 /// A process that left its agent's cgroup.
@@ -78,6 +83,8 @@ pub struct Caller {
     pub ppid: u32,
     /// Its real user.
     pub uid: u32,
+    /// Its cgroup; the agent's own if it is not known.
+    pub cgroup: Option<u64>,
 }
 
 /// What a caller wanted.
@@ -109,8 +116,39 @@ pub enum Wanted<'a> {
 #[derive(Clone, Debug)]
 pub struct Recorder(Arc<Mutex<Inner>>);
 
+/// Where the kernel's events come from.
+#[derive(Debug)]
+pub struct Source {
+    /// The ring buffer and the counters.
+    pub feed: Feed,
+    /// How many losses the trail tells of.
+    lost: u64,
+    /// Where `lost` is kept for a recorder after this one.
+    tally: PathBuf,
+}
+
+impl Source {
+    /// Events of `feed`. `tally` is a file in the agent's state; it need not exist.
+    pub fn new(feed: Feed, tally: PathBuf) -> Self {
+        let lost = fs::read_to_string(&tally).ok();
+        Self {
+            feed,
+            lost: lost.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+            tally,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
+    source: Source,
+    lines: Lines,
+    seen: Seen,
+}
+
+/// The writer, and what lines are made from.
+#[derive(Debug)]
+struct Lines {
     wording: Wording,
     writer: Writer,
     agent: Option<String>,
@@ -125,22 +163,32 @@ struct Inner {
 
 impl Recorder {
     /// A recorder for the agent of this name and cgroup.
-    pub fn new(wording: Wording, writer: Writer, agent: Option<String>, cgroup: u64) -> Self {
+    pub fn new(
+        source: Source,
+        wording: Wording,
+        writer: Writer,
+        agent: Option<String>,
+        cgroup: u64,
+    ) -> Self {
         Self(Arc::new(Mutex::new(Inner {
-            wording,
-            writer,
-            agent,
-            cgroup,
-            counts: Counts::default(),
-            next_seq: 0,
-            resumed: false,
-            approved: HashMap::new(),
+            source,
+            lines: Lines {
+                wording,
+                writer,
+                agent,
+                cgroup,
+                counts: Counts::default(),
+                next_seq: 0,
+                resumed: false,
+                approved: HashMap::new(),
+            },
+            seen: Seen::default(),
         })))
     }
 
     /// Goes on after another recorder, which may have died between writing an event and taking it off the ring.
     pub fn resume(&self) {
-        self.inner().resumed = true;
+        self.inner().lines.resumed = true;
     }
 
     // A panic while it was held leaves whole values behind: every change is one assignment.
@@ -148,18 +196,25 @@ impl Recorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has been recorded so far.
-    pub fn counts(&self) -> Counts {
-        self.inner().counts
-    }
-
-    /// Writes one event of the kernel's.
+    /// Readable when there are events. A duplicate: the original is read under a lock.
     ///
     /// # Errors
     ///
-    /// The event is of another version, or the trail cannot be written.
-    pub fn event(&self, event: Option<Event>, offset: i128, seen: &mut Seen) -> anyhow::Result<()> {
-        self.inner().event(event, offset, seen)
+    /// Descriptors are exhausted.
+    pub fn fd(&self) -> io::Result<OwnedFd> {
+        self.inner().source.feed.fd().try_clone_to_owned()
+    }
+
+    /// Writes all events that are there. Gives what came of these and of those that were written on the way to
+    /// another line.
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn drain(&self) -> anyhow::Result<Seen> {
+        let mut inner = self.inner();
+        inner.drain()?;
+        Ok(take(&mut inner.seen))
     }
 
     /// Writes what the supervisor did: `ending` is how the request ended, if there was one.
@@ -176,33 +231,24 @@ impl Recorder {
         verdict: Verdict,
     ) -> anyhow::Result<()> {
         let mut inner = self.inner();
-        inner.counts.note(
+        inner.drain()?;
+        let lines = &mut inner.lines;
+        lines.counts.note(
             matches!(wanted, Wanted::Exec { .. }),
             verdict != Verdict::Allowed,
         );
-        let record = inner.supervised(caller, wanted, outcome, ending, verdict);
-        inner.write(&record)
+        let record = lines.supervised(caller, wanted, outcome, ending, verdict);
+        lines.write(&record)
     }
 
     /// Remembers an answer until the kernel tells of its action.
     pub fn expect(&self, request: u64, answer: Answer) {
-        self.inner().approved.insert(request, answer);
+        self.inner().lines.approved.insert(request, answer);
     }
 
     /// Forgets an answer whose action never came.
     pub fn forget(&self, request: u64) {
-        self.inner().approved.remove(&request);
-    }
-
-    /// Writes how many events were lost.
-    ///
-    /// # Errors
-    ///
-    /// The trail cannot be written.
-    pub fn gap(&self, lost: u64) -> anyhow::Result<()> {
-        let mut inner = self.inner();
-        let record = Record::gap(Timestamp::now(), inner.name(), lost, inner.next_seq);
-        inner.write(&record)
+        self.inner().lines.approved.remove(&request);
     }
 
     /// Writes a request that its supervisor left unanswered.
@@ -211,7 +257,25 @@ impl Recorder {
     ///
     /// The trail cannot be written.
     pub fn line(&self, record: &Record) -> anyhow::Result<()> {
-        self.inner().write(record)
+        self.inner().lines.write(record)
+    }
+
+    /// Says on stderr what happened, and where it is written.
+    pub fn summary(&self, audit: &Path) {
+        let Counts {
+            execs,
+            connects,
+            denied,
+        } = self.inner().lines.counts;
+        let shown = if denied > 0 && io::stderr().is_terminal() {
+            format!("\x1b[31m{denied} denied\x1b[0m")
+        } else {
+            format!("{denied} denied")
+        };
+        eprintln!(
+            "enforcer: {execs} execs, {connects} connects, {shown}; trail: {}",
+            audit.display()
+        );
     }
 
     /// Gives up: a trail that was made for this run and in which nothing was written is taken away.
@@ -219,7 +283,7 @@ impl Recorder {
         // What went wrong is told already; an empty file that stays does no harm. Another clone keeps the file.
         if let Ok(inner) = Arc::try_unwrap(self.0) {
             let inner = inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let _ = inner.writer.abandon();
+            let _ = inner.lines.writer.abandon();
         }
     }
 }
@@ -236,6 +300,39 @@ impl Counts {
 }
 
 impl Inner {
+    fn drain(&mut self) -> anyhow::Result<()> {
+        let offset = boot_offset()?;
+        let Self {
+            source,
+            lines,
+            seen,
+        } = self;
+        // An event leaves the ring when its line is in the file: whoever kills us in between loses none.
+        while let Some(written) = source
+            .feed
+            .next_with(|event| lines.event(event, offset, seen))
+        {
+            written?;
+        }
+        // A gap in the numbers becomes a line that says how many are missing.
+        let lost = source.feed.counters(SLOT)?.lost;
+        if lost > source.lost {
+            let record = Record::gap(
+                Timestamp::now(),
+                lines.name(),
+                lost - source.lost,
+                lines.next_seq,
+            );
+            lines.write(&record)?;
+            source.lost = lost;
+            fs::write(&source.tally, lost.to_string())
+                .with_context(|| format!("{} cannot be written", source.tally.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Lines {
     fn name(&self) -> &str {
         self.agent.as_deref().unwrap_or(UNNAMED)
     }
@@ -421,7 +518,7 @@ impl Inner {
             pid: caller.pid,
             ppid: caller.ppid,
             uid: caller.uid,
-            cgroup: self.cgroup,
+            cgroup: caller.cgroup.unwrap_or(self.cgroup),
             seq: None,
             latency_ns: None,
             approval: ending.map(told),

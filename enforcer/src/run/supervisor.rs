@@ -22,6 +22,7 @@ use super::{
     first::FirstJudgement,
     held::{self, Held, Message, Wish},
     record::{Caller, Recorder, Wanted},
+    tell::Telling,
 };
 use crate::{
     approvals::Asker,
@@ -32,7 +33,7 @@ use crate::{
         line,
     },
     kernel::grants::Grants,
-    launch::{Connector, Teller},
+    launch::{CgroupRoot, Connector},
     seccomp::{
         Address, Call, ConnectCall, ExecCall, Eyes, Listener, Notification, descriptor,
         resolve::{Resolver, Roots, SocketFile},
@@ -54,8 +55,8 @@ pub struct Supervised {
     pub engine: Engine,
     /// Where it is written.
     pub recorder: Recorder,
-    /// Who tells the process; none if nothing is to be told.
-    pub teller: Option<Arc<Teller>>,
+    /// Who tells the process.
+    pub telling: Arc<Telling>,
     /// What was chosen.
     pub first: FirstJudgement,
     /// Where approvals go for the kernel to know them.
@@ -68,6 +69,8 @@ pub struct Supervised {
     pub connector: Option<Connector>,
     /// Who the agent runs as, to the file system.
     pub eyes: Eyes,
+    /// Where cgroups are.
+    pub cgroups: CgroupRoot,
     /// Whether its processes can have another root directory or mount namespace.
     pub roots: Roots,
     /// The agent's name.
@@ -368,7 +371,7 @@ impl Shared {
                 let what = [b"connect ", name.as_slice()].concat();
                 self.tell_denial(who, &what, &outcome, outcome.suggestion.as_deref());
                 self.with.recorder.answered(
-                    caller(who),
+                    self.caller(who),
                     Wanted::Unix(&name),
                     &outcome,
                     None,
@@ -435,7 +438,7 @@ impl Shared {
             return;
         };
         let recorded = self.with.recorder.answered(
-            caller(who),
+            self.caller(who),
             Wanted::Unix(name),
             outcome,
             answer,
@@ -455,6 +458,16 @@ impl Shared {
         }
     }
 
+    /// A process, as the trail names it.
+    pub fn caller(&self, who: Who) -> Caller {
+        Caller {
+            pid: who.tgid,
+            ppid: who.ppid,
+            uid: who.uid,
+            cgroup: self.with.cgroups.id_of(who.tgid).ok(),
+        }
+    }
+
     /// Records a refused exec.
     pub fn record_exec(
         &self,
@@ -465,7 +478,7 @@ impl Shared {
     ) -> anyhow::Result<()> {
         let bytes: usize = action.argv.iter().map(|word| word.len() + 1).sum();
         self.with.recorder.answered(
-            caller(who),
+            self.caller(who),
             Wanted::Exec {
                 text: &self.with.engine.matcher().text(action),
                 argv_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
@@ -480,23 +493,11 @@ impl Shared {
     /// Tells a process why its call fails.
     pub fn tell_denial(&self, who: Who, what: &[u8], outcome: &Outcome, suggestion: Option<&str>) {
         let line = line::blocked_line(what, &outcome.reason, suggestion);
-        self.with.desk.note_denial(&line);
-        if let Some(teller) = &self.with.teller {
-            teller.tell(who.tgid, Some(who.ppid), &line, TELLING);
-        }
+        self.with.telling.denial(who.tgid, who.ppid, &line, TELLING);
     }
 }
 
 /// The socket that a call is about.
 fn socket_of(who: Who, call: &ConnectCall) -> io::Result<OwnedFd> {
     descriptor::descriptor(&descriptor::process(who.tgid)?, call.socket)
-}
-
-/// A process, as the trail names it.
-pub(super) fn caller(who: Who) -> Caller {
-    Caller {
-        pid: who.tgid,
-        ppid: who.ppid,
-        uid: who.uid,
-    }
 }

@@ -1,69 +1,82 @@
-//! Who hears of a denial: the process itself, on its own stderr.
+//! Who hears of a denial: the process itself, on its own stderr, and whoever asks the desk for the last ones.
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use super::record::Denied;
 use crate::{approvals::Asker, launch::Teller};
 
-/// A line is not said again to the same process within this time: programs try a refused address again and again.
+/// A line is not said again to the same process within this time: programs try a refused address, or the same
+/// program in the next directory, again and again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many lines are remembered for that.
 const REMEMBERED: usize = 64;
 
-/// Tells processes of what the kernel denied them.
+/// Tells processes of what was denied.
 #[derive(Debug)]
 pub struct Telling {
-    teller: Option<Arc<Teller>>,
+    /// None if nothing is to be told.
+    teller: Option<Teller>,
     /// Keeps the last lines for whoever asks later.
     desk: Option<Asker>,
     /// Refused execs are told by the supervisor, before the errno.
     execs_told: bool,
-    recent: VecDeque<(Instant, u32, String)>,
+    recent: Mutex<VecDeque<(Instant, u32, String)>>,
 }
 
 impl Telling {
-    /// Tells by `teller`; nothing without one. `execs_told`: the supervisor has told of refused execs already.
-    pub fn new(teller: Option<Arc<Teller>>, desk: Option<Asker>, execs_told: bool) -> Self {
+    /// Tells by `teller`; nothing without one. `execs_told`: the supervisor tells of refused execs.
+    pub fn new(teller: Option<Teller>, desk: Option<Asker>, execs_told: bool) -> Self {
         Self {
             teller,
             desk,
             execs_told,
-            recent: VecDeque::new(),
+            recent: Mutex::default(),
         }
     }
 
-    /// Tells of one denial.
-    pub fn tell(&mut self, denied: Denied) {
-        if denied.refused_exec && self.execs_told {
-            return;
+    /// Tells of what the kernel denied. It has answered already: nobody waits for the line.
+    pub fn denied(&self, denied: &Denied) {
+        if !(denied.refused_exec && self.execs_told) {
+            self.denial(denied.pid, denied.ppid, &denied.line, Duration::ZERO);
         }
+    }
+
+    /// Tells of a denial; returns when it is written, or after `wait`.
+    pub fn denial(&self, pid: u32, ppid: u32, line: &str, wait: Duration) {
         if let Some(desk) = &self.desk {
-            desk.note_denial(&denied.line);
+            desk.note_denial(line);
         }
-        let Some(teller) = &self.teller else {
-            return;
-        };
-        let now = Instant::now();
-        while self
-            .recent
-            .front()
-            .is_some_and(|(at, _, _)| now.duration_since(*at) > AGAIN)
-            || self.recent.len() > REMEMBERED
+        self.line(pid, ppid, line, wait);
+    }
+
+    /// Writes a line to a process, or to its parent if it is gone.
+    pub fn line(&self, pid: u32, ppid: u32, line: &str, wait: Duration) {
+        if let Some(teller) = &self.teller
+            && self.is_new(pid, line)
         {
-            self.recent.pop_front();
+            teller.tell(pid, Some(ppid), line, wait);
         }
-        let said = self
-            .recent
+    }
+
+    fn is_new(&self, pid: u32, line: &str) -> bool {
+        // Whoever panicked while holding it has left a whole list.
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        while let Some((at, ..)) = recent.front()
+            && (now.duration_since(*at) > AGAIN || recent.len() >= REMEMBERED)
+        {
+            recent.pop_front();
+        }
+        let said = recent
             .iter()
-            .any(|(_, pid, line)| *pid == denied.pid && *line == denied.line);
+            .any(|(_, told, said)| *told == pid && said == line);
         if !said {
-            // The kernel has answered already: nobody waits for the line.
-            teller.tell(denied.pid, Some(denied.ppid), &denied.line, Duration::ZERO);
-            self.recent.push_back((now, denied.pid, denied.line));
+            recent.push_back((now, pid, line.to_owned()));
         }
+        !said
     }
 }

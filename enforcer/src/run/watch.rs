@@ -1,6 +1,10 @@
 //! From letting the agent go to its end: one loop over its signals, its events and its first process.
 
-use std::{os::fd::BorrowedFd, time::Duration};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use tokio::{
@@ -8,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{consume::Consumer, leftover, scene::KILL_PATIENCE, tell::Telling};
+use super::{leftover, record::Recorder, scene::KILL_PATIENCE, tell::Telling};
 use crate::launch::{AgentCgroup, Child, ExitStatus, Pending, Signals, Terminal, Watched};
 
 /// Time between two looks at the events. Being woken for each would cost the agent ten times what judging does;
@@ -27,7 +31,7 @@ pub struct Watch<'a> {
     /// Where the supervisor says that it cannot go on.
     pub failures: UnboundedReceiver<anyhow::Error>,
     /// Who tells processes of their denials.
-    pub telling: Telling,
+    pub telling: Arc<Telling>,
 }
 
 /// Lets the agent go and records what it does until it has ended.
@@ -38,12 +42,12 @@ pub struct Watch<'a> {
 pub fn supervise(
     pending: Pending,
     mut watch: Watch<'_>,
-    consumer: &mut Consumer,
+    recorder: &Recorder,
 ) -> anyhow::Result<ExitStatus> {
     let child = match pending.go(Terminal::detect()) {
         Ok(child) => child,
         Err(error) => {
-            consumer.drain()?;
+            recorder.drain()?;
             return Err(error.into());
         }
     };
@@ -52,27 +56,27 @@ pub fn supervise(
         .enable_time()
         .build()
         .context("the event loop cannot be made")
-        .and_then(|runtime| runtime.block_on(watch.until_ended(child, consumer)));
+        .and_then(|runtime| runtime.block_on(watch.until_ended(child, recorder)));
     // Whatever went wrong, the tree does not outlive its record.
     if ended.is_err() || !watch.keep {
         watch.cgroup.kill_all(KILL_PATIENCE)?;
     }
     let ended = ended?;
     // The mover of an escaped process may have been the command itself, which ended before this event was read.
-    watch.drain(consumer)?;
+    watch.drain(recorder)?;
     Ok(ended)
 }
 
 impl Watch<'_> {
     /// Writes the events that are there, and sees to what they say.
-    fn drain(&mut self, consumer: &mut Consumer) -> anyhow::Result<()> {
-        let seen = consumer.drain()?;
+    fn drain(&mut self, recorder: &Recorder) -> anyhow::Result<()> {
+        let seen = recorder.drain()?;
         for escaped in seen.escaped {
             // The kernel has killed whoever moved it; the moved one is ours to kill.
             leftover::kill_process(escaped, Some(self.cgroup));
         }
         for denied in seen.denied {
-            self.telling.tell(denied);
+            self.telling.denied(&denied);
         }
         Ok(())
     }
@@ -83,11 +87,12 @@ impl Watch<'_> {
     async fn until_ended(
         &mut self,
         mut child: Child,
-        consumer: &mut Consumer,
+        recorder: &Recorder,
     ) -> anyhow::Result<ExitStatus> {
         let watched =
             |fd: BorrowedFd<'_>| Watched::new(fd).context("a descriptor cannot be watched");
-        let events = watched(consumer.fd())?;
+        let ready = recorder.fd().context("a descriptor cannot be had")?;
+        let events = watched(ready.as_fd())?;
         let ended = watched(child.pidfd())?;
         let signalled = watched(self.signals.fd())?;
         let mut drained = Instant::now();
@@ -109,7 +114,7 @@ impl Watch<'_> {
                 }
                 () = sleep_until(due.unwrap_or(drained)), if due.is_some() => {
                     due = None;
-                    self.drain(consumer)?;
+                    self.drain(recorder)?;
                     drained = Instant::now();
                 }
                 ready = ended.readable() => {

@@ -282,7 +282,8 @@ impl Listener {
     }
 
     /// Whether the call still waits for its answer. Only while it does is its thread's number its own: what was
-    /// read by that number is to be believed after this has said yes.
+    /// read by that number is to be believed, recorded or shown after this has said yes. An answer needs no such
+    /// question: it goes to the id.
     pub fn is_valid(&self, id: u64) -> bool {
         // SAFETY: the kernel reads one number.
         unsafe { libc::ioctl(self.descriptor.as_raw_fd(), ID_VALID, &raw const id) == 0 }

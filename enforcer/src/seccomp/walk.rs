@@ -158,6 +158,8 @@ pub(super) fn open(lookup: &Lookup<'_>, view: &View) -> io::Result<OwnedFd> {
     };
     match quick.as_ref().map_err(io::Error::raw_os_error) {
         Err(Some(libc::ELOOP | libc::EAGAIN | libc::EXDEV)) => {}
+        // Below another process's `/proc/self` this one's threads are not found.
+        Err(Some(libc::ENOENT)) if names_self(lookup.path) => {}
         _ => return quick,
     }
     let root = match view {
@@ -166,6 +168,12 @@ pub(super) fn open(lookup: &Lookup<'_>, view: &View) -> io::Result<OwnedFd> {
     };
     let start = if absolute { root.try_clone()? } else { base()? };
     walk(lookup, &root, start)
+}
+
+/// Whether a part of the path is `self` or `thread-self`.
+fn names_self(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/')
+        .any(|part| part == b"self" || part == b"thread-self")
 }
 
 /// Component by component.

@@ -35,6 +35,8 @@ fn line(text: &str) -> ExecAction {
 /// Every rule has what a reader needs, and matches its own examples and none of the others.
 fn examples_hold(name: &str) {
     let parsed = shipped(name);
+    let engine = Engine::new(parsed.policy.clone(), 2).unwrap();
+    let mut told = 0;
     assert_eq!(parsed.warnings, [], "{name}");
     let exec = &parsed.policy.exec;
     assert!(exec.rules.len() > 40, "{name} has lost its rules");
@@ -58,9 +60,19 @@ fn examples_hold(name: &str) {
                     wanted,
                     "{name}: {id}: {words:?}"
                 );
+                let alone = engine.alone(rule, &action(&words));
+                assert!(
+                    alone.is_none_or(|alone| alone == wanted),
+                    "{name}: {id}: {words:?}"
+                );
+                told += usize::from(alone.is_some());
             }
         }
     }
+    assert!(
+        told > 100,
+        "{name}: the whole tables tell of {told} examples only"
+    );
 }
 
 /// `coding-agent.json` as it is enforced; compiled once, because that takes seconds without optimisation.

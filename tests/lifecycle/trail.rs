@@ -199,6 +199,8 @@ fn secrets_in_arguments_reach_no_file() {
         .iter()
         .map(|(_, command)| command.replacen("true", "/usr/bin/env true", 1) + "\n")
         .collect();
+    // A shell tries what was refused in the next directory too.
+    let script = format!("PATH=/usr/bin\n{script}");
     let path = session.directory().join("script");
     fs::write(&path, script).unwrap();
     let ended = session.run([Path::new("/bin/sh"), &path]);

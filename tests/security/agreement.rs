@@ -56,7 +56,9 @@ fn policy(trusted: &str, default: &str) -> Value {
         {"id": "secret", "decision": "deny", "regex": ["\\bsecret\\b"]},
         {"id": "star", "decision": "ask", "glob": ["*a?b *~"]},
         {"id": "python", "decision": "allow", "glob": ["python3*"]},
-    ]}, "connect": {"default": "allow"}})
+    ]}, "connect": {"default": "allow"},
+    // Nobody answers: the first that asks waits a second, the others are refused at once.
+    "approvals": {"timeout_s": 1, "rate": "1/1h"}})
 }
 
 /// The same sequence on every machine: splitmix64.

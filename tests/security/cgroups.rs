@@ -260,8 +260,8 @@ fn the_moved_one_dies_also_when_the_launcher_was_away() {
         return;
     }
     let elsewhere = Elsewhere::new("away");
-    // Execs that wait for a supervisor would stop with the launcher.
-    let session = session().on_deny_kill();
+    // Calls that wait for a supervisor would stop with the launcher.
+    let session = session().option("--keep");
     let work = session.work();
     let code = "p = os.fork()\n\
         if p == 0:\n\

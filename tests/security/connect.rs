@@ -450,7 +450,7 @@ fn networks_ports_and_protocols() {
         {"id": "stream", "decision": "allow", "hosts": ["127.0.0.16"], "protocols": ["tcp"]},
         {"id": "high", "decision": "allow", "hosts": ["127.0.1.0/24"], "ports": [one.port], "protocols": ["udp"]},
         {"id": "ask", "decision": "ask", "hosts": ["127.0.0.6"]},
-    ]}}));
+    ]}, "approvals": {"timeout_s": 1}}));
     let cases: [(&str, &str, u16, bool, &str); 16] = [
         ("tcp", "127.0.0.1", one.port, true, "low"),
         ("tcp", "127.0.0.7", one.port, true, "low"),

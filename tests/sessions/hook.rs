@@ -22,7 +22,7 @@ fn small() -> Value {
 
 /// What the hook sees is one word, `sh script`: what it starts is judged one by one.
 const SCRIPT: &str = "
-    ls / >listed; cat listed | wc -l >count; mkdir -p a/b; touch a/x a/y
+    PATH=/usr/bin; ls / >listed; cat listed | wc -l >count; mkdir -p a/b; touch a/x a/y
     seq 20 | xargs -n 1 echo number
     dd if=/dev/zero of=zeroes bs=1 count=1 2>/dev/null
     env dd if=/dev/zero of=zeroes2 bs=1 count=1 2>/dev/null
@@ -106,7 +106,7 @@ fn the_real_hooks_file_decides_too() {
     let ended = Work {
         session: Session::new(&policy),
         prepare: &|_| {},
-        script: "echo a >f; cat f; ls; mkdir d; touch d/g; grep -c a f; wc -l f; head -n1 f; tail -n1 f; find d; cp f h; mv h i; rm i
+        script: "PATH=/usr/bin; echo a >f; cat f; ls; mkdir d; touch d/g; grep -c a f; wc -l f; head -n1 f; tail -n1 f; find d; cp f h; mv h i; rm i
             dd if=/dev/zero of=z bs=1 count=1 2>/dev/null; chmod -R u+w d; sleep 0.01; true; uname >/dev/null
             find d -name g -exec dd of=/dev/null ';'; sh -c 'sleep 0.01; cat f'; exit 0",
         variables: vec![],

@@ -6,11 +6,13 @@
     reason = "a failing unwrap is how a test fails"
 )]
 
+mod approvals;
 mod attempts;
 mod machine;
 mod session;
 mod trail;
 
+pub use approvals::{Request, approvals};
 pub use attempts::{Attempt, Attempts, Outcomes, forbidding, loosening, open};
 pub use machine::{Level, in_guest, level, patience, program, quick, root, skip};
 pub use session::{Ended, Running, Session, agent_user, cgroup_root, cgroups, enforcer, left_over};

@@ -274,6 +274,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// The agent's name.
+    pub fn agent(&self) -> &str {
+        &self.agent
+    }
+
     /// The launcher's pid.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
@@ -410,6 +415,11 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// The agent's name.
+    pub fn agent(&self) -> &str {
+        &self.agent
+    }
+
     /// The exit status as a shell shows it.
     pub fn code(&self) -> i32 {
         self.status

@@ -67,6 +67,11 @@ impl Line {
         self.0["tool"] == "exec" && self.0["parameters"]["escape"].is_null()
     }
 
+    /// Whether it is a system call that the filter refused.
+    pub fn is_syscall(&self) -> bool {
+        self.0["tool"] == "syscall"
+    }
+
     /// Whether it is a connect or a socket.
     pub fn is_connect(&self) -> bool {
         self.0["tool"] == "connect"

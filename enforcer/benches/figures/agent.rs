@@ -67,6 +67,11 @@ impl Bench {
         Worker::start(Command::new(&self.worker).args(["--worker", role]))
     }
 
+    /// A name in the bench's directory.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
     /// Writes a policy.
     ///
     /// # Errors
@@ -89,10 +94,24 @@ impl Bench {
     ///
     /// `enforcer run` does not start it.
     pub fn governed(&self, name: &str, policy: &str) -> anyhow::Result<Agent> {
+        self.governed_with(name, policy, &[])
+    }
+
+    /// Starts a governed worker with further options of `enforcer run`.
+    ///
+    /// # Errors
+    ///
+    /// `enforcer run` does not start it.
+    pub fn governed_with(
+        &self,
+        name: &str,
+        policy: &str,
+        options: &[&str],
+    ) -> anyhow::Result<Agent> {
         let policy = self.policy(name, policy)?;
         let trail = self.trail(name);
         let worker = Worker::start(
-            run(&policy, &trail)
+            run_with(&policy, &trail, options)
                 .arg(&self.worker)
                 .args(["--worker", "plain"]),
         )?;
@@ -102,9 +121,15 @@ impl Bench {
 
 /// `enforcer run` with a policy and a trail, up to its `--`. As root, whoever called sudo: so do the bare workers.
 pub fn run(policy: &Path, trail: &Path) -> Command {
+    run_with(policy, trail, &[])
+}
+
+fn run_with(policy: &Path, trail: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(ENFORCER);
     command
-        .args(["run", "--quiet", "--user", "root", "--policy"])
+        .args(["run", "--quiet", "--user", "root"])
+        .args(options)
+        .arg("--policy")
         .arg(policy)
         .arg("--audit")
         .arg(trail)
@@ -126,21 +151,34 @@ impl Agent {
         self.worker.child.id()
     }
 
-    /// Directory of its pins: found by the process id in its name.
+    /// Directory of its pins.
     ///
     /// # Errors
     ///
     /// There is none.
     pub fn pins(&self) -> anyhow::Result<PathBuf> {
+        self.own(enforcer::kernel::attach::PIN_ROOT)
+    }
+
+    /// The socket of its desk.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn socket(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.own("/run/enforcer")?.join("approvals.sock"))
+    }
+
+    /// Its entry of a directory: found by the process id in its name.
+    fn own(&self, root: &str) -> anyhow::Result<PathBuf> {
         let mine = format!("-{}-", self.pid());
-        let root = enforcer::kernel::attach::PIN_ROOT;
         for entry in std::fs::read_dir(root).with_context(|| root.to_owned())? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().contains(&mine) {
                 return Ok(entry.path());
             }
         }
-        bail!("{root} has no pins of process {}", self.pid())
+        bail!("{root} has nothing of process {}", self.pid())
     }
 
     /// Ends it, and gives the trail.

@@ -1,6 +1,11 @@
 //! Connects over loopback.
 
-use std::net::{TcpListener, UdpSocket};
+use std::{
+    net::{TcpListener, UdpSocket},
+    os::unix::net::UnixListener,
+};
+
+use serde_json::json;
 
 use crate::{
     agent::Bench,
@@ -10,7 +15,7 @@ use crate::{
     worker::Role,
 };
 
-/// A governed worker against a bare one.
+/// A governed worker against a bare one; the kernel alone, which is what `--keep` leaves.
 ///
 /// # Errors
 ///
@@ -24,7 +29,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     std::thread::spawn(move || listener.incoming().for_each(drop));
 
     let mut bare = bench.bare(Role::Plain)?;
-    let mut agent = bench.governed("connect", &policies::mixed(100))?;
+    let mut agent = bench.governed_with("connect", &policies::mixed(100), &["--keep"])?;
     for (name, request, turns) in [
         ("UDP connect", format!("udp 100 {udp}"), 400),
         (
@@ -48,6 +53,51 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         } else {
             figure.goal("<= bare + 0.3 us", added <= 300.0)
         });
+    }
+    agent.stop().map(drop)
+}
+
+/// Connects that the supervisor sees: to unix sockets, which the connector makes, and to addresses, where a rule asks.
+///
+/// # Errors
+///
+/// A worker or `enforcer` fails.
+pub fn measure_notified(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+    let path = bench.place("listener");
+    let unix = UnixListener::bind(&path)?;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let tcp = listener.local_addr()?.port();
+    // Both end with the process.
+    std::thread::spawn(move || unix.incoming().for_each(drop));
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+
+    let policy = json!({
+        "version": "2",
+        "exec": {"default": "allow"},
+        "connect": {"default": "allow", "rules": [
+            {"id": "asked", "decision": "ask", "hosts": ["192.0.2.0/24"]},
+        ]},
+    });
+    let mut bare = bench.bare(Role::Plain)?;
+    let mut agent = bench.governed("notified-connect", &policy.to_string())?;
+    for (name, request) in [
+        (
+            "unix socket + connect + close, by the connector",
+            format!("unix 20 {}", path.display()),
+        ),
+        (
+            "TCP socket + connect + close, notified",
+            format!("tcp 20 {tcp}"),
+        ),
+    ] {
+        bare.ask(&request)?;
+        agent.worker.ask(&request)?;
+        let pairs = interleave(
+            bench.rounds(200, 50),
+            || bare.ask(&request),
+            || agent.worker.ask(&request),
+        )?;
+        report.add(Figure::difference(name, &pairs, 1e-3, "us"));
     }
     agent.stop().map(drop)
 }

@@ -5,13 +5,16 @@
 //! Nothing here is a promise: another machine gives other numbers, and a busy one gives wide ranges.
 
 mod agent;
+mod approvals;
 mod connect;
 mod decision;
 mod exec;
+mod first;
 mod notify;
 mod peers;
 mod policies;
 mod programs;
+mod race;
 mod report;
 mod sample;
 mod start;
@@ -51,14 +54,19 @@ struct Arguments {
 type Section = fn(&Bench, &mut Report) -> anyhow::Result<()>;
 
 /// The sections in their order: what needs a quiet machine most comes first.
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 13] = [
     ("exec", exec::measure),
+    ("first", first::measure),
     ("connect", connect::measure),
+    ("notified-connect", connect::measure_notified),
     ("decision", decision::measure),
     ("supervisor", notify::measure),
+    ("answer", approvals::measure_answer),
     ("peers", peers::measure),
     ("start", start::measure),
     ("storm", storm::measure),
+    ("held", approvals::measure_held),
+    ("swaps", approvals::measure_swaps),
     ("outside", exec::measure_outside),
 ];
 

@@ -12,7 +12,7 @@ use enforcer::{
     decide::{Decision, Engine},
     policy,
     seccomp::{
-        Call, Listener, Notification, Notified, notify_filter,
+        Call, Hatches, Listener, Notification, Notified,
         resolve::{Found, Resolver, Roots},
         target,
     },
@@ -28,10 +28,11 @@ use crate::{
 
 /// Puts the filter on the calling thread and gives its listener.
 fn install() -> anyhow::Result<Listener> {
-    let filter = notify_filter(Notified {
+    let calls = Notified {
         exec: true,
         ..Notified::default()
-    });
+    };
+    let filter = Hatches::shipped()?.filter_with_listener(&[], calls)?;
     let program = libc::sock_fprog {
         len: filter.instructions().len() as u16,
         filter: filter.instructions().as_ptr().cast_mut(),

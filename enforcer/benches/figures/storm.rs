@@ -83,7 +83,11 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// Resident memory of a process, KiB: all, anonymous, of files, shared.
-fn resident(pid: u32) -> anyhow::Result<(f64, f64, f64, f64)> {
+///
+/// # Errors
+///
+/// There is no such process.
+pub fn resident(pid: u32) -> anyhow::Result<(f64, f64, f64, f64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let value = |key: &str| -> anyhow::Result<f64> {
         text.lines()

@@ -1,19 +1,24 @@
 //! The worker: a process that does what it is told over a pipe and says how long each piece took.
 //!
-//! A line in: `exec N`, `long N` (a command line of 100 bytes), `storm N THREADS`, `tcp N PORT`, `udp N PORT`.
-//! A line out: nanoseconds of each piece, or `error` and the reason.
+//! A line in: `exec N`, `long N` (a command line of 100 bytes), `storm N THREADS`, `tcp N PORT`, `udp N PORT`,
+//! `unix N PATH`; `asked N TURN` and `hold N` (of `env`), `swap N FILE`.
+//! A line out: nanoseconds of each piece, or `error` and the reason. `asked` gives the times at which the programs had
+//! started, `swap` gives counts.
 
 use std::{
+    ffi::CString,
     fmt::Write as _,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
+    os::unix::net::UnixStream,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Instant,
+    ptr,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 
-use crate::{notify, policies, trace};
+use crate::{notify, policies, race, trace};
 
 /// What a process of this program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -65,9 +70,9 @@ fn requests() -> anyhow::Result<()> {
 fn request(line: &str) -> anyhow::Result<Vec<u64>> {
     let mut words = line.split(' ');
     let what = words.next().unwrap_or_default();
-    let mut number =
-        || -> anyhow::Result<u32> { Ok(words.next().context("a number is missing")?.parse()?) };
-    let count = number()?;
+    let count: u32 = words.next().context("a number is missing")?.parse()?;
+    let last = words.next();
+    let number = || -> anyhow::Result<u32> { Ok(last.context("a number is missing")?.parse()?) };
     match what {
         "exec" => repeat(count, || spawn(&[])),
         "long" => {
@@ -94,6 +99,16 @@ fn request(line: &str) -> anyhow::Result<Vec<u64>> {
                 Ok(socket.connect(to)?)
             })
         }
+        "unix" => {
+            let path = last.context("a path is missing")?;
+            repeat(count, || {
+                drop(UnixStream::connect(path)?);
+                Ok(())
+            })
+        }
+        "asked" => asked(count, number()?),
+        "hold" => hold(count),
+        "swap" => race::swap(count, last.context("a file is missing")?),
         _ => bail!("unknown request {what}"),
     }
 }
@@ -119,6 +134,57 @@ fn spawn(words: &[&str]) -> anyhow::Result<()> {
         bail!("/bin/true: {status}");
     }
     Ok(())
+}
+
+/// Starts `env`, each with an argument of its own; when each had executed. `posix_spawn` waits for that.
+fn asked(count: u32, turn: u32) -> anyhow::Result<Vec<u64>> {
+    (0..count)
+        .map(|at| {
+            let mut child = Command::new("/usr/bin/env")
+                .args(["-u", &format!("N{turn}_{at}"), "/bin/true"])
+                .env_clear()
+                .stdin(Stdio::inherit())
+                .spawn()?;
+            let started = monotonic_ns()?;
+            let status = child.wait()?;
+            if !status.success() {
+                bail!("env: {status}");
+            }
+            Ok(started)
+        })
+        .collect()
+}
+
+/// Leaves that many children behind, each of which executes `env` with an argument of its own.
+fn hold(count: u32) -> anyhow::Result<Vec<u64>> {
+    for at in 0..count {
+        let words = ["/usr/bin/env", "-u", &format!("N{at}"), "/bin/true"].map(CString::new);
+        let words = words.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut argv: Vec<*const libc::c_char> = words.iter().map(|word| word.as_ptr()).collect();
+        argv.push(ptr::null());
+        // SAFETY: the child makes two system calls and nothing else; this process has no other thread then.
+        unsafe {
+            match libc::fork() {
+                -1 => return Err(std::io::Error::last_os_error()).context("fork"),
+                0 => {
+                    libc::execv(argv[0], argv.as_ptr());
+                    libc::_exit(126)
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// `CLOCK_MONOTONIC`, ns: the same in every process.
+///
+/// # Errors
+///
+/// The kernel has no such clock.
+pub fn monotonic_ns() -> anyhow::Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    Ok(u64::try_from(Duration::from(now).as_nanos())?)
 }
 
 /// As many execs as threads can make; gives the whole time only.

@@ -35,11 +35,12 @@ impl Guard {
         }
         // For an agent that is root the cgroup is all that tells it from the operator: who cannot be looked at is
         // taken for the agent.
-        let inside = pid
-            .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok())
-            .is_none_or(|text| is_inside(&text, &self.agent_cgroup));
-        if inside {
+        let text = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
+        let inside = |cgroup: &str| text.as_deref().is_none_or(|text| is_inside(text, cgroup));
+        if inside(&self.agent_cgroup) {
             Role::Agent
+        } else if self.agents().is_some_and(inside) {
+            Role::Stranger
         } else if self.approvers.allows(uid) {
             Role::Approver(approvers::name(uid))
         } else if uid == 0 {
@@ -47,6 +48,12 @@ impl Guard {
         } else {
             Role::Stranger
         }
+    }
+
+    /// The cgroup below which all agents are: another agent, whoever it runs as, is no person.
+    fn agents(&self) -> Option<&str> {
+        let (agents, _) = self.agent_cgroup.trim_end_matches('/').rsplit_once('/')?;
+        (!agents.is_empty()).then_some(agents)
     }
 }
 
@@ -101,6 +108,26 @@ mod tests {
         assert_eq!(guard.role(0, Some(pid)), Role::Agent);
         // A process that is gone cannot be looked at.
         assert_eq!(guard.role(0, None), Role::Agent);
+    }
+
+    #[test]
+    fn another_agent_is_no_person() {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::"));
+        let guard = Guard {
+            approvers: Approvers::resolve(None).unwrap(),
+            agent_uid: 65534,
+            agent_cgroup: format!("{}/somewhere-else", own.unwrap().trim_end_matches('/')),
+        };
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let alone = guard.agents().is_none();
+        // In the root of the hierarchy everybody would be an agent.
+        let expected = if alone {
+            Role::Approver("root".to_owned())
+        } else {
+            Role::Stranger
+        };
+        assert_eq!(guard.role(0, Some(pid)), expected);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fs, io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::{
             fs::{FileTypeExt, PermissionsExt},
             net::UnixListener as StdListener,
@@ -19,6 +19,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::{
     io::unix::AsyncFd,
     net::UnixListener,
@@ -211,6 +212,7 @@ pub fn start(settings: Settings) -> Result<DeskHandle, ApprovalsError> {
                     files: directory.map(Files::new).transpose()?,
                     watchers: RefCell::default(),
                     denials: RefCell::default(),
+                    processes: RefCell::default(),
                     connections: Cell::new(0),
                     agent_connections: Cell::new(0),
                     epoch: (now, Instant::now()),
@@ -265,6 +267,8 @@ pub(super) struct Shared {
     files: Option<Files>,
     watchers: RefCell<Vec<mpsc::Sender<Rc<str>>>>,
     denials: RefCell<VecDeque<String>>,
+    /// The processes that wait.
+    processes: RefCell<HashMap<WaiterId, Rc<AsyncFd<OwnedFd>>>>,
     pub connections: Cell<usize>,
     pub agent_connections: Cell<usize>,
     /// Deadlines follow the monotonic clock: setting the machine's clock changes none.
@@ -366,7 +370,23 @@ impl Shared {
                 () = self.changed.notified() => {}
             }
         }
+        self.cancel_ended();
         self.at_desk(Desk::close_all);
+    }
+
+    /// Cancels what nobody waits for any more. The agent's end and the desk's come one upon the other: what a
+    /// killed process waited for was not left unanswered.
+    fn cancel_ended(&self) {
+        let ended: Vec<WaiterId> = self
+            .processes
+            .borrow()
+            .iter()
+            .filter(|(_, process)| has_ended(process))
+            .map(|(waiter, _)| *waiter)
+            .collect();
+        for waiter in ended {
+            self.at_desk(|desk, now| desk.cancel(waiter, now));
+        }
     }
 
     async fn until(&self, deadline: Option<Timestamp>) {
@@ -396,6 +416,10 @@ impl Shared {
             waiting(&id);
             match readable(process) {
                 Ok(process) => {
+                    let process = Rc::new(process);
+                    self.processes
+                        .borrow_mut()
+                        .insert(waiter, Rc::clone(&process));
                     spawn_local(Rc::clone(self).guard_waiter(process, answered, waiter));
                 }
                 Err(error) => {
@@ -408,7 +432,7 @@ impl Shared {
 
     async fn guard_waiter(
         self: Rc<Self>,
-        process: AsyncFd<OwnedFd>,
+        process: Rc<AsyncFd<OwnedFd>>,
         answered: oneshot::Receiver<()>,
         waiter: WaiterId,
     ) {
@@ -417,6 +441,7 @@ impl Shared {
             _ = process.readable() => self.at_desk(|desk, now| desk.cancel(waiter, now)),
             _ = answered => {}
         }
+        self.processes.borrow_mut().remove(&waiter);
     }
 
     fn keep_denial(&self, text: String) {
@@ -457,6 +482,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether a pidfd's process has ended.
+fn has_ended(process: &AsyncFd<OwnedFd>) -> bool {
+    let mut look = [PollFd::new(process.get_ref().as_fd(), PollFlags::POLLIN)];
+    !matches!(poll(&mut look, PollTimeout::ZERO), Ok(0))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod writer;
 
 pub use error::AuditError;
 pub use reader::{Entry, Follower, Malformed, Reader};
-pub use record::{Action, Approval, Connect, Event, Exec, Record, Stage, Verdict};
+pub use record::{Action, Approval, Connect, Event, Exec, Record, Stage, Syscall, Verdict};
 pub use writer::{BACKUPS, MAX_BYTES, Options, Writer};
 
 /// Where the trail is kept unless another place is named.

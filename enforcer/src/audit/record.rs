@@ -191,6 +191,17 @@ pub struct Connect<'a> {
     pub socket: Option<(u32, u32)>,
 }
 
+/// What a refused system call has besides.
+#[derive(Clone, Copy, Debug)]
+pub struct Syscall<'a> {
+    /// Its name, as in the manual.
+    pub name: &'a str,
+    /// The group of `policies/escape-hatches.json` that refuses it.
+    pub group: &'a str,
+    /// How many calls just like it, of the same process, have no line of their own.
+    pub left_out: u64,
+}
+
 /// One line of the trail. Made by its constructors only, redacted then, never changed after.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
@@ -279,6 +290,19 @@ impl Record {
         parameters.insert("protocol".into(), "unix".into());
         action.judgement(&mut parameters);
         action.record("connect", parameters)
+    }
+
+    /// A system call that the filter refused.
+    pub fn syscall(action: &Action<'_>, call: &Syscall<'_>) -> Self {
+        let mut parameters = Map::with_capacity(12);
+        parameters.insert("syscall".into(), redact::text(call.name.as_bytes()).into());
+        parameters.insert("group".into(), redact::text(call.group.as_bytes()).into());
+        if call.left_out > 0 {
+            parameters.insert("left_out".into(), call.left_out.into());
+        }
+        action.process(&mut parameters);
+        action.judgement(&mut parameters);
+        action.record("syscall", parameters)
     }
 
     /// A packet that was led past the judged address; it was dropped.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Connect, Event, Exec, Record, Stage, Verdict};
+use super::{Action, Connect, Event, Exec, Record, Stage, Syscall, Verdict};
 use crate::decide::{Decision, Risk};
 
 const KEYS: [&str; 8] = [
@@ -120,6 +120,36 @@ fn a_connect_and_a_socket() {
         (&json!(17), &json!(768))
     );
     assert!(v["parameters"].get("address").is_none());
+}
+
+#[test]
+fn a_refused_system_call() {
+    let action = Action {
+        rule: Some("syscall:terminal-input"),
+        verdict: Verdict::Errno,
+        stage: Stage::Seccomp,
+        seq: None,
+        latency_ns: None,
+        ..action("coder", "types")
+    };
+    let of = |left_out| {
+        let call = Syscall {
+            name: "ioctl",
+            group: "terminal-input",
+            left_out,
+        };
+        serde_json::from_str::<Value>(&line(&Record::syscall(&action, &call))).unwrap()
+    };
+    let first = of(0);
+    assert_eq!(first["event"], "denial");
+    assert_eq!(first["tool"], "syscall");
+    assert_eq!(
+        first["parameters"],
+        json!({"syscall": "ioctl", "group": "terminal-input", "pid": 2, "ppid": 1, "uid": 1000, "cgroup": 77,
+            "rule": "syscall:terminal-input", "decision": "deny", "verdict": "errno", "stage": "seccomp",
+            "risk": "CRITICAL"})
+    );
+    assert_eq!(of(7)["parameters"]["left_out"], 7);
 }
 
 #[test]

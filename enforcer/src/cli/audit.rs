@@ -176,14 +176,14 @@ impl Style {
 }
 
 /// `DENIED`, and how, where that is known.
-fn denial(entry: &Entry) -> String {
+pub(super) fn denial(entry: &Entry) -> String {
     format!("DENIED {}", clean(&entry.parameter("verdict")))
         .trim_end()
         .to_owned()
 }
 
 /// The command, the address, or what else a tool was called with.
-fn subject(entry: &Entry) -> String {
+pub(super) fn subject(entry: &Entry) -> String {
     let command = entry.parameter("command");
     if !command.is_empty() {
         let cut = if entry.parameter("truncated") == "true" {
@@ -210,7 +210,7 @@ fn subject(entry: &Entry) -> String {
         };
         return format!("{name}{place} {protocol}").trim().to_owned();
     }
-    for key in ["file_path", "path", "url", "pattern"] {
+    for key in ["syscall", "file_path", "path", "url", "pattern"] {
         let value = entry.parameter(key);
         if !value.is_empty() {
             return clean(&value);
@@ -238,7 +238,7 @@ fn why(entry: &Entry) -> String {
 }
 
 /// Foreign lines may hold anything: nothing of it reaches the terminal unprintable.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     redact::sanitise(text.as_bytes())
 }
 

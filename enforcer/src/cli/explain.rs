@@ -1,5 +1,5 @@
 //! `enforcer explain`: what a policy says of a command line, a command text, an address or a unix socket, without
-//! running or contacting anything.
+//! running or contacting anything; and with `--last` why the last action was denied.
 
 use std::{
     ffi::OsString,
@@ -20,6 +20,8 @@ use crate::{
     policy_file,
 };
 
+mod last;
+
 /// Longest input line, in bytes; a longer one is an error line.
 const LINE_MAX: u64 = 16 << 20;
 
@@ -27,8 +29,8 @@ const LINE_MAX: u64 = 16 << 20;
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExplainArgs {
     /// The policy's file
-    #[arg(long, value_name = "FILE")]
-    pub policy: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "last")]
+    pub policy: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
@@ -39,8 +41,20 @@ pub struct ExplainArgs {
     /// Judge a connect to the unix socket with this path, or `@` and an abstract name
     #[arg(long, value_name = "PATH", conflicts_with = "command")]
     pub unix: Option<OsString>,
+    /// Say why the last action was denied: inside an agent its own, outside what the trail has
+    #[arg(long, conflicts_with_all = ["stdin", "unix", "command"])]
+    pub last: bool,
+    /// How many denials, the newest last
+    #[arg(short = 'n', value_name = "N", default_value_t = 1, requires = "last")]
+    pub count: usize,
+    /// The trail [default: /var/log/enforcer/audit.jsonl]
+    #[arg(long, value_name = "FILE", requires = "last")]
+    pub audit: Option<PathBuf>,
+    /// Only denials of the agent with this name
+    #[arg(long, value_name = "NAME", requires = "last")]
+    pub agent: Option<String>,
     /// The command line to judge; it is not run
-    #[arg(last = true, value_name = "CMD", required_unless_present_any = ["stdin", "unix"])]
+    #[arg(last = true, value_name = "CMD", required_unless_present_any = ["stdin", "unix", "last"])]
     pub command: Vec<OsString>,
 }
 
@@ -50,7 +64,14 @@ pub struct ExplainArgs {
 ///
 /// The policy cannot be used, or standard input or output fails.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let loaded = policy_file::load(&args.policy, None)?;
+    if args.last {
+        return last::run(args);
+    }
+    let path = args
+        .policy
+        .as_deref()
+        .context("no policy; name one with --policy")?;
+    let loaded = policy_file::load(path, None)?;
     let engine = Engine::new(loaded.parsed.policy, 0)?;
     if args.stdin {
         stdin(&engine, io::stdin().lock(), io::stdout().lock())

@@ -99,11 +99,12 @@ fn message(error: &anyhow::Error) -> String {
 
 /// What a policy must pass once its text is good: its tables, and the examples of its rules. Gives the faults.
 pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
-    match Engine::new(parsed.policy.clone(), 0) {
-        Ok(_) | Err(CompileError::Collision { .. }) => {}
+    let engine = match Engine::new(parsed.policy.clone(), 0) {
+        Ok(engine) => Some(engine),
+        Err(CompileError::Collision { .. }) => None,
         Err(error) => return vec![fault(parsed, &error)],
-    }
-    let mut faults = prove_examples(parsed);
+    };
+    let mut faults = prove_examples(parsed, engine.as_ref());
     faults.extend(unknown_hatches(parsed));
     faults
 }
@@ -127,19 +128,24 @@ pub fn unknown_hatches(parsed: &Parsed) -> Vec<PolicyError> {
         .collect()
 }
 
-/// The examples of a policy's rules: the faults.
-pub fn prove_examples(parsed: &Parsed) -> Vec<PolicyError> {
+/// The examples of a policy's rules: the faults. The policy's `engine`, if there is one, spares most rules tables of
+/// their own.
+pub fn prove_examples(parsed: &Parsed, engine: Option<&Engine>) -> Vec<PolicyError> {
     let dirs = &parsed.policy.exec.trusted_dirs;
     // A rule's own tables are made once for all its examples.
     let checks: RefCell<HashMap<String, Option<RuleCheck>>> = RefCell::default();
     validate::examples(parsed, &|rule, words| {
         let argv = words.iter().map(|word| word.clone().into_bytes()).collect();
+        let action = ExecAction::from_words(argv);
+        if let Some(matches) = engine.and_then(|engine| engine.alone(rule, &action)) {
+            return matches;
+        }
         checks
             .borrow_mut()
             .entry(rule.id.clone())
             .or_insert_with(|| RuleCheck::new(rule, dirs).ok())
             .as_ref()
-            .is_some_and(|check| check.matches(&ExecAction::from_words(argv)))
+            .is_some_and(|check| check.matches(&action))
     })
 }
 

@@ -1,16 +1,16 @@
 //! The engine: a policy, its tables, and what they decide.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use crate::policy::{
     Policy,
-    compile::{CompileError, Tables, compile, compile_rule},
-    model::Rule,
+    compile::{CompileError, RuleRef, Tables, compile, compile_rule},
+    model::{self, Rule},
 };
 
 use super::{
     action::{ConnectAction, ExecAction, UnixAction},
-    matcher::Matcher,
+    matcher::{Matcher, base_name},
     wording::{Outcome, Wording},
 };
 
@@ -73,6 +73,40 @@ impl Engine {
         self.wording.unix_outcome(self.matcher.unix(action))
     }
 
+    /// Whether a rule alone matches, as far as the tables of all rules tell; `None` where only [`RuleCheck`] does.
+    ///
+    /// The strictest rule that matches wins, so the winner matches, and what ranks above it does not. Two things hide
+    /// a match or add one: behind a transparent program not all rules are looked at, and the words of an argv rule
+    /// are read in the light of its neighbours.
+    pub fn alone(&self, rule: &Rule, action: &ExecAction) -> Option<bool> {
+        let rules = &self.policy.exec.rules;
+        let at = rules.iter().position(|other| other.id == rule.id)?;
+        let ranks = &self.tables().ranks;
+        let own = ranks.iter().position(|of| *of == RuleRef::Rule(at))?;
+        let of_neighbours = match &rule.matcher {
+            model::Matcher::Argv(pattern) => !pattern.words.is_empty(),
+            model::Matcher::Glob(_) | model::Matcher::Regex(_) => false,
+        };
+        match (self.matcher.exec_rank(action) as usize).cmp(&own) {
+            Ordering::Equal if !of_neighbours => Some(true),
+            Ordering::Less if !self.perhaps_transparent(action) => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Whether a form of the program can have the name of a transparent one. `/a b/c` can be looked up as `/a`.
+    fn perhaps_transparent(&self, action: &ExecAction) -> bool {
+        let name = |text: &[u8]| {
+            let end = text.iter().position(|byte| *byte == b' ');
+            base_name(&text[..end.unwrap_or(text.len())]).to_vec()
+        };
+        let names = [name(&action.path), name(base_name(&action.path))];
+        let transparent = &self.policy.exec.transparent;
+        transparent
+            .iter()
+            .any(|program| names.contains(&name(program.as_bytes())))
+    }
+
     /// The words for judgements of these tables.
     pub fn wording(&self) -> &Wording {
         &self.wording
@@ -125,3 +159,7 @@ impl RuleCheck {
 #[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "engine_alone_tests.rs"]
+mod alone_tests;

@@ -292,7 +292,7 @@ fn first_form(path: &[u8], trusted: bool) -> Vec<u8> {
 }
 
 /// What follows the last slash.
-fn base_name(path: &[u8]) -> &[u8] {
+pub(super) fn base_name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 

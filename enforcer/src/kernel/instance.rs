@@ -2,8 +2,8 @@
 
 use std::{mem, os::fd::AsFd};
 
-use aya::Ebpf;
-use enforcer_common::load::Settings;
+use aya::{Btf, Ebpf};
+use enforcer_common::load::{Offsets, Settings};
 
 use super::{
     KernelError,
@@ -45,6 +45,30 @@ pub struct Plan<'a> {
     pub lsm: bool,
 }
 
+/// What is to be known of the running kernel before anything can be loaded. To read it creates nothing, and needs no
+/// policy: it can be done while one is compiled.
+#[derive(Debug)]
+pub struct Types {
+    offsets: Offsets,
+    types: Btf,
+}
+
+impl Types {
+    /// Reads the types of the running kernel.
+    ///
+    /// Not to be called on a thread of its own: what this takes would stay in that thread's part of the heap.
+    ///
+    /// # Errors
+    ///
+    /// The kernel shows none, or lacks one that is needed.
+    pub fn read() -> Result<Self, KernelError> {
+        Ok(Self {
+            offsets: offsets::running_kernel()?,
+            types: object::kernel_types()?,
+        })
+    }
+}
+
 /// The loaded programs and maps.
 #[derive(Debug)]
 pub struct Instance {
@@ -63,6 +87,16 @@ impl Instance {
     ///
     /// The kernel lacks something, or refuses something.
     pub fn load(plan: &Plan<'_>) -> Result<Self, KernelError> {
+        Self::load_with(plan, Types::read()?)
+    }
+
+    /// As [`Self::load`], with the kernel's types that have been read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn load_with(plan: &Plan<'_>, kernel: Types) -> Result<Self, KernelError> {
+        let Types { offsets, types } = kernel;
         let need = plan
             .slots
             .iter()
@@ -78,10 +112,7 @@ impl Instance {
             connects: need.connects,
             ring_bytes: RING_BYTES,
         };
-        let offsets = offsets::running_kernel()?;
         let mut ebpf = object::load(&offsets, &settings, sizes)?;
-        // Not on a thread of its own: what the types take would stay in that thread's part of the heap.
-        let types = object::kernel_types()?;
         let mut keys = Vec::new();
         let mut first_segment = 0;
         for (slot, tables) in (0..).zip(&plan.slots) {

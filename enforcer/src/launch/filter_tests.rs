@@ -3,7 +3,7 @@
 use super::rig::Rig;
 use super::{ExitStatus, LaunchError, OpenFiles, SpawnPlan, Terminal, spawn};
 use crate::seccomp::resolve::{Resolver, Roots};
-use crate::seccomp::{Call, Listener, Notified, notify_filter, target};
+use crate::seccomp::{Call, Hatches, Listener, Notified, target};
 
 #[test]
 fn refused_families_and_ioctls_get_their_errno() {
@@ -75,10 +75,13 @@ fn a_call_by_a_foreign_number_kills() {
 /// A plan whose execs are asked about.
 fn asking<'a>(rig: &'a Rig, words: &[&str]) -> SpawnPlan<'a> {
     let mut plan = rig.plan(words);
-    plan.notify = Some(notify_filter(Notified {
+    let calls = Notified {
         exec: true,
         ..Notified::default()
-    }));
+    };
+    let hatches = Hatches::shipped().unwrap();
+    plan.filters = Vec::new();
+    plan.notify = Some(hatches.filter_with_listener(&[], calls).unwrap());
     plan
 }
 

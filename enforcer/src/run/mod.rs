@@ -9,6 +9,7 @@ mod first;
 mod held;
 mod leftover;
 mod record;
+mod refused;
 mod scene;
 mod selftest;
 mod state;
@@ -20,9 +21,11 @@ mod watch;
 use std::{
     ffi::OsString,
     io::Read,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process,
     sync::Arc,
+    thread,
 };
 
 use anyhow::{Context, bail};
@@ -35,7 +38,7 @@ use crate::{
     decide::Engine,
     kernel::{
         attach::{PinDir, mount_bpf},
-        instance::{Instance, Plan},
+        instance::{Instance, Plan, Types},
     },
     launch::{
         AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Fence, Identity,
@@ -43,7 +46,7 @@ use crate::{
     },
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
-    seccomp::{self, BpfProgram, Eyes, Hatches, Listener, resolve::Roots},
+    seccomp::{Eyes, Hatches, Listener, resolve::Roots},
 };
 
 use announce::Start;
@@ -60,6 +63,9 @@ use watch::{Watch, supervise};
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
 /// Where requests and their answers are kept.
 pub const APPROVALS_DB: &str = approvals::DEFAULT_DB;
+
+/// Free memory at the end of a heap that goes back to the system: the C library's own first limit.
+const TRIM_BYTES: i32 = 128 << 10;
 
 /// How execs are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -148,7 +154,15 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
-    let (engine, seed) = compile(&loaded.parsed, &options.policy)?;
+    // To compile takes much memory for a moment. Without a fixed limit the C library keeps it.
+    // SAFETY: a plain call of the C library, before there are threads.
+    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_BYTES) };
+    let (engine, seed, types) = thread::scope(|scope| {
+        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy));
+        let types = Types::read();
+        let compiled = compiled.join().unwrap_or_else(|panic| resume_unwind(panic));
+        compiled.map(|(engine, seed)| (engine, seed, types))
+    })?;
     let mut trail = Trail::open(options.audit.as_deref())?;
     let audit = trail.path().to_owned();
 
@@ -176,12 +190,15 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     scene.cgroups.push(cgroup.clone());
     let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
-    let probe = selftest::policy()?;
-    let mut instance = Instance::load(&Plan {
-        slots: vec![engine.tables(), probe.tables()],
-        agent_level: cgroup.level(),
-        lsm: options.on_deny == OnDeny::Errno,
-    })?;
+    let probe = selftest::tables()?;
+    let mut instance = Instance::load_with(
+        &Plan {
+            slots: vec![engine.tables(), &probe],
+            agent_level: cgroup.level(),
+            lsm: options.on_deny == OnDeny::Errno,
+        },
+        types?,
+    )?;
     let level = if instance.lsm().contains(&"exec_check") {
         Level::Full
     } else {
@@ -228,6 +245,15 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     }
     let fence = Fence::probe(false);
     let confinement = confinement(&identity, &audit, &options.policy, &directory)?;
+    let loosened = loosened(&loaded.parsed, &options.policy)?;
+    let hatches = Hatches::shipped()?;
+    // One filter in either case: only one may have a listener, and each costs every system call.
+    let (filters, notify) = if first.supervised() {
+        let filter = hatches.filter_with_listener(&loosened, first.notified)?;
+        (Vec::new(), Some(filter))
+    } else {
+        (vec![hatches.filter(&loosened)?], None)
+    };
     let plan = SpawnPlan {
         program,
         argv: options.command.clone(),
@@ -236,10 +262,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         identity: &identity,
         cgroup: &cgroup,
         fence: fence.clone(),
-        filters: vec![static_filter(&loaded.parsed, &options.policy)?],
-        notify: first
-            .supervised()
-            .then(|| seccomp::notify_filter(first.notified)),
+        filters,
+        notify,
         open_files: Some(open_files),
         confinement: confinement.as_ref(),
     };
@@ -320,6 +344,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
                 },
                 cgroups: root.clone(),
                 roots: roots(&policy),
+                loosened,
                 agent,
                 operator,
                 failures,
@@ -367,9 +392,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     Ok(ended.code())
 }
 
-/// The filter of system calls that are refused, but for those that the policy allows.
-fn static_filter(parsed: &Parsed, file: &Path) -> anyhow::Result<BpfProgram> {
-    let hatches = Hatches::shipped()?;
+/// The groups of system calls that the policy allows.
+fn loosened(parsed: &Parsed, file: &Path) -> anyhow::Result<Vec<String>> {
     let errors = unknown_hatches(parsed);
     if !errors.is_empty() {
         return Err(PolicyFileError::Invalid {
@@ -379,8 +403,7 @@ fn static_filter(parsed: &Parsed, file: &Path) -> anyhow::Result<BpfProgram> {
         .into());
     }
     let allowed = &parsed.policy.syscalls.allow;
-    let loosened: Vec<String> = allowed.iter().map(|hatch| hatch.name.clone()).collect();
-    Ok(hatches.filter(&loosened)?)
+    Ok(allowed.iter().map(|hatch| hatch.name.clone()).collect())
 }
 
 /// Whether the agent's processes can have another root directory or mount namespace.
@@ -417,7 +440,7 @@ fn compile(parsed: &Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
         let seed = random()?;
         match Engine::new(parsed.policy.clone(), seed) {
             Ok(engine) => {
-                let errors = prove_examples(parsed);
+                let errors = prove_examples(parsed, Some(&engine));
                 if errors.is_empty() {
                     return Ok((engine, seed));
                 }

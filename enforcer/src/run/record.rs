@@ -18,7 +18,9 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    audit::{Action, Approval, Connect, Entry, Exec, Reader, Record, Stage, Verdict, Writer},
+    audit::{
+        Action, Approval, Connect, Entry, Exec, Reader, Record, Stage, Syscall, Verdict, Writer,
+    },
     decide::{
         Decision, Judgement, Outcome, Wording,
         approval::{Answer, Ending},
@@ -110,6 +112,8 @@ pub enum Wanted<'a> {
     },
     /// A connect to a unix socket: its path, or `@` and its abstract name.
     Unix(&'a [u8]),
+    /// A system call that the filter refuses.
+    Syscall(Syscall<'a>),
 }
 
 /// Makes lines and writes them. Clones share one trail.
@@ -233,10 +237,7 @@ impl Recorder {
         let mut inner = self.inner();
         inner.drain()?;
         let lines = &mut inner.lines;
-        lines.counts.note(
-            matches!(wanted, Wanted::Exec { .. }),
-            verdict != Verdict::Allowed,
-        );
+        lines.counts.note_wanted(&wanted, verdict);
         let record = lines.supervised(caller, wanted, outcome, ending, verdict);
         lines.write(&record)
     }
@@ -289,6 +290,15 @@ impl Recorder {
 }
 
 impl Counts {
+    fn note_wanted(&mut self, wanted: &Wanted<'_>, verdict: Verdict) {
+        let denied = verdict != Verdict::Allowed;
+        match wanted {
+            Wanted::Exec { .. } => self.note(true, denied),
+            Wanted::Connect { .. } | Wanted::Unix(_) => self.note(false, denied),
+            Wanted::Syscall(_) => self.denied += u64::from(denied),
+        }
+    }
+
     fn note(&mut self, exec: bool, denied: bool) {
         if exec {
             self.execs += 1;
@@ -553,6 +563,7 @@ impl Lines {
                 },
             ),
             Wanted::Unix(name) => Record::unix(&action, name),
+            Wanted::Syscall(call) => Record::syscall(&action, &call),
         }
     }
 }

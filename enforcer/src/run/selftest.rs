@@ -4,26 +4,21 @@
 use anyhow::{Context, bail};
 
 use crate::{
-    decide::Engine,
     kernel::instance::Instance,
     launch::{AgentCgroup, Probe},
+    policy::compile::{Tables, compile_closed},
 };
 
 /// Slot of the self-test.
 const SLOT: u32 = 1;
 
-/// A policy that denies everything.
-const POLICY: &str =
-    r#"{"version": "2", "exec": {"default": "deny"}, "connect": {"default": "deny"}}"#;
-
-/// The compiled policy of the self-test.
+/// The self-test's tables: everything is denied.
 ///
 /// # Errors
 ///
 /// Never for a sound build.
-pub fn policy() -> anyhow::Result<Engine> {
-    let parsed = crate::policy::parse(POLICY).context("the self-test's policy")?;
-    Engine::new(parsed.policy, 0).context("the self-test's policy")
+pub fn tables() -> anyhow::Result<Tables> {
+    compile_closed(0).context("the self-test's policy")
 }
 
 /// Attempts both in `cgroup`.

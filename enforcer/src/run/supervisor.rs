@@ -22,6 +22,7 @@ use super::{
     first::FirstJudgement,
     held::{self, Held, Message, Wish},
     record::{Caller, Recorder, Wanted},
+    refused::Refusals,
     tell::Telling,
 };
 use crate::{
@@ -73,6 +74,8 @@ pub struct Supervised {
     pub cgroups: CgroupRoot,
     /// Whether its processes can have another root directory or mount namespace.
     pub roots: Roots,
+    /// Groups of system calls that the policy allows.
+    pub loosened: Vec<String>,
     /// The agent's name.
     pub agent: String,
     /// The agent's first process: its first exec is the operator's.
@@ -93,6 +96,7 @@ pub struct Supervisor {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub with: Supervised,
+    pub refusals: Refusals,
     resolver: Mutex<Resolver>,
     connects: AtomicUsize,
     operator_seen: AtomicBool,
@@ -106,8 +110,10 @@ impl Supervisor {
     /// A thread cannot be had.
     pub fn start(with: Supervised) -> anyhow::Result<Self> {
         let resolver = Resolver::new(with.roots).context("/ cannot be looked at")?;
+        let refusals = Refusals::new(with.loosened.clone())?;
         let shared = Arc::new(Shared {
             with,
+            refusals,
             resolver: Mutex::new(resolver),
             connects: AtomicUsize::new(0),
             operator_seen: AtomicBool::new(false),
@@ -156,7 +162,12 @@ impl Shared {
                         self.fail(error);
                     }
                 }
-                Ok(None) => return,
+                Ok(None) => {
+                    if let Err(error) = self.end_refusals() {
+                        self.fail(error);
+                    }
+                    return;
+                }
                 Err(error) => {
                     self.fail(error.into());
                     return;
@@ -198,10 +209,7 @@ impl Shared {
         match notification.call {
             Call::Exec(call) => self.judge_exec(notification, &call, holder),
             Call::Connect(call) => self.judge_connect(notification, &call, holder),
-            Call::Other(_) => {
-                self.go_on(notification.id);
-                Ok(())
-            }
+            Call::Other(call) => self.refuse_call(notification, &call),
         }
     }
 

@@ -10,6 +10,7 @@ use libseccomp::{ScmpAction, ScmpSyscall};
 use serde::Deserialize;
 
 use super::filter::{self, BpfProgram, Condition, Rule, SeccompError, Test};
+use super::notified::Notified;
 
 /// The table that is shipped.
 const SHIPPED: &str = include_str!("../../../policies/escape-hatches.json");
@@ -137,6 +138,14 @@ pub struct Refused<'a> {
     pub errno: i32,
 }
 
+/// What begins the id of the rule that stands for a group in reasons and in the trail.
+pub const RULE: &str = "syscall:";
+
+/// What an agent can do instead of calls of a group.
+pub fn suggestion(group: &str) -> String {
+    format!("do without it; the operator can open `{group}` in the policy (`syscalls.allow`)")
+}
+
 /// The table of escape hatches.
 #[derive(Clone, Debug)]
 pub struct Hatches {
@@ -196,16 +205,16 @@ impl Hatches {
         self.build(loosened, None)
     }
 
-    /// As [`Self::filter`], for the one filter of a process that may have a listener: `notified` calls go to it, and
-    /// so do the refusals that are worth a line in the trail, which it answers as [`Self::refused`] says. Without a
-    /// listener such calls fail with ENOSYS.
+    /// As [`Self::filter`], for the one filter of a process that may have a listener: the `notified` calls go to it, and
+    /// so do the refusals that are worth a line in the trail, which it answers as [`Self::refused`] says. When nobody
+    /// listens any more such calls fail with ENOSYS.
     ///
     /// # Errors
-    /// As [`Self::filter`]; also when a notified name is no system call.
+    /// As [`Self::filter`].
     pub fn filter_with_listener(
         &self,
         loosened: &[String],
-        notified: &[&str],
+        notified: Notified,
     ) -> Result<BpfProgram, SeccompError> {
         self.build(loosened, Some(notified))
     }
@@ -213,7 +222,7 @@ impl Hatches {
     fn build(
         &self,
         loosened: &[String],
-        notified: Option<&[&str]>,
+        notified: Option<Notified>,
     ) -> Result<BpfProgram, SeccompError> {
         let mut rules = Vec::new();
         for group in self.shut(loosened)? {
@@ -231,14 +240,7 @@ impl Hatches {
                 }));
             }
         }
-        for name in notified.unwrap_or_default() {
-            let call = call((*name).to_owned()).map_err(|what| SeccompError::Table { what })?;
-            rules.extend(call.number.map(|number| Rule {
-                number,
-                when: Vec::new(),
-                action: ScmpAction::Notify,
-            }));
-        }
+        rules.extend(notified.into_iter().flat_map(Notified::rules));
         filter::compile(&rules)
     }
 
@@ -275,21 +277,6 @@ impl Hatches {
             }
         }
         Ok(None)
-    }
-
-    /// The calls that [`Self::filter_with_listener`] sends to the listener for the trail's sake: number and group.
-    ///
-    /// # Errors
-    /// When a loosened name is no group.
-    pub fn recorded_syscalls(&self, loosened: &[String]) -> Result<Vec<(i32, &str)>, SeccompError> {
-        let mut recorded = Vec::new();
-        for group in self.shut(loosened)? {
-            for refusal in group.refusals.iter().filter(|refusal| refusal.record) {
-                let numbers = refusal.calls.iter().filter_map(|call| call.number);
-                recorded.extend(numbers.map(|number| (number, group.name.as_str())));
-            }
-        }
-        Ok(recorded)
     }
 
     /// The groups that are not loosened.

@@ -2,7 +2,7 @@
 //!
 //! The filters are built in the parent, where libseccomp may allocate, and loaded in the agent's process as
 //! plain bytes just before its program starts. [`Hatches`] cover what no eBPF hook of enforcer sees on every
-//! kernel. [`notify_filter`] stops chosen calls until they are answered at a [`Listener`]; [`target`] reads what
+//! kernel. With a [`Listener`] the same filter stops chosen calls until they are answered; [`target`] reads what
 //! the stopped process wants, [`resolve`] finds the file that it names. What they read can change before the
 //! kernel reads it again: an answer is a first judgement, and the kernel's own is the last.
 
@@ -22,10 +22,10 @@ mod walk;
 pub use address::Address;
 pub use eyes::Eyes;
 pub use filter::{BpfProgram, Condition, SeccompError, Test};
-pub use hatches::Hatches;
+pub use hatches::{Hatches, Refused};
 pub use identity::{IdentityError, LARGEST};
-pub use notified::{Notified, notify_filter};
-pub use notify::{Call, ConnectCall, ExecCall, Listener, Notification, NotifyError};
+pub use notified::Notified;
+pub use notify::{Call, ConnectCall, ExecCall, Listener, Notification, NotifyError, OtherCall};
 
 #[cfg(test)]
 mod notify_tests;

@@ -48,8 +48,17 @@ pub enum Call {
     Exec(ExecCall),
     /// `connect`, or `sendto` with an address.
     Connect(ConnectCall),
-    /// A call that the filter was not made for, by its number.
-    Other(i32),
+    /// Any other call: one that is refused, and is to be written down.
+    Other(OtherCall),
+}
+
+/// A call as `struct seccomp_data` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherCall {
+    /// Its number on this architecture.
+    pub number: i32,
+    /// Its arguments.
+    pub arguments: [u64; 6],
 }
 
 /// Arguments of an exec. The pointers are addresses in the caller's memory.
@@ -107,7 +116,10 @@ impl Call {
                 length: sixth as u32,
                 datagram: true,
             }),
-            _ => Self::Other(data.nr),
+            _ => Self::Other(OtherCall {
+                number: data.nr,
+                arguments: data.args,
+            }),
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Pure: the kernel side puts the result into maps, [`crate::decide::Matcher`] walks it in user space.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, panic::resume_unwind, thread};
 
 use enforcer_common::{
     rule::{ConnectValue, Head, PolicyHeader},
@@ -214,11 +214,25 @@ pub fn compile(policy: &Policy, seed: u64) -> Result<Tables, CompileError> {
         .map(|(at, rule)| (RuleRef::Rule(at), rule.decision))
         .collect();
     rules.push((RuleRef::Builtin(Builtin::Loader), exec.loader));
-    let mut groups = Groups::default();
-    let parts = exec::tables(&mut groups, exec, &rules, &exec.transparent, seed)?;
-    let unix = unix::table(&mut groups, &policy.connect)?;
-    let mut tables = assemble(parts, groups);
+    // The two halves share no pattern, so each has a processor and segments of its own.
+    let (exec, unix) = thread::scope(|scope| {
+        let unix = scope.spawn(|| {
+            let mut groups = Groups::default();
+            let table = unix::table(&mut groups, &policy.connect)?;
+            Ok((table, groups.arena.finish()))
+        });
+        let exec = exec_tables(exec, &rules, &exec.transparent, seed);
+        let unix = unix.join();
+        (exec, unix.unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let (mut tables, (unix, segments)) = (exec?, unix?);
     tables.header.unix = unix.head;
+    let first = tables.segments.len() as u32;
+    for group in &mut tables.header.unix.groups[..unix.head.count as usize] {
+        group.segment += first;
+        group.ranks_segment += first;
+    }
+    tables.segments.extend(segments);
     tables.header.unix_default = policy.connect.unix_default.number();
     tables.header.unix_ask_from = unix.ranks.ask_from;
     tables.header.unix_deny_from = unix.ranks.deny_from;
@@ -233,6 +247,27 @@ pub fn compile(policy: &Policy, seed: u64) -> Result<Tables, CompileError> {
     Ok(tables)
 }
 
+/// The tables that deny every exec and every connect, with nothing built in.
+///
+/// # Errors
+///
+/// Never for a sound build.
+pub fn compile_closed(seed: u64) -> Result<Tables, CompileError> {
+    exec_tables(&closed(&[]), &[], &[], seed)
+}
+
+/// An exec policy without rules that denies everything.
+fn closed(trusted_dirs: &[String]) -> ExecPolicy {
+    ExecPolicy {
+        default: Decision::Deny,
+        trusted_dirs: trusted_dirs.to_vec(),
+        transparent: Vec::new(),
+        fileless: Decision::Deny,
+        loader: Decision::Deny,
+        rules: Vec::new(),
+    }
+}
+
 /// Compiles one exec rule alone, with nothing built in: for a rule's own examples.
 ///
 /// # Errors
@@ -244,12 +279,8 @@ pub fn compile_rule(
     seed: u64,
 ) -> Result<Tables, CompileError> {
     let exec = ExecPolicy {
-        default: Decision::Deny,
-        trusted_dirs: trusted_dirs.to_vec(),
-        transparent: Vec::new(),
-        fileless: Decision::Deny,
-        loader: Decision::Deny,
         rules: vec![rule.clone()],
+        ..closed(trusted_dirs)
     };
     exec_tables(&exec, &[(RuleRef::Rule(0), rule.decision)], &[], seed)
 }

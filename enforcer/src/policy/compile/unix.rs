@@ -107,10 +107,13 @@ impl Compiler<'_> {
             let Some(rule) = built_in.get(at) else {
                 continue;
             };
-            let piece = self.built_in(rank as u16, rule, &named)?;
+            let mut pieces = vec![self.built_in(rank as u16, rule, &named)?];
+            if rule.decision == Decision::Allow {
+                pieces.push(self.expression(rank as u16, &rule.id, PLAIN.to_owned())?);
+            }
             items.push(Item {
                 rank: rank as u16,
-                pieces: vec![piece],
+                pieces,
                 weight: 1,
                 text: rule.id.clone(),
             });

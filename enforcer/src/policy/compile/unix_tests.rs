@@ -222,6 +222,27 @@ fn a_rule_that_allows_only_with_a_capability_lifts_nothing() {
 }
 
 #[test]
+fn its_own_socket_is_allowed_unless_the_policy_says_more() {
+    let own = "/run/enforcer/coder-1-ab/approvals.sock";
+    let denies = matcher(Deny, Vec::new());
+    is(&denies, own, Allow);
+    is(&denies, "/var/run/enforcer/x/approvals.sock", Allow);
+    // Not resolved: such a name may lead anywhere.
+    is(&denies, "/run/enforcer/../../tmp/x/approvals.sock", Deny);
+    is(&denies, "/tmp/run/enforcer/x/approvals.sock", Deny);
+    is(&denies, "/run/enforcer/x/approvals.sock2", Deny);
+    for decision in [Deny, Ask] {
+        for pattern in [own, "/run/*", "/run/enforcer/*/approvals.sock"] {
+            is(
+                &matcher(Allow, vec![rule(decision, &[pattern])]),
+                own,
+                decision,
+            );
+        }
+    }
+}
+
+#[test]
 fn a_policy_asks_nothing_once_it_denies_what_is_asked() {
     assert!(tables(Deny, Vec::new()).unix_asks());
     let asked: Vec<&str> = sockets::built_in()

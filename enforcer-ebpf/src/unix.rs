@@ -268,12 +268,15 @@ fn weigh(slot: u32, scratch: *mut Scratch, name: u64, length: u32, way: Way) -> 
                 rank,
             }
         };
-        if way == Way::Bound || abstract_name {
+        if abstract_name {
+            return judgement;
+        }
+        let (is_connector, exists) = connector(slot);
+        if way == Way::Bound && !(is_connector && judgement.decision == ASK) {
             return judgement;
         }
         // From here on the name is a path, which may be a link to another socket.
-        if way == Way::Connect {
-            let (is_connector, exists) = connector(slot);
+        if way != Way::Send {
             if is_connector {
                 // It was judged, and is recorded, by the launcher.
                 (*scratch).unix_silent = 1;

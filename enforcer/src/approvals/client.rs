@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How long a desk may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes of a reply: a thousand listed requests.
 const MAX_REPLY: u64 = 64 * 1024 * 1024;

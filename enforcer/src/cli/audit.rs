@@ -198,7 +198,9 @@ pub(super) fn subject(entry: &Entry) -> String {
         let port = clean(&entry.parameter("port"));
         let host = clean(&entry.parameter("host"));
         let protocol = clean(&entry.parameter("protocol"));
-        let place = if address.contains(':') {
+        let place = if port.is_empty() {
+            address.clone()
+        } else if address.contains(':') {
             format!("[{address}]:{port}")
         } else {
             format!("{address}:{port}")

@@ -3,7 +3,7 @@
 //! behind the lines of all that came before it.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs,
     io::{self, IsTerminal},
     mem::take,
@@ -31,6 +31,8 @@ use crate::{
 
 /// The agent's slot in its own instance.
 pub const SLOT: u32 = 0;
+/// Most answers that are remembered until the kernel tells of their actions: as many as it has room for grants.
+const EXPECTED: usize = 8192;
 /// An agent without a name is recorded as the hooks record it.
 const UNNAMED: &str = "unknown";
 
@@ -161,8 +163,9 @@ struct Lines {
     next_seq: u64,
     /// The next event may stand in the trail already.
     resumed: bool,
-    /// Answers whose actions the kernel has yet to tell of, by request number.
-    approved: HashMap<u64, Answer>,
+    /// Answers whose actions the kernel has yet to tell of, by number of the grant. Grants are void after a while, and
+    /// numbers ascend: old ones go when there are many.
+    approved: BTreeMap<u64, Answer>,
 }
 
 impl Recorder {
@@ -184,7 +187,7 @@ impl Recorder {
                 counts: Counts::default(),
                 next_seq: 0,
                 resumed: false,
-                approved: HashMap::new(),
+                approved: BTreeMap::new(),
             },
             seen: Seen::default(),
         })))
@@ -244,7 +247,11 @@ impl Recorder {
 
     /// Remembers an answer until the kernel tells of its action.
     pub fn expect(&self, request: u64, answer: Answer) {
-        self.inner().lines.approved.insert(request, answer);
+        let approved = &mut self.inner().lines.approved;
+        approved.insert(request, answer);
+        while approved.len() > EXPECTED {
+            approved.pop_first();
+        }
     }
 
     /// Forgets an answer whose action never came.

@@ -319,9 +319,14 @@ fn shutting_down_denies_and_takes_the_socket_away() {
     );
     // Asking a desk that is gone is refused, at once.
     let (sender, told) = channel();
-    asker.ask(exec(&["git"]), pidfd(std::process::id()), |_| {}, move |answer| {
-        sender.send(answer).unwrap();
-    });
+    asker.ask(
+        exec(&["git"]),
+        pidfd(std::process::id()),
+        |_| {},
+        move |answer| {
+            sender.send(answer).unwrap();
+        },
+    );
     assert!(matches!(
         told.try_recv().unwrap().ending,
         Ending::Refused(_)
@@ -551,9 +556,14 @@ fn a_thousand_wait_for_nothing_and_are_all_told() {
         fd
     };
     // The desk calls back on its own thread.
-    trial.desk().ask(asked, gone, |_| {}, move |_| {
-        sender.send(nix::unistd::gettid().as_raw()).unwrap();
-    });
+    trial.desk().ask(
+        asked,
+        gone,
+        |_| {},
+        move |_| {
+            sender.send(nix::unistd::gettid().as_raw()).unwrap();
+        },
+    );
     let desk_thread = thread_id.recv_timeout(SOON).unwrap();
 
     let told: Vec<_> = (0..1000)

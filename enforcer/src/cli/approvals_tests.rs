@@ -66,10 +66,15 @@ impl Trial {
         let (sender, told) = mpsc::channel();
         // What never becomes readable stands for a process that lives on.
         let (held, other) = std::io::pipe().unwrap();
-        self.desks[desk].ask(asked, held.into(), |_| {}, move |answer| {
-            drop(other);
-            drop(sender.send(answer));
-        });
+        self.desks[desk].ask(
+            asked,
+            held.into(),
+            |_| {},
+            move |answer| {
+                drop(other);
+                drop(sender.send(answer));
+            },
+        );
         told
     }
 

@@ -50,7 +50,7 @@ use crate::{
 
 use announce::Start;
 use consume::Consumer;
-use first::FirstJudgement;
+pub(crate) use first::FirstJudgement;
 use record::{Recorder, SLOT};
 use scene::Scene;
 use state::State;
@@ -83,6 +83,16 @@ pub enum Level {
 }
 
 impl Level {
+    /// What the LSM programs in force give: denied execs get an errno from the one that sees them. What the others are
+    /// for is weaker without them, and `doctor` says how.
+    pub fn of(lsm: &[&str]) -> Self {
+        if lsm.contains(&"exec_check") {
+            Self::Full
+        } else {
+            Self::Partial
+        }
+    }
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -185,11 +195,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         agent_level: cgroup.level(),
         lsm: options.on_deny == OnDeny::Errno,
     })?;
-    let level = if instance.lsm().contains(&"exec_check") {
-        Level::Full
-    } else {
-        Level::Partial
-    };
+    let level = Level::of(instance.lsm());
     if let Some(required) = options.require
         && level < required
     {

@@ -13,7 +13,9 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    audit::{Action, Approval, Connect, Entry, Exec, Reader, Record, Stage, Syscall, Verdict, Writer},
+    audit::{
+        Action, Approval, Connect, Entry, Exec, Reader, Record, Stage, Syscall, Verdict, Writer,
+    },
     decide::{
         Decision, Judgement, Outcome, Wording,
         approval::{Answer, Ending},

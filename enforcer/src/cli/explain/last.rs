@@ -258,7 +258,10 @@ mod tests {
         let last = of_trail(file.path(), 1, None, None).unwrap();
         assert_eq!(last.len(), 1);
         let text = shown(&last[0]);
-        assert!(text.contains("two  syscall ioctl\n  reason: types"), "{text}");
+        assert!(
+            text.contains("two  syscall ioctl\n  reason: types"),
+            "{text}"
+        );
         assert!(text.contains("  instead: do without it"), "{text}");
         let all = of_trail(file.path(), 9, None, None).unwrap();
         assert_eq!(all.len(), 2);
@@ -270,7 +273,7 @@ mod tests {
     fn a_policy_knows_what_to_do_instead() {
         let policy = crate::policy::parse(
             r#"{"version": "2", "exec": {"default": "allow", "rules": [
-                {"id": "no-rm", "decision": "deny", "glob": "rm *", "suggestion": "delete single files"}]}}"#,
+                {"id": "no-rm", "decision": "deny", "glob": ["rm *"], "suggestion": "delete single files"}]}}"#,
         )
         .unwrap()
         .policy;

@@ -233,7 +233,11 @@ fn its_own_socket_is_allowed_unless_the_policy_says_more() {
     is(&denies, "/run/enforcer/x/approvals.sock2", Deny);
     for decision in [Deny, Ask] {
         for pattern in [own, "/run/*", "/run/enforcer/*/approvals.sock"] {
-            is(&matcher(Allow, vec![rule(decision, &[pattern])]), own, decision);
+            is(
+                &matcher(Allow, vec![rule(decision, &[pattern])]),
+                own,
+                decision,
+            );
         }
     }
 }
@@ -265,7 +269,8 @@ fn addresses_are_not_names() {
     let mut hosts = rule(Deny, &[]);
     hosts.ports = vec![1];
     let tables = tables(Ask, vec![hosts, rule(Allow, &["/a"])]);
-    assert_eq!(tables.unix_ranks[1], RuleRef::Rule(1));
+    assert!(tables.unix_ranks.contains(&RuleRef::Rule(1)));
+    assert!(!tables.unix_ranks.contains(&RuleRef::Rule(0)));
     assert!(tables.unix_asks());
     assert!(!tables.exec_asks() && !tables.connect_asks());
 }

@@ -22,20 +22,18 @@ impl Support {
     /// Tries it, on threads that end with the filters they have put on themselves.
     pub fn probe() -> Self {
         let killable = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-        match attempt(killable) {
-            Ok(sync_wake_up) => Self {
+        if let Ok(sync_wake_up) = attempt(killable) {
+            return Self {
                 listener: Ok(()),
                 wait_killable: true,
                 sync_wake_up,
-            },
-            Err(_) => {
-                let without = attempt(0);
-                Self {
-                    wait_killable: false,
-                    sync_wake_up: without.as_ref().is_ok_and(|sync| *sync),
-                    listener: without.map(|_| ()),
-                }
-            }
+            };
+        }
+        let without = attempt(0);
+        Self {
+            wait_killable: false,
+            sync_wake_up: without.as_ref().is_ok_and(|sync| *sync),
+            listener: without.map(|_| ()),
         }
     }
 }

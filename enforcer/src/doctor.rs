@@ -6,11 +6,20 @@ use serde::Serialize;
 use crate::{
     kernel::{
         attach::{BPF_ROOT, bpf_mounted},
+        instance::UnixJudgement,
         object::{self, CORE, Hook, LSM, Sizes},
         offsets, unix_hooks,
     },
-    launch::CgroupRoot,
+    launch::{CgroupRoot, Fence, FenceLevel},
+    policy,
+    run::{FirstJudgement, Level, OnDeny},
+    seccomp::Support,
 };
+
+/// A policy that asks nobody, not even about what the built-in rules ask about, and one that does.
+const SILENT: &str = r#"{"version": "2", "exec": {"default": "deny"},
+    "connect": {"rules": [{"id": "all", "decision": "deny", "unix": ["*"]}]}}"#;
+const ASKING: &str = r#"{"version": "2", "exec": {"default": "ask"}}"#;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize)]
@@ -44,8 +53,28 @@ pub struct Report {
     pub kernel: String,
     /// What can be enforced.
     pub enforcement: Verdict,
+    /// Where `run` would judge execs first; unknown where no program could be loaded.
+    pub first_judgement: Option<FirstJudgements>,
+    /// How much keeps an agent from processes outside: `full`, `partial` or `none`.
+    pub fence: &'static str,
     /// What was looked at.
     pub checks: Vec<Check>,
+}
+
+/// Where execs are judged first, in words.
+#[derive(Clone, Debug, Serialize)]
+pub struct FirstJudgements {
+    /// Under a policy that asks nobody.
+    pub plain: &'static str,
+    /// Under one that asks about execs.
+    pub asking: &'static str,
+}
+
+/// What loaded of what a machine can do without.
+#[derive(Debug)]
+struct Loaded {
+    lsm: Vec<&'static str>,
+    unix_hooks: bool,
 }
 
 impl Report {
@@ -69,6 +98,8 @@ pub fn examine() -> Report {
             |name| name.release().to_string_lossy().into_owned(),
         ),
         enforcement: Verdict::None,
+        first_judgement: None,
+        fence: "none",
         checks: Vec::new(),
     };
     let root = nix::unistd::geteuid().is_root();
@@ -98,26 +129,102 @@ pub fn examine() -> Report {
             .map(|_| offsets::VMLINUX.to_owned())
             .map_err(ToString::to_string),
     );
+    let mut loaded = None;
     if let (Ok(offsets), true) = (&offsets, root) {
-        programs(&mut report, offsets);
+        loaded = programs(&mut report, offsets);
     }
+    notification(&mut report);
+    fence(&mut report);
     let needed = report
         .checks
         .iter()
         .all(|check| check.ok || !check.required);
-    let lsm = LSM.iter().all(|spec| {
-        let name = hook_name(spec.hook);
-        report
-            .checks
-            .iter()
-            .any(|check| check.ok && check.name == name)
-    });
-    report.enforcement = match (needed && root, lsm) {
-        (false, _) => Verdict::None,
-        (true, false) => Verdict::Partial,
-        (true, true) => Verdict::Full,
-    };
+    if let Some(Loaded { lsm, unix_hooks }) = loaded {
+        let unix = UnixJudgement::of(&lsm, unix_hooks);
+        let described = unix.describe().to_owned();
+        let judged = unix != UnixJudgement::Absent;
+        report.add(
+            "unix sockets",
+            false,
+            if judged {
+                Ok(described)
+            } else {
+                Err(described)
+            },
+        );
+        let level = Level::of(&lsm);
+        report.first_judgement = first_judgements(level, unix);
+        report.enforcement = match (needed, level) {
+            (false, _) => Verdict::None,
+            (true, Level::Partial) => Verdict::Partial,
+            (true, Level::Full) => Verdict::Full,
+        };
+    }
     report
+}
+
+fn first_judgements(level: Level, unix: UnixJudgement) -> Option<FirstJudgements> {
+    let under = |text| {
+        let policy = policy::parse(text).ok()?.policy;
+        let lsm = level == Level::Full;
+        let first = FirstJudgement::choose(&policy, lsm, unix, OnDeny::Errno, false);
+        Some(first.describe())
+    };
+    Some(FirstJudgements {
+        plain: under(SILENT)?,
+        asking: under(ASKING)?,
+    })
+}
+
+/// What the supervisor needs, tried on a thread.
+fn notification(report: &mut Report) {
+    let Support {
+        listener,
+        wait_killable,
+        sync_wake_up,
+    } = Support::probe();
+    let held = listener.is_ok();
+    report.add(
+        "seccomp user notification",
+        true,
+        listener
+            .map(|()| "a call was held and answered".to_owned())
+            .map_err(|why| format!("{why}; a container's own seccomp profile may forbid it")),
+    );
+    for (name, required, there, gives, lacks) in [
+        (
+            "seccomp WAIT_KILLABLE_RECV",
+            true,
+            wait_killable,
+            "signals do not cancel what waits for an answer",
+            "the kernel refuses it (Linux 5.19 has it), and nothing that must be held can start",
+        ),
+        (
+            "seccomp SYNC_WAKE_UP",
+            false,
+            sync_wake_up,
+            "answers need no search for a processor",
+            "the kernel refuses it (Linux 6.6 has it); answers take longer",
+        ),
+    ] {
+        let result = if held && there { Ok(gives) } else { Err(lacks) };
+        report.add(
+            name,
+            required,
+            result.map(str::to_owned).map_err(str::to_owned),
+        );
+    }
+}
+
+fn fence(report: &mut Report) {
+    let Fence { level, why, .. } = Fence::probe(false);
+    let (word, result) = match level {
+        FenceLevel::None => ("none", Err(why)),
+        FenceLevel::Partial => ("partial", Ok(format!("partial: {why}"))),
+        FenceLevel::Full => ("full", Ok(format!("full: {why}"))),
+    };
+    report.fence = word;
+    report.add("fence (Landlock)", false, result);
 }
 
 fn hook_name(hook: Hook) -> String {
@@ -130,12 +237,13 @@ fn hook_name(hook: Hook) -> String {
     }
 }
 
-fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
+/// Loads every program; what is optional and loaded, or `None` if not even the maps could be made.
+fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) -> Option<Loaded> {
     let types = match object::kernel_types() {
         Ok(types) => types,
         Err(error) => {
             report.add("kernel programs", true, Err(error.to_string()));
-            return;
+            return None;
         }
     };
     let sizes = Sizes {
@@ -152,9 +260,10 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
         }
         Err(error) => {
             report.add("maps and ring buffer", true, Err(error.to_string()));
-            return;
+            return None;
         }
     };
+    let mut lsm = Vec::new();
     for (spec, required) in CORE
         .iter()
         .map(|spec| (*spec, true))
@@ -181,10 +290,14 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
             Hook::SocketAddress => format!("cgroup/{}", spec.name),
             hook => hook_name(hook),
         };
-        report.add(&name, required, result);
+        if report.add(&name, required, result) && !required {
+            lsm.push(spec.name);
+        }
     }
     let absent = |reason: String| ("unix_connect", Err(reason));
-    let checks = match unix_hooks::load(&ebpf, offsets) {
+    let hooks = unix_hooks::load(&ebpf, offsets);
+    let unix_hooks = matches!(hooks, Ok(Some(_)));
+    let checks = match hooks {
         Ok(Some(programs)) => programs
             .iter()
             .map(|program| {
@@ -201,6 +314,7 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) {
     for (name, result) in checks {
         report.add(&format!("cgroup/{name}"), false, result);
     }
+    Some(Loaded { lsm, unix_hooks })
 }
 
 fn bpf_file_system() -> Result<String, String> {

@@ -10,7 +10,7 @@ use std::{
 use enforcer_tests::{
     Level, Session, Trail, enforcer, left_over, level, program, quick, root, skip,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::launch::{free, fresh_name, launch, no_empty_parent, refusal, text};
 
@@ -116,8 +116,27 @@ fn doctor_says_what_is_in_force() {
         .find(|check| check["name"] == "lsm/bprm_check_security")
         .unwrap();
     assert_eq!(lsm["ok"], level() == Level::Full);
+    let named = |name: &str| {
+        let found = checks.iter().find(|check| check["name"] == name);
+        found.unwrap_or_else(|| panic!("no check `{name}`: {report:#}"))
+    };
+    assert_eq!(named("seccomp user notification")["ok"], true);
+    assert_eq!(named("seccomp WAIT_KILLABLE_RECV")["ok"], true);
+    assert_eq!(named("fence (Landlock)")["ok"], report["fence"] != "none");
+    assert!(named("unix sockets")["detail"].is_string());
+    named("seccomp SYNC_WAKE_UP");
     let shown = text(&enforcer().arg("doctor").output().unwrap().stdout);
     assert!(shown.contains(&format!("enforcement: {word}: ")), "{shown}");
+    // What `run` says it has chosen is what doctor has said.
+    let first = &report["first_judgement"];
+    assert!(shown.contains(&format!(
+        "first judgement: {}",
+        first["plain"].as_str().unwrap()
+    )));
+    let ended =
+        Session::new(&json!({"version": "2", "exec": {"default": "ask"}})).run(["/bin/true"]);
+    let chosen = format!("first judgement: {}\n", first["asking"].as_str().unwrap());
+    assert!(ended.stderr.contains(&chosen), "{chosen}: {}", ended.stderr);
 }
 
 #[test]

@@ -23,7 +23,9 @@ fn tiocsti() -> i32 {
     errno(unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into())
 }
 
-const CALLS: [(&str, fn() -> i32); 6] = [
+type Call = (&'static str, fn() -> i32);
+
+const CALLS: [Call; 6] = [
     ("terminal-input", tiocsti),
     // PTRACE_ATTACH to ourselves, which the kernel refuses with EPERM too.
     ("ptrace", || {

@@ -5,7 +5,11 @@
     reason = "a failing unwrap is how a test fails"
 )]
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use enforcer_tests::{Ended, Line, Session, loosening, open, probe, root};
 use nix::sys::signal::Signal;
@@ -25,7 +29,7 @@ fn session() -> (Session, PathBuf) {
     (session, probe)
 }
 
-fn run(session: &Session, probe: &PathBuf, words: &[&str]) -> Ended {
+fn run(session: &Session, probe: &Path, words: &[&str]) -> Ended {
     let mut command = vec![probe.as_os_str()];
     command.extend(words.iter().map(AsRef::<std::ffi::OsStr>::as_ref));
     session.run(command)

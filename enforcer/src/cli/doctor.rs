@@ -36,12 +36,18 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
             };
             writeln!(out, "  {mark}  {:<28} {}", check.name, check.detail)?;
         }
+        if let Some(first) = &report.first_judgement {
+            writeln!(out, "first judgement: {}", first.plain)?;
+            if first.asking != first.plain {
+                writeln!(out, "  where the policy asks: {}", first.asking)?;
+            }
+        }
         let text = match report.enforcement {
             Verdict::Full => {
                 "full: denied execs and connects fail with EPERM, and the kill stands behind"
             }
             Verdict::Partial => {
-                "partial: denied execs are killed before their first instruction, denied connects fail with EPERM"
+                "partial: denied execs fail with EPERM or are killed before their first instruction, denied connects fail with EPERM"
             }
             Verdict::None => "none: nothing can be enforced here; see MISSING above",
         };

@@ -34,6 +34,32 @@ pub enum UnixJudgement {
     Absent,
 }
 
+impl UnixJudgement {
+    /// Which it is, by the LSM programs in force and whether the cgroup hooks are there.
+    pub fn of(lsm: &[&str], hooks: bool) -> Self {
+        if UNIX_LSM.iter().all(|name| lsm.contains(name)) {
+            Self::Bound
+        } else if hooks {
+            Self::Called
+        } else {
+            Self::Absent
+        }
+    }
+
+    /// What it is, in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Bound => "by the name that the socket is bound to (LSM)",
+            Self::Called => {
+                "by the name of the call (cgroup hooks); a helper process connects to paths once they are judged"
+            }
+            Self::Absent => {
+                "not judged in the kernel: it loads no LSM programs for them and has no cgroup hooks (Linux 6.7)"
+            }
+        }
+    }
+}
+
 /// What an instance is made of.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -150,13 +176,7 @@ impl Instance {
 
     /// How the kernel judges connects to unix sockets.
     pub fn unix_judgement(&self) -> UnixJudgement {
-        if UNIX_LSM.iter().all(|name| self.lsm.contains(name)) {
-            UnixJudgement::Bound
-        } else if self.unix.is_some() {
-            UnixJudgement::Called
-        } else {
-            UnixJudgement::Absent
-        }
+        UnixJudgement::of(&self.lsm, self.unix.is_some())
     }
 
     /// The way to this instance's grants; it may be kept when the instance is gone.

@@ -104,7 +104,7 @@ impl Start<'_> {
         } else if let Some(why) = approvals::unanswerable(self.policy, self.agent_user()) {
             weaker.push(why);
         }
-        weaker.extend(self.identity.weaknesses().into_iter().map(Into::into));
+        weaker.extend(self.identity.weaknesses());
         weaker
     }
 }

@@ -13,6 +13,10 @@ use crate::{
 
 /// The first judgements of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each read alone"
+)]
 pub struct FirstJudgement {
     /// LSM programs refuse denied execs.
     pub lsm: bool,

@@ -22,7 +22,7 @@ use nix::{
 
 use super::{
     record::{SLOT, Wanted},
-    supervisor::Shared,
+    supervisor::{PathConnect, Shared},
 };
 use crate::{
     audit::Verdict,
@@ -170,8 +170,7 @@ impl Shared {
         sender: &Sender<Message>,
         refusals: &Refusals,
     ) -> anyhow::Result<()> {
-        let asked = self
-            .subject(&held)
+        let asked = Self::subject(&held)
             .and_then(|subject| Ok((subject, descriptor::process(held.who.tgid)?)));
         let (subject, process) = match asked {
             Ok(asked) => asked,
@@ -180,11 +179,11 @@ impl Shared {
                     request: String::new(),
                     ending: Ending::Refused(format!("{error:#}")),
                 };
-                return self.refuse_held(held, &answer);
+                return self.refuse_held(&held, &answer);
             }
         };
         if let Some(answer) = refusals.find(held.who.tgid, &subject) {
-            return self.refuse_held(held, &answer);
+            return self.refuse_held(&held, &answer);
         }
         let asked = Asked {
             agent: self.with.agent.clone(),
@@ -211,7 +210,7 @@ impl Shared {
         Ok(())
     }
 
-    fn subject(&self, held: &Held) -> anyhow::Result<Subject> {
+    fn subject(held: &Held) -> anyhow::Result<Subject> {
         Ok(match &held.wish {
             Wish::Exec(found) => Subject::Exec(ExecSubject {
                 path: found.action.path.clone(),
@@ -265,7 +264,7 @@ impl Shared {
         number: u64,
     ) -> anyhow::Result<()> {
         if !matches!(answer.ending, Ending::Approved { .. }) {
-            return self.refuse_held(held, &answer);
+            return self.refuse_held(&held, &answer);
         }
         let now = boot_ns()?;
         // What an approved call left unused must not fill the map.
@@ -278,7 +277,7 @@ impl Shared {
                         ending: Ending::Refused(why),
                         ..answer
                     };
-                    return self.refuse_held(held, &refused);
+                    return self.refuse_held(&held, &refused);
                 }
                 let script = found.action.script.is_some();
                 let (key, grant) = self.exec_grant(&held, exec, script, number, expires_ns)?;
@@ -319,10 +318,15 @@ impl Shared {
                     name,
                 } = wish
                 {
-                    let shared = Arc::clone(self);
-                    self.connect(id, move || {
-                        shared.connect_unix(id, who, socket, place, &name, &outcome, Some(&answer));
-                    });
+                    let connect = PathConnect {
+                        id,
+                        who,
+                        socket,
+                        place,
+                        name,
+                        outcome,
+                    };
+                    self.connect(connect, Some(answer));
                 }
             }
         }
@@ -369,7 +373,7 @@ impl Shared {
     }
 
     /// Has a call fail for want of an approval, and says so.
-    fn refuse_held(&self, held: Held, answer: &Answer) -> anyhow::Result<()> {
+    fn refuse_held(&self, held: &Held, answer: &Answer) -> anyhow::Result<()> {
         let outcome = &held.outcome;
         let recorded = match &held.wish {
             Wish::Exec(found) => self.record_exec(held.who, &found.action, outcome, Some(answer)),

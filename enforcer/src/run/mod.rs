@@ -50,7 +50,7 @@ use crate::{
 };
 
 use announce::Start;
-use first::FirstJudgement;
+pub(crate) use first::FirstJudgement;
 use record::{Recorder, SLOT, Source};
 use scene::Scene;
 use state::State;
@@ -86,6 +86,16 @@ pub enum Level {
 }
 
 impl Level {
+    /// What the LSM programs in force give: denied execs get an errno from the one that sees them. What the others are
+    /// for is weaker without them, and `doctor` says how.
+    pub fn of(lsm: &[&str]) -> Self {
+        if lsm.contains(&"exec_check") {
+            Self::Full
+        } else {
+            Self::Partial
+        }
+    }
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -199,11 +209,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         },
         types?,
     )?;
-    let level = if instance.lsm().contains(&"exec_check") {
-        Level::Full
-    } else {
-        Level::Partial
-    };
+    let level = Level::of(instance.lsm());
     if let Some(required) = options.require
         && level < required
     {
@@ -323,38 +329,35 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         .announce();
     }
     let (failures, failed) = mpsc::unbounded_channel();
-    let supervisor = match (pending.listener()?, &asker) {
-        (Some(listener), Some(desk)) => {
-            let listener = Listener::new(listener)?;
-            listener.set_sync_wake_up();
-            Some(Supervisor::start(Supervised {
-                listener,
-                engine,
-                recorder: recorder.clone(),
-                telling: Arc::clone(&telling),
-                first,
-                grants,
-                desk: desk.clone(),
-                timeout: policy.approvals.timeout,
-                connector,
-                eyes: Eyes {
-                    uid: identity.uid,
-                    gid: identity.gid,
-                    groups: identity.groups.clone(),
-                },
-                cgroups: root.clone(),
-                roots: roots(&policy),
-                loosened,
-                agent,
-                operator,
-                failures,
-            })?)
-        }
+    let supervisor = if let (Some(listener), Some(desk)) = (pending.listener()?, &asker) {
+        let listener = Listener::new(listener)?;
+        listener.set_sync_wake_up();
+        Some(Supervisor::start(Supervised {
+            listener,
+            engine,
+            recorder: recorder.clone(),
+            telling: Arc::clone(&telling),
+            first,
+            grants,
+            desk: desk.clone(),
+            timeout: policy.approvals.timeout,
+            connector,
+            eyes: Eyes {
+                uid: identity.uid,
+                gid: identity.gid,
+                groups: identity.groups.clone(),
+            },
+            cgroups: root.clone(),
+            roots: roots(&policy),
+            loosened,
+            agent,
+            operator,
+            failures,
+        })?)
+    } else {
         // The kernel has the tables.
-        _ => {
-            drop(engine);
-            None
-        }
+        drop(engine);
+        None
     };
     let watch = Watch {
         signals: &signals,

@@ -102,6 +102,23 @@ pub(super) struct Shared {
     operator_seen: AtomicBool,
 }
 
+/// A connect to the path of a unix socket that may be made.
+#[derive(Debug)]
+pub(super) struct PathConnect {
+    /// The notification.
+    pub id: u64,
+    /// Whose it is.
+    pub who: Who,
+    /// The caller's socket.
+    pub socket: OwnedFd,
+    /// The socket that the path led to when it was judged.
+    pub place: OwnedFd,
+    /// That socket's name.
+    pub name: Vec<u8>,
+    /// What the policy says of it.
+    pub outcome: Outcome,
+}
+
 impl Supervisor {
     /// Starts serving.
     ///
@@ -354,10 +371,15 @@ impl Shared {
             // Where LSM programs judge the socket itself, they do it without our help.
             Decision::Allow | Decision::Deny if self.with.first.lsm => self.go_on(id),
             Decision::Allow => {
-                let shared = Arc::clone(self);
-                self.connect(id, move || {
-                    shared.connect_unix(id, who, socket, place, &name, &outcome, None)
-                });
+                let connect = PathConnect {
+                    id,
+                    who,
+                    socket,
+                    place,
+                    name,
+                    outcome,
+                };
+                self.connect(connect, None);
             }
             Decision::Ask => {
                 return held::send(
@@ -408,8 +430,9 @@ impl Shared {
         real
     }
 
-    /// Does a connect on a thread of its own: it may have to wait for the other side.
-    pub fn connect(self: &Arc<Self>, id: u64, work: impl FnOnce() + Send + 'static) {
+    /// Has a connect made, on a thread of its own: it may have to wait for the other side. `answer` is the approval.
+    pub fn connect(self: &Arc<Self>, connect: PathConnect, answer: Option<Answer>) {
+        let id = connect.id;
         if self.connects.fetch_add(1, Ordering::Relaxed) >= CONNECTS {
             self.connects.fetch_sub(1, Ordering::Relaxed);
             self.refuse(id, libc::EAGAIN);
@@ -420,7 +443,7 @@ impl Shared {
             .name("connect".to_owned())
             .stack_size(256 << 10)
             .spawn(move || {
-                work();
+                shared.connect_path(&connect, answer.as_ref());
                 shared.connects.fetch_sub(1, Ordering::Relaxed);
             });
         if spawned.is_err() {
@@ -430,25 +453,16 @@ impl Shared {
     }
 
     /// Records a connect that may go on, has it made, and answers.
-    #[expect(clippy::too_many_arguments, reason = "one call's facts, used once")]
-    pub fn connect_unix(
-        &self,
-        id: u64,
-        who: Who,
-        socket: OwnedFd,
-        place: OwnedFd,
-        name: &[u8],
-        outcome: &Outcome,
-        answer: Option<&Answer>,
-    ) {
+    fn connect_path(&self, connect: &PathConnect, answer: Option<&Answer>) {
+        let id = connect.id;
         let Some(connector) = &self.with.connector else {
             self.refuse(id, libc::EPERM);
             return;
         };
         let recorded = self.with.recorder.answered(
-            self.caller(who),
-            Wanted::Unix(name),
-            outcome,
+            self.caller(connect.who),
+            Wanted::Unix(&connect.name),
+            &connect.outcome,
             answer,
             Verdict::Allowed,
         );
@@ -457,7 +471,7 @@ impl Shared {
             self.fail(error);
             return;
         }
-        let answered = match connector.connect(socket.as_fd(), place.as_fd()) {
+        let answered = match connector.connect(connect.socket.as_fd(), connect.place.as_fd()) {
             Ok(()) => self.with.listener.finish(id, 0),
             Err(errno) => self.with.listener.refuse(id, errno as i32),
         };

@@ -46,19 +46,19 @@ impl Telling {
     }
 
     /// Tells of a denial; returns when it is written, or after `wait`.
-    pub fn denial(&self, pid: u32, ppid: u32, line: &str, wait: Duration) {
+    pub fn denial(&self, pid: u32, parent: u32, line: &str, wait: Duration) {
         if let Some(desk) = &self.desk {
             desk.note_denial(line);
         }
-        self.line(pid, ppid, line, wait);
+        self.line(pid, parent, line, wait);
     }
 
     /// Writes a line to a process, or to its parent if it is gone.
-    pub fn line(&self, pid: u32, ppid: u32, line: &str, wait: Duration) {
+    pub fn line(&self, pid: u32, parent: u32, line: &str, wait: Duration) {
         if let Some(teller) = &self.teller
             && self.is_new(pid, line)
         {
-            teller.tell(pid, Some(ppid), line, wait);
+            teller.tell(pid, Some(parent), line, wait);
         }
     }
 

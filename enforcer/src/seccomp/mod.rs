@@ -16,6 +16,7 @@ mod notified;
 mod notify;
 pub mod resolve;
 mod script;
+mod support;
 pub mod target;
 mod walk;
 
@@ -26,6 +27,7 @@ pub use hatches::{Hatches, Refused};
 pub use identity::{IdentityError, LARGEST};
 pub use notified::Notified;
 pub use notify::{Call, ConnectCall, ExecCall, Listener, Notification, NotifyError, OtherCall};
+pub use support::Support;
 
 #[cfg(test)]
 mod notify_tests;

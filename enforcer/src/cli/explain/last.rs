@@ -273,7 +273,7 @@ mod tests {
     fn a_policy_knows_what_to_do_instead() {
         let policy = crate::policy::parse(
             r#"{"version": "2", "exec": {"default": "allow", "rules": [
-                {"id": "no-rm", "decision": "deny", "glob": "rm *", "suggestion": "delete single files"}]}}"#,
+                {"id": "no-rm", "decision": "deny", "glob": ["rm *"], "suggestion": "delete single files"}]}}"#,
         )
         .unwrap()
         .policy;

@@ -221,7 +221,9 @@ pub fn measure_swaps(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let mut states: BTreeMap<String, usize> = BTreeMap::new();
     for entry in &entries {
         if entry.parameter("command").starts_with("echo") {
-            *states.entry(entry.text("verdict").to_owned()).or_default() += 1;
+            *states
+                .entry(entry.parameter("verdict").to_owned())
+                .or_default() += 1;
         }
     }
     report.note(format!(

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 pub const OPEN: &str =
     r#"{"version": "2", "exec": {"default": "allow"}, "connect": {"default": "allow"}}"#;
 
+/// The shipped policy of coding agents.
+pub const CODING_AGENT: &str = include_str!("../../../policies/coding-agent.json");
+
 /// Bytes of the command line that the decision is measured on.
 pub const LONG_BYTES: usize = 100;
 

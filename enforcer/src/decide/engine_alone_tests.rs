@@ -3,7 +3,7 @@
 use super::*;
 use crate::policy::parse;
 
-const POLICY: &str = r#"{"version": "2", "exec": {"default": "allow", "transparent": ["bash", "/opt/b in/zsh"], "rules": [
+const POLICY: &str = r#"{"version": "2", "exec": {"default": "allow", "transparent": ["bash", "b in"], "rules": [
     {"id": "anywhere", "decision": "deny", "regex": ["rm -rf"]},
     {"id": "push", "decision": "deny", "argv": {"program": "git", "words": ["push"], "flags_any": ["--force"]}},
     {"id": "remote", "decision": "ask", "argv": {"program": "git", "words": ["remote", "add"]}},
@@ -17,8 +17,8 @@ const LINES: [&[&str]; 15] = [
     &["/bin/bash", "-c", "rm -rf /"],
     &["bash", "--posix", "-c", "rm -rf /"],
     &["bash", "--posix"],
-    &["/opt/b", "in/zsh", "rm -rf"],
-    &["/opt/b in/zsh", "rm -rf"],
+    &["b", "in", "rm -rf"],
+    &["./b in", "rm -rf"],
     &["bash"],
     &["rm", "-rf", "/"],
     &["git", "push", "--force"],
@@ -46,7 +46,7 @@ fn it_agrees_with_the_rules_own_tables() {
             }
         }
     }
-    assert!(told[0] > 20 && told[1] > 5, "{told:?}");
+    assert!(told[0] > 10 && told[1] > 5, "{told:?}");
 }
 
 /// Behind a transparent program the tables look at less than a rule alone does.

@@ -177,7 +177,9 @@ impl Drop for DeskHandle {
 pub fn start(settings: Settings) -> Result<DeskHandle, ApprovalsError> {
     let now = Timestamp::now();
     let store = Store::open(&settings.db)?;
-    store.prune(now)?;
+    if let Err(error) = store.prune(now) {
+        tracing::warn!(%error, "old requests are kept for now");
+    }
     let directory = settings
         .directory
         .as_deref()

@@ -21,8 +21,9 @@ use nix::{
 };
 
 use super::{
-    record::{SLOT, Wanted},
-    supervisor::{PathConnect, Shared},
+    lines::{SLOT, Wanted},
+    paths::PathConnect,
+    supervisor::Shared,
 };
 use crate::{
     audit::Verdict,

@@ -11,7 +11,8 @@ use nix::{
 
 use super::{
     APPROVALS_DB,
-    record::{Escaped, Recorder, Source},
+    lines::Escaped,
+    record::{Recorder, Source},
     state::State,
     trail::Trail,
 };

@@ -8,6 +8,9 @@ mod announce;
 mod first;
 mod held;
 mod leftover;
+mod lines;
+mod options;
+mod paths;
 mod record;
 mod refused;
 mod scene;
@@ -19,7 +22,6 @@ mod trail;
 mod watch;
 
 use std::{
-    ffi::OsString,
     io::Read,
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -51,7 +53,9 @@ use crate::{
 
 use announce::Start;
 pub(crate) use first::FirstJudgement;
-use record::{Recorder, SLOT, Source};
+use lines::SLOT;
+pub use options::{Level, OnDeny, Options};
+use record::{Recorder, Source};
 use scene::Scene;
 use state::State;
 use supervisor::{Supervised, Supervisor};
@@ -66,69 +70,6 @@ pub const APPROVALS_DB: &str = approvals::DEFAULT_DB;
 
 /// Free memory at the end of a heap that goes back to the system: the C library's own first limit.
 const TRIM_BYTES: i32 = 128 << 10;
-
-/// How execs are denied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum OnDeny {
-    /// With EPERM where the kernel loads LSM programs, else by SIGKILL.
-    Errno,
-    /// Always by SIGKILL.
-    Kill,
-}
-
-/// How much of the enforcement a kernel gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Level {
-    /// Denied execs are killed before their first instruction; denied connects get an errno.
-    Partial,
-    /// Denied execs get an errno too.
-    Full,
-}
-
-impl Level {
-    /// What the LSM programs in force give: denied execs get an errno from the one that sees them. What the others are
-    /// for is weaker without them, and `doctor` says how.
-    pub fn of(lsm: &[&str]) -> Self {
-        if lsm.contains(&"exec_check") {
-            Self::Full
-        } else {
-            Self::Partial
-        }
-    }
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Partial => "partial",
-            Self::Full => "full",
-        }
-    }
-}
-
-/// What `run` is asked to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The policy's file.
-    pub policy: PathBuf,
-    /// The agent's name.
-    pub agent: Option<String>,
-    /// Who it runs as.
-    pub user: Option<String>,
-    /// The trail; `None` for the usual place.
-    pub audit: Option<PathBuf>,
-    /// How execs are denied.
-    pub on_deny: OnDeny,
-    /// Refuse to start below this level.
-    pub require: Option<Level>,
-    /// Leave the tree running, and governed, when the command ends.
-    pub keep: bool,
-    /// Where requests are written as files, and answers are read.
-    pub approvals_dir: Option<PathBuf>,
-    /// No start line, no summary, and no line to processes that are denied.
-    pub quiet: bool,
-    /// The command.
-    pub command: Vec<OsString>,
-}
 
 /// Governs the command and everything it starts; its exit status.
 ///

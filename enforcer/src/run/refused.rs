@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{record::Wanted, supervisor::Shared};
+use super::{lines::Wanted, supervisor::Shared};
 use crate::{
     audit::{Syscall, Verdict},
     decide::{Decision, Outcome, Risk},

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::record::Denied;
+use super::lines::Denied;
 use crate::{approvals::Asker, launch::Teller};
 
 /// A line is not said again to the same process within this time: programs try a refused address, or the same

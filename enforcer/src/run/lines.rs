@@ -1,0 +1,441 @@
+//! Lines of the trail, made: from the kernel's events, and from what the supervisor did.
+
+use std::{
+    collections::BTreeMap,
+    mem::take,
+    net::{IpAddr, SocketAddr},
+};
+
+use anyhow::Context;
+use enforcer_common::event::{FLAG_TRUNCATED, Header, REACH_SIGNAL, REACH_TRACE};
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    audit::{
+        Action, Approval, Connect, Entry, Exec, Reader, Record, Stage, Syscall, Verdict, Writer,
+    },
+    decide::{
+        Decision, Judgement, Outcome, Wording,
+        approval::{Answer, Ending},
+        line, wording,
+    },
+    kernel::events::{Body, Event},
+};
+
+/// The agent's slot in its own instance.
+pub const SLOT: u32 = 0;
+/// An agent without a name is recorded as the hooks record it.
+const UNNAMED: &str = "unknown";
+
+/// What has been recorded so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Execs, allowed or not.
+    pub execs: u64,
+    /// Connects and sockets, allowed or not.
+    pub connects: u64,
+    /// What did not happen.
+    pub denied: u64,
+}
+
+/// A process that left its agent's cgroup.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped {
+    /// The process.
+    pub pid: u32,
+    /// When it left, `CLOCK_BOOTTIME`, ns.
+    pub boottime_ns: u64,
+}
+
+/// A denial that its process should hear of.
+#[derive(Clone, Debug)]
+pub struct Denied {
+    /// The process.
+    pub pid: u32,
+    /// Its parent, for when it is gone.
+    pub ppid: u32,
+    /// Whether it is an exec that failed with an errno.
+    pub refused_exec: bool,
+    /// What to say.
+    pub line: String,
+}
+
+/// What came of the events that were there.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Processes that left the agent's cgroup.
+    pub escaped: Vec<Escaped>,
+    /// Denials, oldest first.
+    pub denied: Vec<Denied>,
+}
+
+/// Who did what, for a line that the kernel has no event for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller {
+    /// Process.
+    pub pid: u32,
+    /// Its parent.
+    pub ppid: u32,
+    /// Its real user.
+    pub uid: u32,
+    /// Its cgroup; the agent's own if it is not known.
+    pub cgroup: Option<u64>,
+}
+
+/// What a caller wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// An exec: the text as rules see it, the size of its arguments, its path.
+    Exec {
+        /// The program, then for each argument a NUL and the argument.
+        text: &'a [u8],
+        /// Bytes of the arguments with their NULs.
+        argv_bytes: u32,
+        /// The path as given.
+        path: &'a [u8],
+    },
+    /// A connect to an address.
+    Connect {
+        /// The address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
+        /// IP protocol number.
+        protocol: u32,
+    },
+    /// A connect to a unix socket: its path, or `@` and its abstract name.
+    Unix(&'a [u8]),
+    /// A system call that the filter refuses.
+    Syscall(Syscall<'a>),
+}
+
+/// The writer, and what lines are made from.
+#[derive(Debug)]
+pub struct Lines {
+    pub wording: Wording,
+    pub writer: Writer,
+    pub agent: Option<String>,
+    pub cgroup: u64,
+    pub counts: Counts,
+    pub next_seq: u64,
+    /// The next event may stand in the trail already.
+    pub resumed: bool,
+    /// Answers whose actions the kernel has yet to tell of, by number of the grant. Grants are void after a while, and
+    /// numbers ascend: old ones go when there are many.
+    pub approved: BTreeMap<u64, Answer>,
+}
+
+impl Counts {
+    pub fn note_wanted(&mut self, wanted: &Wanted<'_>, verdict: Verdict) {
+        let denied = verdict != Verdict::Allowed;
+        match wanted {
+            Wanted::Exec { .. } => self.note(true, denied),
+            Wanted::Connect { .. } | Wanted::Unix(_) => self.note(false, denied),
+            Wanted::Syscall(_) => self.denied += u64::from(denied),
+        }
+    }
+
+    fn note(&mut self, exec: bool, denied: bool) {
+        if exec {
+            self.execs += 1;
+        } else {
+            self.connects += 1;
+        }
+        self.denied += u64::from(denied);
+    }
+}
+
+impl Lines {
+    /// The agent's name in the trail.
+    pub fn name(&self) -> &str {
+        self.agent.as_deref().unwrap_or(UNNAMED)
+    }
+
+    /// Writes a line.
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn write(&mut self, record: &Record) -> anyhow::Result<()> {
+        self.writer.append(record)?;
+        self.writer.flush()?;
+        Ok(())
+    }
+
+    /// Writes one event of the kernel's; `offset` is what [`boot_offset`] gave.
+    ///
+    /// # Errors
+    ///
+    /// The event is of another version, or the trail cannot be written.
+    pub fn event(
+        &mut self,
+        event: Option<Event>,
+        offset: i128,
+        seen: &mut Seen,
+    ) -> anyhow::Result<()> {
+        let event = event.context(
+            "the kernel programs wrote an event that this version does not know; restart with the version that loaded them",
+        )?;
+        if matches!(event.body, Body::Escape) {
+            seen.escaped.push(Escaped {
+                pid: event.header.pid,
+                boottime_ns: event.header.boottime_ns,
+            });
+        }
+        self.next_seq = self.next_seq.max(event.header.seq + 1);
+        if event.header.slot != SLOT
+            || (take(&mut self.resumed) && self.is_written(&event.header)?)
+        {
+            return Ok(());
+        }
+        let record = self.record(&event, offset, seen);
+        self.write(&record)
+    }
+
+    /// Whether the trail has this event. No other instance has had the same cgroup.
+    fn is_written(&self, header: &Header) -> anyhow::Result<bool> {
+        let own = [
+            ("seq", header.seq.to_string()),
+            ("cgroup", header.cgroup.to_string()),
+            ("pid", header.pid.to_string()),
+        ];
+        // Most lines need not be parsed.
+        let number = format!("\"seq\":{}", header.seq);
+        let (found, _) = Reader::new(self.writer.path()).last(1, |line: &[u8]| {
+            String::from_utf8_lossy(line).contains(&number)
+                && Entry::parse(line).is_ok_and(|entry| {
+                    own.iter()
+                        .all(|(key, value)| entry.parameter(key) == *value)
+                })
+        })?;
+        Ok(!found.is_empty())
+    }
+
+    fn record(&mut self, event: &Event, offset: i128, seen: &mut Seen) -> Record {
+        let header = &event.header;
+        let judgement = Judgement {
+            decision: Decision::from_number(header.decision),
+            rank: header.rank,
+            cause: header.cause,
+        };
+        let mut outcome = match &event.body {
+            Body::Exec(_) | Body::Escape | Body::Process(_) => self.wording.exec_outcome(judgement),
+            Body::Connect(_) | Body::Socket(_) | Body::Packet(_) => {
+                self.wording.connect_outcome(judgement)
+            }
+            Body::Unix(_) => self.wording.unix_outcome(judgement),
+        };
+        let verdict = Verdict::from_number(header.verdict);
+        match &event.body {
+            Body::Escape => self.counts.denied += 1,
+            Body::Exec(_) | Body::Process(_) => {
+                self.counts.note(true, verdict != Verdict::Allowed);
+            }
+            _ => self.counts.note(false, verdict != Verdict::Allowed),
+        }
+        let answer = self.approved.remove(&header.approval);
+        if let Some(answer) = &answer {
+            outcome.reason = wording::ending(&answer.ending, &outcome);
+        }
+        let action = Action {
+            approval: answer.as_ref().map(told),
+            ..self.action(header, &outcome, judgement.decision, offset)
+        };
+        let record = match &event.body {
+            Body::Exec(facts) => Record::exec(
+                &action,
+                &Exec {
+                    text: &facts.text,
+                    argv_bytes: facts.argv_bytes,
+                    truncated: header.flags & FLAG_TRUNCATED != 0,
+                    exe: &facts.path,
+                    name: &facts.name,
+                },
+            ),
+            Body::Connect(facts) => Record::connect(
+                &action,
+                &Connect {
+                    host: None,
+                    address: Some(facts.address.to_canonical()),
+                    port: Some(facts.port),
+                    protocol: facts.protocol,
+                    socket: None,
+                },
+            ),
+            Body::Packet(facts) => Record::packet(&action, facts.address.to_canonical()),
+            Body::Socket(facts) => {
+                Record::socket(&action, facts.family, facts.socket_type, facts.protocol)
+            }
+            Body::Unix(facts) => Record::unix(&action, &facts.name),
+            Body::Process(facts) => {
+                Record::process(&action, facts.target, reach(facts.reach), facts.detail)
+            }
+            Body::Escape => Record::escape(&action),
+        };
+        if verdict != Verdict::Allowed {
+            let what = match &event.body {
+                Body::Exec(facts) => Some(facts.text.clone()),
+                Body::Connect(facts) => {
+                    let address = SocketAddr::new(facts.address.to_canonical(), facts.port);
+                    Some(format!("connect {address}").into_bytes())
+                }
+                Body::Unix(facts) => Some([b"connect ", facts.name.as_slice()].concat()),
+                _ => None,
+            };
+            if let Some(what) = what {
+                seen.denied.push(Denied {
+                    pid: header.pid,
+                    ppid: header.ppid,
+                    refused_exec: matches!(event.body, Body::Exec(_)) && verdict == Verdict::Errno,
+                    line: line::blocked_line(&what, &outcome.reason, outcome.suggestion.as_deref()),
+                });
+            }
+        }
+        record
+    }
+
+    fn action<'a>(
+        &'a self,
+        header: &Header,
+        outcome: &'a Outcome,
+        decision: Decision,
+        offset: i128,
+    ) -> Action<'a> {
+        Action {
+            timestamp: at(header.boottime_ns, offset),
+            agent: self.name(),
+            reason: &outcome.reason,
+            security_risk: outcome.security_risk,
+            rule: outcome.rule.as_deref(),
+            decision,
+            verdict: Verdict::from_number(header.verdict),
+            stage: Stage::from_number(header.stage),
+            risk: Some(outcome.risk),
+            pid: header.pid,
+            ppid: header.ppid,
+            uid: header.uid,
+            cgroup: header.cgroup,
+            seq: Some(header.seq),
+            latency_ns: Some(header.latency_ns),
+            approval: None,
+        }
+    }
+
+    /// A line for what the supervisor did; `ending` is how the request ended, if there was one.
+    pub fn supervised(
+        &self,
+        caller: Caller,
+        wanted: Wanted<'_>,
+        outcome: &Outcome,
+        ending: Option<&Answer>,
+        verdict: Verdict,
+    ) -> Record {
+        let reason = match ending {
+            Some(answer) => wording::ending(&answer.ending, outcome),
+            None => outcome.reason.clone(),
+        };
+        let action = Action {
+            timestamp: Timestamp::now(),
+            agent: self.name(),
+            reason: &reason,
+            security_risk: outcome.security_risk,
+            rule: outcome.rule.as_deref(),
+            decision: outcome.decision,
+            verdict,
+            stage: Stage::Seccomp,
+            risk: Some(outcome.risk),
+            pid: caller.pid,
+            ppid: caller.ppid,
+            uid: caller.uid,
+            cgroup: caller.cgroup.unwrap_or(self.cgroup),
+            seq: None,
+            latency_ns: None,
+            approval: ending.map(told),
+        };
+        match wanted {
+            Wanted::Exec {
+                text,
+                argv_bytes,
+                path,
+            } => Record::exec(
+                &action,
+                &Exec {
+                    text,
+                    argv_bytes,
+                    truncated: false,
+                    exe: path,
+                    name: b"",
+                },
+            ),
+            Wanted::Connect {
+                address,
+                port,
+                protocol,
+            } => Record::connect(
+                &action,
+                &Connect {
+                    host: None,
+                    address: Some(address),
+                    port: Some(port),
+                    protocol,
+                    socket: None,
+                },
+            ),
+            Wanted::Unix(name) => Record::unix(&action, name),
+            Wanted::Syscall(call) => Record::syscall(&action, &call),
+        }
+    }
+}
+
+/// What was wanted of a process.
+fn reach(number: u32) -> &'static str {
+    match number {
+        REACH_TRACE => "trace",
+        REACH_SIGNAL => "signal",
+        _ => "unknown",
+    }
+}
+
+/// What the trail tells of a request.
+fn told(answer: &Answer) -> Approval<'_> {
+    let (state, approver, reason, scope) = match &answer.ending {
+        Ending::Approved {
+            approver,
+            reason,
+            scope,
+        } => (
+            "approved",
+            Some(approver),
+            Some(reason),
+            Some(scope.as_str()),
+        ),
+        Ending::Denied { approver, reason } => ("denied", Some(approver), Some(reason), None),
+        Ending::Expired(_) => ("expired", None, None, None),
+        Ending::Cancelled => ("cancelled", None, None, None),
+        Ending::Refused(_) => ("refused", None, None, None),
+    };
+    Approval {
+        request: &answer.request,
+        state,
+        approver: approver.map(String::as_str),
+        reason: reason.map(String::as_str),
+        scope,
+    }
+}
+
+/// What to add to a `CLOCK_BOOTTIME` reading to have UTC, in nanoseconds.
+///
+/// # Errors
+///
+/// The clock cannot be read.
+pub fn boot_offset() -> anyhow::Result<i128> {
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).context("CLOCK_BOOTTIME cannot be read")?;
+    let boot = i128::from(boot.tv_sec()) * 1_000_000_000 + i128::from(boot.tv_nsec());
+    Ok(Timestamp::now().as_nanosecond() - boot)
+}
+
+fn at(boottime_ns: u64, offset: i128) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(boottime_ns) + offset)
+        .unwrap_or_else(|_| Timestamp::now())
+}

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt,
 };
 
-use enforcer_tests::{Ended, Session, probe, root};
+use enforcer_tests::{Ended, Session, probe, quick, root};
 use serde_json::{Value, json};
 
 use crate::scene::{asking, marks, session};
@@ -228,4 +228,66 @@ fn odd_ones_wait() {
         );
         assert_eq!(marks(&session), 1, "{mode}");
     }
+}
+
+/// Threads of one process that ask for the same share the answer: one of them becomes the program, once.
+#[test]
+fn threads_that_ask_together_become_one() {
+    if !root() {
+        return;
+    }
+    for round in 0..quick(10, 2) {
+        let session = odd_session();
+        let running = session.start(["/bin/sh", "-c", "$ODD threads $ASKED"]);
+        running.until("all wait", |running| {
+            running
+                .pending()
+                .iter()
+                .any(|request| request.0["waiting"] == 8)
+        });
+        running.request().approve(&[]);
+        let ended = running.wait();
+        assert_eq!(
+            ended.text(),
+            "threads 0\n",
+            "round {round}: {}\n{}",
+            ended.stderr,
+            ended.trail.shown()
+        );
+        assert_eq!(marks(&session), 1);
+        ended.trail.assert_whole();
+    }
+}
+
+/// A program without a name in the file system can be asked about like others.
+#[test]
+fn one_without_a_name_waits() {
+    if !root() {
+        return;
+    }
+    let mut policy = policy();
+    policy["exec"]["fileless"] = json!("ask");
+    let session = session(&policy);
+    let ways = session.place(probe!("ways"), "bin/ways");
+    let session = session.variable("WAYS", ways);
+    for (approve, status) in [(true, "0"), (false, "126")] {
+        let running = session.start(["/bin/sh", "-c", "$WAYS memfd $FINE one; echo status $?"]);
+        let request = running.request();
+        assert_eq!(request.text("rule"), "fileless", "{request:?}");
+        assert_eq!(request.text("sha256").len(), 64);
+        if approve {
+            request.approve(&[]);
+        } else {
+            request.deny(&[]);
+        }
+        let ended = running.wait();
+        assert_eq!(
+            ended.text(),
+            format!("status {status}\n"),
+            "{}\n{}",
+            ended.stderr,
+            ended.trail.shown()
+        );
+    }
+    assert_eq!(marks(&session), 1);
 }

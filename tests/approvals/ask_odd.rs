@@ -206,7 +206,7 @@ fn odd_ones_wait() {
     if !root() {
         return;
     }
-    for mode in [
+    let modes = [
         "plain",
         "thread",
         "vfork",
@@ -214,20 +214,27 @@ fn odd_ones_wait() {
         "execveat-directory",
         "deleted-directory",
         "null-argv",
-    ] {
-        let session = odd_session();
-        let running = session.start(["/bin/sh", "-c", &format!("$ODD {mode} $ASKED")]);
+    ];
+    let session = odd_session();
+    let script = format!(
+        "for mode in {}; do $ODD $mode $ASKED; done",
+        modes.join(" ")
+    );
+    let running = session.start(["/bin/sh", "-c", &script]);
+    for (done, mode) in modes.iter().enumerate() {
         running.request().approve(&[]);
-        let ended = running.wait();
-        assert_eq!(
-            ended.text(),
-            format!("{mode} 0\n"),
-            "{}\n{}",
-            ended.stderr,
-            ended.trail.shown()
-        );
-        assert_eq!(marks(&session), 1, "{mode}");
+        running.until(mode, |running| running.stdout().lines().count() > done);
     }
+    let ended = running.wait();
+    let expected: String = modes.iter().map(|mode| format!("{mode} 0\n")).collect();
+    assert_eq!(
+        ended.text(),
+        expected,
+        "{}\n{}",
+        ended.stderr,
+        ended.trail.shown()
+    );
+    assert_eq!(marks(&session), modes.len());
 }
 
 /// Threads of one process that ask for the same share the answer: one of them becomes the program, once.
@@ -236,9 +243,11 @@ fn threads_that_ask_together_become_one() {
     if !root() {
         return;
     }
-    for round in 0..quick(10, 2) {
-        let session = odd_session();
-        let running = session.start(["/bin/sh", "-c", "$ODD threads $ASKED"]);
+    let rounds = quick(20, 2);
+    let session = odd_session();
+    let script = format!("for i in $(seq {rounds}); do $ODD threads $ASKED; done");
+    let running = session.start(["/bin/sh", "-c", &script]);
+    for round in 0..rounds {
         running.until("all wait", |running| {
             running
                 .pending()
@@ -246,17 +255,20 @@ fn threads_that_ask_together_become_one() {
                 .any(|request| request.0["waiting"] == 8)
         });
         running.request().approve(&[]);
-        let ended = running.wait();
-        assert_eq!(
-            ended.text(),
-            "threads 0\n",
-            "round {round}: {}\n{}",
-            ended.stderr,
-            ended.trail.shown()
-        );
-        assert_eq!(marks(&session), 1);
-        ended.trail.assert_whole();
+        running.until("it has ended", |running| {
+            running.stdout().lines().count() > round
+        });
     }
+    let ended = running.wait();
+    assert_eq!(
+        ended.text(),
+        "threads 0\n".repeat(rounds),
+        "{}\n{}",
+        ended.stderr,
+        ended.trail.shown()
+    );
+    assert_eq!(marks(&session), rounds);
+    ended.trail.assert_whole();
 }
 
 /// A program without a name in the file system can be asked about like others.

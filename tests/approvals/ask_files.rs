@@ -138,25 +138,17 @@ fn a_response_may_come_in_pieces() {
     desk.assert_archived(request.id());
 }
 
-/// Puts a response there that is nobody's answer, and waits until it is archived.
-fn forged(name: &str, put: impl FnOnce(&Desk, &Request, &Path)) {
-    let desk = Desk::new(json!({}));
-    let (running, request) = desk.start();
-    let place = desk.response(request.id());
-    put(&desk, &request, &place);
-    let archived = desk.processed(&format!("{}.response.json", request.id()));
-    running.until(name, |_| fs::symlink_metadata(&archived).is_ok());
-    assert_eq!(
-        running.request().id(),
-        request.id(),
-        "{name}: it was answered"
-    );
+/// Puts a response there that is nobody's answer, and waits until it is archived; the request still waits.
+fn forged(
+    (desk, running, id): (&Desk, &Running, &str),
+    name: &str,
+    put: impl FnOnce(&Desk, &Path),
+) {
+    let place = desk.response(id);
+    put(desk, &place);
+    running.until(name, |_| fs::symlink_metadata(&place).is_err());
+    assert_eq!(running.request().id(), id, "{name}: it was answered");
     assert_eq!(marks(&desk.session), 0, "{name}");
-    // It can still be answered.
-    desk.answer(request.id(), "{\"status\": \"approved\"}");
-    let ended = running.wait();
-    assert_eq!(ended.text(), "status 0\n", "{name}: {}", ended.stderr);
-    assert_eq!(marks(&desk.session), 1, "{name}");
 }
 
 /// Makes a file elsewhere on the same file system, as it is to be, and moves it to its place in one step.
@@ -176,47 +168,63 @@ fn what_is_nobodys_answer_has_no_effect() {
         return;
     }
     let (uid, gid) = agent_user();
-    forged("owned by the agent's user", |desk, _, place| {
+    let desk = Desk::new(json!({}));
+    let (running, request) = desk.start();
+    let waiting = (&desk, &running, request.id());
+    forged(waiting, "owned by the agent's user", |desk, place| {
         moved(desk, place, YES, |file| {
             chown(file, Some(uid), Some(gid)).unwrap()
         });
     });
-    forged("owned by a stranger", |desk, _, place| {
+    forged(waiting, "owned by a stranger", |desk, place| {
         moved(desk, place, YES, |file| {
             chown(file, Some(54321), Some(54321)).unwrap()
         });
     });
-    forged("writable by all", |desk, _, place| {
+    forged(waiting, "writable by all", |desk, place| {
         moved(desk, place, YES, |file| {
             fs::set_permissions(file, Permissions::from_mode(0o666)).unwrap();
         });
     });
-    forged("a link", |desk, _, place| {
+    forged(waiting, "a link", |desk, place| {
         let target = desk.session.directory().join("target");
         fs::write(&target, YES).unwrap();
         symlink(target, place).unwrap();
     });
-    forged("two names", |desk, _, place| {
+    forged(waiting, "two names", |desk, place| {
         let other = desk.session.directory().join("other");
         moved(desk, place, YES, |file| fs::hard_link(file, other).unwrap());
     });
-    forged("a pipe", |_, _, place| {
+    forged(waiting, "a pipe", |_, place| {
         nix::unistd::mkfifo(place, nix::sys::stat::Mode::S_IRUSR).unwrap();
     });
-    forged("another id", |desk, _, place| {
+    forged(waiting, "another id", |desk, place| {
         let text = "{\"status\": \"approved\", \"id\": \"00000000-0000-4000-8000-000000000000\"}";
         moved(desk, place, text, |_| {});
     });
-    forged("another status", |desk, _, place| {
+    forged(waiting, "another status", |desk, place| {
         moved(desk, place, "{\"status\": \"yes\"}", |_| {});
     });
-    forged("too long", |desk, _, place| {
+    forged(waiting, "too long", |desk, place| {
         let text = format!(
             "{{\"status\": \"approved\", \"notes\": \"{}\"}}",
             "x".repeat(70_000)
         );
         moved(desk, place, &text, |_| {});
     });
+    // It can still be answered.
+    desk.answer(request.id(), YES);
+    let ended = running.wait();
+    assert_eq!(ended.text(), "status 0\n", "{}", ended.stderr);
+    assert_eq!(marks(&desk.session), 1);
+    let archived = fs::read_dir(desk.directory.join("processed"))
+        .unwrap()
+        .filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.to_string_lossy().contains(".response.json")
+        })
+        .count();
+    assert_eq!(archived, 10, "nine of nobody's and the answer");
 }
 
 /// An old answer, put there again for the next request.

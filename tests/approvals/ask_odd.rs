@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt,
 };
 
-use enforcer_tests::{Ended, Session, probe, root};
+use enforcer_tests::{Ended, Session, probe, quick, root};
 use serde_json::{Value, json};
 
 use crate::scene::{asking, marks, session};
@@ -206,7 +206,7 @@ fn odd_ones_wait() {
     if !root() {
         return;
     }
-    for mode in [
+    let modes = [
         "plain",
         "thread",
         "vfork",
@@ -214,18 +214,92 @@ fn odd_ones_wait() {
         "execveat-directory",
         "deleted-directory",
         "null-argv",
-    ] {
-        let session = odd_session();
-        let running = session.start(["/bin/sh", "-c", &format!("$ODD {mode} $ASKED")]);
+    ];
+    let session = odd_session();
+    let script = format!(
+        "for mode in {}; do $ODD $mode $ASKED; done",
+        modes.join(" ")
+    );
+    let running = session.start(["/bin/sh", "-c", &script]);
+    for (done, mode) in modes.iter().enumerate() {
         running.request().approve(&[]);
+        running.until(mode, |running| running.stdout().lines().count() > done);
+    }
+    let ended = running.wait();
+    let expected: String = modes.iter().map(|mode| format!("{mode} 0\n")).collect();
+    assert_eq!(
+        ended.text(),
+        expected,
+        "{}\n{}",
+        ended.stderr,
+        ended.trail.shown()
+    );
+    assert_eq!(marks(&session), modes.len());
+}
+
+/// Threads of one process that ask for the same share the answer: one of them becomes the program, once.
+#[test]
+fn threads_that_ask_together_become_one() {
+    if !root() {
+        return;
+    }
+    let rounds = quick(20, 2);
+    let session = odd_session();
+    let script = format!("for i in $(seq {rounds}); do $ODD threads $ASKED; done");
+    let running = session.start(["/bin/sh", "-c", &script]);
+    for round in 0..rounds {
+        running.until("all wait", |running| {
+            running
+                .pending()
+                .iter()
+                .any(|request| request.0["waiting"] == 8)
+        });
+        running.request().approve(&[]);
+        running.until("it has ended", |running| {
+            running.stdout().lines().count() > round
+        });
+    }
+    let ended = running.wait();
+    assert_eq!(
+        ended.text(),
+        "threads 0\n".repeat(rounds),
+        "{}\n{}",
+        ended.stderr,
+        ended.trail.shown()
+    );
+    assert_eq!(marks(&session), rounds);
+    ended.trail.assert_whole();
+}
+
+/// A program without a name in the file system can be asked about like others.
+#[test]
+fn one_without_a_name_waits() {
+    if !root() {
+        return;
+    }
+    let mut policy = policy();
+    policy["exec"]["fileless"] = json!("ask");
+    let session = session(&policy);
+    let ways = session.place(probe!("ways"), "bin/ways");
+    let session = session.variable("WAYS", ways);
+    for (approve, status) in [(true, "0"), (false, "126")] {
+        let running = session.start(["/bin/sh", "-c", "$WAYS memfd $FINE one; echo status $?"]);
+        let request = running.request();
+        assert_eq!(request.text("rule"), "fileless", "{request:?}");
+        assert_eq!(request.text("sha256").len(), 64);
+        if approve {
+            request.approve(&[]);
+        } else {
+            request.deny(&[]);
+        }
         let ended = running.wait();
         assert_eq!(
             ended.text(),
-            format!("{mode} 0\n"),
+            format!("status {status}\n"),
             "{}\n{}",
             ended.stderr,
             ended.trail.shown()
         );
-        assert_eq!(marks(&session), 1, "{mode}");
     }
+    assert_eq!(marks(&session), 1);
 }

@@ -1,6 +1,6 @@
 //! Signals to what waits.
 
-use enforcer_tests::{Running, root};
+use enforcer_tests::root;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -9,30 +9,31 @@ use serde_json::json;
 
 use crate::scene::{asking, marks, session};
 
-fn waiting_pid(running: &Running) -> Pid {
-    Pid::from_raw(running.request().0["pid"].as_i64().unwrap() as i32)
-}
-
 #[test]
 fn signals_that_end_it_end_its_wait() {
     if !root() {
         return;
     }
-    for (signal, status) in [
-        (Signal::SIGINT, 130),
-        (Signal::SIGTERM, 143),
-        (Signal::SIGHUP, 129),
-        (Signal::SIGKILL, 137),
-    ] {
-        let session = session(&asking(json!({})));
-        // Not by a shell: its child may have the shell's own handlers until it is another program.
-        let running = session.start(["/bin/sh", "-c", "exec $ASKS many $ASKED 1"]);
-        kill(waiting_pid(&running), signal).unwrap();
-        let ended = running.wait();
-        assert_eq!(ended.text(), format!("{status} 1\n"), "{signal}");
-        assert_eq!(marks(&session), 0, "{signal}");
-        assert_eq!(ended.request().state(), "cancelled", "{signal}");
+    let signals = [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGKILL,
+    ];
+    let session = session(&asking(json!({})));
+    // Not by a shell: its child may have the shell's own handlers until it is another program.
+    let running = session.start(["/bin/sh", "-c", "exec $ASKS many $ASKED 4"]);
+    for (request, signal) in running.await_pending(4).iter().zip(signals) {
+        let pid = request.0["pid"].as_i64().unwrap() as i32;
+        kill(Pid::from_raw(pid), signal).unwrap();
     }
+    let ended = running.wait();
+    assert_eq!(ended.text(), "129 1\n130 1\n137 1\n143 1\n");
+    assert_eq!(marks(&session), 0);
+    for request in ended.requests() {
+        assert_eq!(request.state(), "cancelled", "{request:?}");
+    }
+    assert_eq!(ended.trail.denials().count(), 4, "{}", ended.trail.shown());
 }
 
 #[test]

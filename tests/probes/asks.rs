@@ -224,7 +224,7 @@ extern "C" fn handler(_: i32) {
     HANDLED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// An exec that waits while handled signals arrive, without SA_RESTART.
+/// An exec that waits while handled signals arrive, without `SA_RESTART`.
 fn signals(program: &CString, signals: &[i32]) {
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();

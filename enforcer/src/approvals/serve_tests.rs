@@ -299,6 +299,32 @@ fn nobody_answers_and_the_time_is_up() {
 }
 
 #[test]
+fn who_is_gone_when_the_desk_ends_has_cancelled() {
+    if !as_root() {
+        return;
+    }
+    let mut trial = Trial::new(Limits::default());
+    let mut child = Process::new("sleep").arg("60").spawn().unwrap();
+    let (sender, told) = channel();
+    trial.desk().asker().ask(
+        exec(&["git", "push"]),
+        pidfd(child.id()),
+        |_| {},
+        move |answer| sender.send(answer).unwrap(),
+    );
+    let id = trial.pending().remove(0).id;
+    // The desk hears of both at once.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    trial.desk.take().unwrap().shutdown();
+    assert_eq!(told.try_recv().unwrap().ending, Ending::Cancelled);
+    assert_eq!(
+        trial.store().get(&id).unwrap().unwrap().state,
+        State::Cancelled
+    );
+}
+
+#[test]
 fn shutting_down_denies_and_takes_the_socket_away() {
     if !as_root() {
         return;

@@ -173,12 +173,12 @@ fn what_is_nobodys_answer_has_no_effect() {
     let waiting = (&desk, &running, request.id());
     forged(waiting, "owned by the agent's user", |desk, place| {
         moved(desk, place, YES, |file| {
-            chown(file, Some(uid), Some(gid)).unwrap()
+            chown(file, Some(uid), Some(gid)).unwrap();
         });
     });
     forged(waiting, "owned by a stranger", |desk, place| {
         moved(desk, place, YES, |file| {
-            chown(file, Some(54321), Some(54321)).unwrap()
+            chown(file, Some(54321), Some(54321)).unwrap();
         });
     });
     forged(waiting, "writable by all", |desk, place| {

@@ -216,8 +216,8 @@ impl Identity {
         if self.is_root() {
             found.push(
                 "the agent has uid 0: it has no capabilities, but it can change every file and device that \
-                 belongs to root (programs, service and cron files, disks) and ask services on local sockets \
-                 to act outside its cgroup; use --user, or start with sudo from the user's own account"
+                 belongs to root (programs, service and cron files, disks) and ask services on those local \
+                 sockets that the policy allows to act outside its cgroup; use --user, or start with sudo from the user's own account"
                     .to_owned(),
             );
         }

@@ -90,6 +90,12 @@ impl Start<'_> {
                     .to_owned(),
             );
         }
+        if self.unix == UnixJudgement::Called && !self.first.connector {
+            weaker.push(
+                "unix sockets are judged by the name in the call: with --keep nobody looks where a link leads"
+                    .to_owned(),
+            );
+        }
         for hatch in &self.policy.syscalls.allow {
             weaker.push(format!(
                 "the policy allows the system calls of `{}`: {}",

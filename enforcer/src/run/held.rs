@@ -284,11 +284,9 @@ impl Shared {
                 let (key, grant) = self.exec_grant(&held, exec, script, number, expires_ns)?;
                 self.with.recorder.expect(number, answer);
                 self.with.grants.allow_exec(&key, &grant)?;
-                if !self.with.listener.allow(held.id)? {
-                    // Gone meanwhile.
-                    self.with.grants.revoke_exec(&key)?;
-                    self.with.recorder.forget(number);
-                }
+                // Who is gone meanwhile leaves its grant behind, which is soon void. To take it back could take away
+                // that of another thread with the same wish.
+                self.with.listener.allow(held.id)?;
             }
             (Wish::Connect(connect), _) => {
                 let key = connect_key(held.who.tgid, *connect);
@@ -300,10 +298,7 @@ impl Shared {
                         expires_ns,
                     },
                 )?;
-                if !self.with.listener.allow(held.id)? {
-                    self.with.grants.revoke_connect(&key)?;
-                    self.with.recorder.forget(number);
-                }
+                self.with.listener.allow(held.id)?;
             }
             _ => {
                 let Held {

@@ -146,11 +146,6 @@ impl Recorder {
         }
     }
 
-    /// Forgets an answer whose action never came.
-    pub fn forget(&self, request: u64) {
-        self.inner().lines.approved.remove(&request);
-    }
-
     /// Writes a request that its supervisor left unanswered.
     ///
     /// # Errors

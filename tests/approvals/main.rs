@@ -8,12 +8,7 @@
 mod ask_bound;
 mod ask_connect;
 mod ask_exec;
-mod ask_files;
 mod ask_killed;
-mod ask_limits;
-mod ask_many;
-mod ask_modes;
 mod ask_odd;
-mod ask_signals;
-mod ask_who;
+#[allow(dead_code, reason = "two test executables share it, each uses a part")]
 mod scene;

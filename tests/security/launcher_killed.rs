@@ -43,9 +43,13 @@ fn a_tree_without_its_launcher_stays_governed() {
             {"id": "forbidden", "decision": "deny", "argv": {"program": "forbidden"}}]},
         "connect": {"default": "allow", "rules": [
             {"id": "no-host", "decision": "deny", "hosts": ["127.0.0.2"]}]},
-    }))
-    // Supervised execs would all fail without their supervisor, which says nothing of the kernel programs.
-    .on_deny_kill();
+    }));
+    // Supervised execs would all fail without their supervisor, which says nothing of the kernel programs. Where LSM
+    // programs judge first, and nothing asks, there is none.
+    let session = match level() {
+        Level::Full => session,
+        Level::Partial => session.on_deny_kill(),
+    };
     let work = session.work();
     let victim = session.place(probe!("victim"), "bin/forbidden");
     let shout = session.place(probe!("shout"), "bin/shout");

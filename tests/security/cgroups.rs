@@ -295,7 +295,8 @@ fn the_next_launcher_kills_who_left_after_the_last_one_was_killed() {
         return;
     }
     let elsewhere = Elsewhere::new("later");
-    let session = session();
+    // Without its supervisor the script could execute nothing more, and would end.
+    let session = session().on_deny_kill();
     let work = session.work();
     let running = session.start([
         "/bin/sh",

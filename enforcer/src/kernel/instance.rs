@@ -95,6 +95,16 @@ impl Types {
     }
 }
 
+/// Unused memory at the end of the heap that is kept, bytes.
+const TRIM_BYTES: i32 = 128 << 10;
+
+/// Has unused memory go back to the system at once: to compile a policy and to load it takes much for a moment, and
+/// without a fixed limit the C library keeps it. Call it before other threads are started.
+pub fn give_memory_back() {
+    // SAFETY: a plain call of the C library, numbers only.
+    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_BYTES) };
+}
+
 /// The loaded programs and maps.
 #[derive(Debug)]
 pub struct Instance {

@@ -40,7 +40,7 @@ use crate::{
     decide::Engine,
     kernel::{
         attach::{PinDir, mount_bpf},
-        instance::{Instance, Plan, Types},
+        instance::{Instance, Plan, Types, give_memory_back},
     },
     launch::{
         AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Fence, Identity,
@@ -67,9 +67,6 @@ use watch::{Watch, supervise};
 pub const DEFAULT_AUDIT: &str = "/var/log/enforcer/audit.jsonl";
 /// Where requests and their answers are kept.
 pub const APPROVALS_DB: &str = approvals::DEFAULT_DB;
-
-/// Free memory at the end of a heap that goes back to the system: the C library's own first limit.
-const TRIM_BYTES: i32 = 128 << 10;
 
 /// Governs the command and everything it starts; its exit status.
 ///
@@ -105,9 +102,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
-    // To compile takes much memory for a moment. Without a fixed limit the C library keeps it.
-    // SAFETY: a plain call of the C library, before there are threads.
-    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_BYTES) };
+    give_memory_back();
     let (engine, seed, types) = thread::scope(|scope| {
         let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy));
         let types = Types::read();

@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::decide::Masking;
 use crate::policy::{
     Policy,
     model::{
-        Agents, Approvals, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Matcher,
-        PathLists, Rule, Syscalls,
+        Agents, Approvals, Breaker, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Limits,
+        Matcher, PathLists, Rule, Syscalls, Tools, WebTools,
     },
 };
 
@@ -42,7 +45,14 @@ fn engine() -> Engine {
         agents: Agents::default(),
         approvals: Approvals::default(),
         syscalls: Syscalls::default(),
+        capabilities: BTreeMap::new(),
+        tenants: Vec::new(),
+        limits: Limits::default(),
+        breaker: Breaker::default(),
+        masking: Masking::default(),
         file_paths: PathLists::default(),
+        web_tools: WebTools::default(),
+        tools: Tools::default(),
     };
     Engine::new(policy, 7).unwrap()
 }

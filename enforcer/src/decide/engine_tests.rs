@@ -1,11 +1,14 @@
+use std::collections::BTreeMap;
+
 use enforcer_common::event::{CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_RULE, CAUSE_TRANSPARENT};
 
 use super::*;
 use crate::{
-    decide::{Decision, Risk, Script},
+    decide::{Decision, Masking, Risk, Script},
     policy::model::{
-        Agents, Approvals, ArgvPattern, ConnectPolicy, ConnectRule, DEFAULT_TRUSTED_DIRS,
-        ExecPolicy, Form, Matcher as Pattern, Network, PathLists, Protocol, Syscalls,
+        Agents, Approvals, ArgvPattern, Breaker, ConnectPolicy, ConnectRule, DEFAULT_TRUSTED_DIRS,
+        ExecPolicy, Form, Limits, Matcher as Pattern, Network, PathLists, Protocol, Syscalls,
+        Tools, WebTools,
     },
 };
 
@@ -31,7 +34,14 @@ fn policy(form: Form, default: Decision, rules: Vec<Rule>) -> Policy {
         agents: Agents::default(),
         approvals: Approvals::default(),
         syscalls: Syscalls::default(),
+        capabilities: BTreeMap::new(),
+        tenants: Vec::new(),
+        limits: Limits::default(),
+        breaker: Breaker::default(),
+        masking: Masking::default(),
         file_paths: PathLists::default(),
+        web_tools: WebTools::default(),
+        tools: Tools::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! whitelist, all else denied. Its `bash.mode` only describes the lists, it does not change how they are
 //! judged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,12 +13,12 @@ use super::error::Problems;
 use super::hosts;
 use super::lower::Lowered;
 use super::model::{
-    Agents, Approvals, ConnectPolicy, ConnectRule, DEFAULT_SHELLS, DEFAULT_TRUSTED_DIRS,
-    ExecPolicy, Form, Matcher, PathLists, Policy, Rule, Syscalls,
+    Agents, Approvals, Breaker, ConnectPolicy, ConnectRule, DEFAULT_SHELLS, DEFAULT_TRUSTED_DIRS,
+    ExecPolicy, Form, Limits, Matcher, PathLists, Policy, Rule, Syscalls, Tools, WebTools,
 };
 use super::place::{JsonPath, quoted};
 use super::shape::Object;
-use crate::decide::{Decision, Risk};
+use crate::decide::{Decision, Masking, Risk};
 
 /// A pre-tool hook's policy.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,13 +34,13 @@ pub struct HookPolicy {
     pub description: Option<String>,
     /// Commands.
     pub bash: Object<BashSection>,
-    /// Paths of the hook's file tools. Not judged on execs and connects.
+    /// Paths of the hook's file tools. Judged by the hook, not by the kernel.
     pub file_paths: Object<PathsSection>,
-    /// Agents. Not enforced yet.
+    /// Agents.
     pub agents: Object<AgentsSection>,
     /// Web tools and domains.
     pub web_tools: Option<Object<WebSection>>,
-    /// Other tools of the hook. Not judged on execs and connects.
+    /// Other tools of the hook. Judged by the hook, not by the kernel.
     pub tools: Option<Object<ToolsSection>>,
 }
 
@@ -81,7 +81,7 @@ pub struct AgentsSection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebSection {
-    /// Patterns of allowed web tools. Not judged on execs and connects.
+    /// Patterns of allowed web tools. Judged by the hook, not by the kernel.
     #[serde(default)]
     pub whitelist: Vec<String>,
     /// Whether every domain that is not blocked may be reached.
@@ -123,7 +123,6 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
     );
     warn_mode(&hook.bash, problems);
     warn_shell_syntax(&hook.bash.blacklist, &bash.key("blacklist"), problems);
-    warn_not_in_force(&hook, problems);
 
     let connect = connect(hook.web_tools.as_deref(), problems);
     Lowered {
@@ -143,11 +142,31 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
                 trusted: hook.agents.0.trusted,
                 restricted: hook.agents.0.restricted,
             },
+            capabilities: BTreeMap::new(),
+            tenants: Vec::new(),
+            limits: Limits::default(),
+            breaker: Breaker::default(),
+            masking: Masking::default(),
             approvals: Approvals::default(),
             syscalls: Syscalls::default(),
             file_paths: PathLists {
                 whitelist: hook.file_paths.0.whitelist,
                 blacklist: hook.file_paths.0.blacklist,
+            },
+            web_tools: hook
+                .web_tools
+                .map(|section| WebTools {
+                    whitelist: section.0.whitelist,
+                    allow_all_domains: section.0.allow_all_domains,
+                    allowed_domains: Vec::new(),
+                    blocked_domains: section.0.blocked_domains,
+                })
+                .unwrap_or_default(),
+            tools: Tools {
+                always_allowed: hook
+                    .tools
+                    .map(|section| section.0.always_allowed)
+                    .unwrap_or_default(),
             },
         },
         rule_paths: rules.paths,
@@ -254,34 +273,6 @@ fn warn_shell_syntax(blacklist: &[String], at: &JsonPath, problems: &mut Problem
                  commands starts is judged program by program",
                 quoted(first)
             ),
-        );
-    }
-}
-
-fn warn_not_in_force(hook: &HookPolicy, problems: &mut Problems<'_>) {
-    let top = JsonPath::top();
-    problems.warn(
-        &top.key("file_paths"),
-        "`file_paths` is not enforced yet: it is about the hook's file tools, not about execs and connects",
-    );
-    problems.warn(
-        &top.key("agents"),
-        "`agents` is not enforced yet: the policy holds for every agent alike",
-    );
-    if hook
-        .web_tools
-        .as_ref()
-        .is_some_and(|web| !web.whitelist.is_empty())
-    {
-        problems.warn(
-            &top.key("web_tools").key("whitelist"),
-            "`web_tools.whitelist` is not enforced yet: it is about the hook's tools, not about connects",
-        );
-    }
-    if hook.tools.is_some() {
-        problems.warn(
-            &top.key("tools"),
-            "`tools` is not enforced yet: it is about the hook's tools, not about execs and connects",
         );
     }
 }

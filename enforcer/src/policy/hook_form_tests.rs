@@ -92,10 +92,6 @@ fn what_is_not_judged_or_left_out_is_said() {
         "line 6, column 60: bash.whitelist[4]: the pattern is empty",
         "line 5, column 5: bash.mode: the mode \"blacklist\" changes nothing: what is on neither list is denied",
         "line 7, column 41: bash.blacklist[2]: 1 entry is written for shell text",
-        "line 9, column 3: file_paths: `file_paths` is not enforced yet",
-        "line 10, column 3: agents: `agents` is not enforced yet",
-        "line 12, column 5: web_tools.whitelist: `web_tools.whitelist` is not enforced yet",
-        "line 16, column 3: tools: `tools` is not enforced yet",
         "line 14, column 89: web_tools.blocked_domains[5]: the entry \"10.*\" stands twice (first at line 14)",
         "line 14, column 46: web_tools.blocked_domains[2]: names are not judged on connects yet, so these are not \
          blocked: \"metadata.example\", \"*.internal\"; add their addresses",

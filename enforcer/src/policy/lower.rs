@@ -6,15 +6,15 @@ use std::collections::HashMap;
 
 use super::approvals;
 use super::error::Problems;
+use super::governance;
 use super::model::{
-    Agents, ArgvPattern, DEFAULT_TRUSTED_DIRS, Example, ExecPolicy, Form, LoosenedHatch, Matcher,
-    PathLists, Policy, Rule, Syscalls,
+    ArgvPattern, DEFAULT_TRUSTED_DIRS, Example, ExecPolicy, Form, LoosenedHatch, Matcher, Policy,
+    Rule, Syscalls,
 };
-use super::native::{
-    AgentsSection, ArgvSection, ExecRule, ExecSection, NativePolicy, SyscallsSection,
-};
+use super::native::{ArgvSection, ExecRule, ExecSection, NativePolicy, SyscallsSection};
 use super::place::{JsonPath, quoted};
 use super::shape::TextOrList;
+use super::tools;
 use super::validate::{self, Ids};
 use crate::decide::{Decision, Risk};
 
@@ -37,7 +37,6 @@ pub(super) fn native(policy: NativePolicy, problems: &mut Problems<'_>) -> Lower
             "write \"2\"",
         );
     }
-    warn_not_in_force(&policy, problems);
 
     let mut ids = Ids::default();
     let mut rule_paths = Vec::new();
@@ -48,7 +47,11 @@ pub(super) fn native(policy: NativePolicy, problems: &mut Problems<'_>) -> Lower
         problems,
     );
     let connect = connect::policy(policy.connect.map(|section| section.0), &mut ids, problems);
-    let agents = agents(policy.agents.map(|section| section.0).unwrap_or_default());
+    let agents = governance::agents(policy.agents.map(|section| section.0).unwrap_or_default());
+    let limits = policy.limits.map(|section| section.0).unwrap_or_default();
+    let limits = governance::limits(limits, problems);
+    let breaker = policy.breaker.map(|section| section.0).unwrap_or_default();
+    let breaker = governance::breaker(&breaker, problems);
     let approvals = approvals::lower(policy.approvals.map(|section| section.0), problems);
     let syscalls = syscalls(
         policy.syscalls.map(|section| section.0).unwrap_or_default(),
@@ -60,75 +63,22 @@ pub(super) fn native(policy: NativePolicy, problems: &mut Problems<'_>) -> Lower
         exec,
         connect,
         agents,
+        capabilities: governance::capabilities(policy.capabilities.unwrap_or_default()),
+        tenants: policy.tenants.unwrap_or_default(),
+        limits,
+        breaker,
+        masking: policy
+            .audit
+            .and_then(|section| section.pii)
+            .unwrap_or_default(),
         approvals,
         syscalls,
-        file_paths: PathLists::default(),
+        file_paths: tools::paths(policy.file_paths),
+        web_tools: tools::web(policy.web_tools),
+        tools: tools::others(policy.tools),
     };
     approvals::warn_unanswerable(&policy, problems);
     Lowered { policy, rule_paths }
-}
-
-/// Checks the sections that later versions put in force, and says that they are not.
-fn warn_not_in_force(policy: &NativePolicy, problems: &mut Problems<'_>) {
-    let top = JsonPath::top();
-    if let Some(limits) = &policy.limits {
-        for (key, rate) in [("exec", &limits.exec), ("connect", &limits.connect)] {
-            if let Some(rate) = rate.as_deref().filter(|rate| !validate::is_rate(rate)) {
-                problems.error(
-                    &top.key("limits").key(key),
-                    format!("{} is not a rate", quoted(rate)),
-                    "write a count and a window of seconds, minutes, hours or days: \"100/1h\"",
-                );
-            }
-        }
-    }
-    let mut positive = |section: &'static str, key: &'static str, number: Option<u64>| {
-        if number == Some(0) {
-            problems.error(
-                &top.key(section).key(key),
-                "0 is not allowed",
-                "write 1 or more",
-            );
-        }
-    };
-    if let Some(breaker) = &policy.breaker {
-        positive("breaker", "denials", breaker.denials.map(u64::from));
-        positive("breaker", "half_open_after_s", breaker.half_open_after_s);
-    }
-    for (key, given, instead) in [
-        (
-            "agents",
-            policy.agents.is_some(),
-            "the policy holds for every agent alike",
-        ),
-        (
-            "capabilities",
-            policy.capabilities.is_some(),
-            "no agent has capabilities",
-        ),
-        (
-            "limits",
-            policy.limits.is_some(),
-            "nothing is counted against a rate",
-        ),
-        (
-            "breaker",
-            policy.breaker.is_some(),
-            "denials do not add up to a stop",
-        ),
-        (
-            "audit",
-            policy.audit.is_some(),
-            "only secrets are kept out of the trail",
-        ),
-    ] {
-        if given {
-            problems.warn(
-                &top.key(key),
-                format!("`{key}` is not enforced yet: {instead}"),
-            );
-        }
-    }
 }
 
 fn exec(
@@ -225,7 +175,6 @@ fn default_risk(decision: Decision) -> Risk {
 
 fn exec_rule(rule: ExecRule, at: &JsonPath, ids: &mut Ids, problems: &mut Problems<'_>) -> Rule {
     ids.claim(&rule.id, at, problems);
-    warn_requires(&rule.requires, at, problems);
     let positive = examples(rule.matches, &at.key("match"), problems);
     let negative = examples(rule.not_match, &at.key("not_match"), problems);
     let matcher = matcher(
@@ -245,15 +194,6 @@ fn exec_rule(rule: ExecRule, at: &JsonPath, ids: &mut Ids, problems: &mut Proble
         requires: rule.requires,
         examples: positive,
         counter_examples: negative,
-    }
-}
-
-fn warn_requires(requires: &[String], at: &JsonPath, problems: &mut Problems<'_>) {
-    if !requires.is_empty() {
-        problems.warn(
-            &at.key("requires"),
-            "`requires` is not enforced yet: no agent has capabilities, so an allow rule allows nothing with it",
-        );
     }
 }
 
@@ -342,13 +282,6 @@ fn examples(given: Vec<TextOrList>, at: &JsonPath, problems: &mut Problems<'_>) 
         }
     }
     examples
-}
-
-fn agents(section: AgentsSection) -> Agents {
-    Agents {
-        trusted: section.trusted,
-        restricted: section.restricted,
-    }
 }
 
 fn syscalls(section: SyscallsSection, problems: &mut Problems<'_>) -> Syscalls {

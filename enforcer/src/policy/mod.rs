@@ -6,6 +6,7 @@
 pub mod approvals;
 pub mod compile;
 mod error;
+mod governance;
 pub mod hook_form;
 mod hosts;
 pub mod json_text;
@@ -17,6 +18,7 @@ mod place;
 pub mod schema;
 pub mod shape;
 pub mod sockets;
+mod tools;
 pub mod unix_name;
 pub mod validate;
 

@@ -1,8 +1,11 @@
 //! The one model that both policy forms become. It is what the compiler and the engine read.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use crate::decide::{Decision, Risk};
+use crate::decide::{Decision, Masking, Risk};
 
 /// Directories whose programs are known by their base name, unless a policy names others.
 pub const DEFAULT_TRUSTED_DIRS: [&str; 6] = [
@@ -39,12 +42,26 @@ pub struct Policy {
     pub connect: ConnectPolicy,
     /// Agents named by the policy.
     pub agents: Agents,
+    /// The capabilities of each agent, by its name in lower case.
+    pub capabilities: BTreeMap<String, BTreeSet<String>>,
+    /// Tenants whose agents may be given the policy; empty: all.
+    pub tenants: Vec<String>,
+    /// How often and how much an agent may act.
+    pub limits: Limits,
+    /// When an agent that keeps being denied is stopped altogether.
+    pub breaker: Breaker,
+    /// How the trail shows personal data.
+    pub masking: Masking,
     /// How an `ask` is put to a person.
     pub approvals: Approvals,
     /// System calls that the policy gives back to its agents.
     pub syscalls: Syscalls,
-    /// File path rules of a hook-form policy (judged by the hook front end, not by the kernel).
+    /// Paths that an agent's file tools may name (judged by the hook, not by the kernel).
     pub file_paths: PathLists,
+    /// Web tools and domains (judged by the hook, not by the kernel).
+    pub web_tools: WebTools,
+    /// Other tools (judged by the hook, not by the kernel).
+    pub tools: Tools,
 }
 
 /// What may be executed.
@@ -185,6 +202,52 @@ pub struct Agents {
     pub restricted: Vec<String>,
 }
 
+/// How often something may happen: a count in a sliding window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// At most so many, 1 or more.
+    pub count: u32,
+    /// In any stretch of time this long.
+    pub window: Duration,
+}
+
+/// How often and how much an agent may act. What is absent is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Execs of the agent.
+    pub exec: Option<Rate>,
+    /// Connects of the agent.
+    pub connect: Option<Rate>,
+    /// Execs of all agents of one user together.
+    pub user_exec: Option<Rate>,
+    /// Connects of all agents of one user together.
+    pub user_connect: Option<Rate>,
+    /// Arguments of one exec, the program's own name not counted.
+    pub arguments: Option<u32>,
+    /// Bytes of all arguments of one exec, each with its end.
+    pub argv_bytes: Option<u32>,
+    /// Levels of the process tree below the operator's command.
+    pub depth: Option<u32>,
+}
+
+/// When an agent that keeps being denied is stopped altogether.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Denials in a row that open the breaker; `None`: it never opens.
+    pub denials: Option<u32>,
+    /// After this time an open breaker lets one action try; `None`: only an operator closes it.
+    pub half_open_after: Option<Duration>,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            denials: Some(10),
+            half_open_after: None,
+        }
+    }
+}
+
 /// How an `ask` is put to a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approvals {
@@ -225,11 +288,31 @@ pub struct LoosenedHatch {
     pub reason: String,
 }
 
-/// Path patterns of the hook form.
-#[derive(Clone, Debug, Default)]
+/// Patterns of paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathLists {
     /// Allowed.
     pub whitelist: Vec<String>,
     /// Denied; wins.
     pub blacklist: Vec<String>,
+}
+
+/// Web tools and the domains that they may reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebTools {
+    /// Patterns of allowed tools.
+    pub whitelist: Vec<String>,
+    /// Whether every domain that is not blocked may be reached.
+    pub allow_all_domains: bool,
+    /// Domains that may be reached though not all may.
+    pub allowed_domains: Vec<String>,
+    /// Blocked domains, addresses and networks; wins.
+    pub blocked_domains: Vec<String>,
+}
+
+/// Tools that are neither shells nor about paths or the web.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tools {
+    /// Patterns of tools that are always allowed. All others are denied.
+    pub always_allowed: Vec<String>,
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::shape::{Object, TextOrList};
-use crate::decide::{Decision, Risk};
+use crate::decide::{Decision, Masking, Risk};
 
 /// A policy in the native form: what an agent's processes may execute and connect to.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -28,20 +28,31 @@ pub struct NativePolicy {
     pub exec: Option<Object<ExecSection>>,
     /// What may be connected to. Without it every connect is denied.
     pub connect: Option<Object<ConnectSection>>,
-    /// Agents that the policy names. Not enforced yet.
+    /// Agents that the policy names.
     pub agents: Option<Object<AgentsSection>>,
-    /// The capabilities of each agent, by its name; rules ask for them with `requires`. Not enforced yet.
+    /// The capabilities of each agent, by its name (upper and lower case are the same); rules ask for them with
+    /// `requires`.
     pub capabilities: Option<BTreeMap<String, Vec<String>>>,
-    /// How often an agent may act. Not enforced yet.
+    /// Tenants whose agents may be given the policy; every tenant's unless given.
+    #[schemars(length(min = 1))]
+    pub tenants: Option<Vec<String>>,
+    /// How often and how much an agent may act.
     pub limits: Option<Object<LimitsSection>>,
-    /// When an agent that keeps being denied is stopped altogether. Not enforced yet.
+    /// When an agent that keeps being denied is stopped altogether.
     pub breaker: Option<Object<BreakerSection>>,
     /// How an `ask` is put to a person.
     pub approvals: Option<Object<ApprovalsSection>>,
     /// System calls that are refused unless a policy gives them back.
     pub syscalls: Option<Object<SyscallsSection>>,
-    /// What the trail leaves out. Not enforced yet.
+    /// What the trail leaves out.
     pub audit: Option<Object<AuditSection>>,
+    /// Paths that an agent's file tools may name: the blacklist wins, then the whitelist, all else is denied. Judged
+    /// by the hook, not by the kernel.
+    pub file_paths: Option<Object<PathsSection>>,
+    /// Web tools and domains. Judged by the hook, not by the kernel.
+    pub web_tools: Option<Object<WebSection>>,
+    /// Other tools. Judged by the hook, not by the kernel.
+    pub tools: Option<Object<ToolsSection>>,
 }
 
 /// What may be executed.
@@ -96,8 +107,8 @@ pub struct ExecRule {
     pub justification: Option<String>,
     /// What to do instead.
     pub suggestion: Option<String>,
-    /// Capabilities that the agent needs for the rule to allow. No agent has any yet, so an allow rule with this
-    /// allows nothing; ask and deny rules hold for every agent.
+    /// Capabilities that the agent needs for the rule to allow; without them it denies. Ask and deny rules hold for
+    /// every agent.
     #[serde(default)]
     pub requires: Vec<String>,
     /// Commands that the rule must match: each a command line, or a list of words. Checked at load.
@@ -176,8 +187,8 @@ pub struct ConnectRule {
     pub justification: Option<String>,
     /// What to do instead.
     pub suggestion: Option<String>,
-    /// Capabilities that the agent needs for the rule to allow. No agent has any yet, so an allow rule with this
-    /// allows nothing; ask and deny rules hold for every agent.
+    /// Capabilities that the agent needs for the rule to allow; without them it denies. Ask and deny rules hold for
+    /// every agent.
     #[serde(default)]
     pub requires: Vec<String>,
 }
@@ -204,28 +215,90 @@ pub struct AgentsSection {
     pub restricted: Vec<String>,
 }
 
-/// How often an agent may act: a count, a slash, a window (`100/1h`, `20/30s`).
-#[derive(Debug, Deserialize, JsonSchema)]
+/// How often and how much an agent may act. A rate is a count, a slash and a sliding window (`100/1h`, `20/30s`).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsSection {
-    /// Execs in a sliding window, such as `100/1h`.
+    /// Execs of the agent in a sliding window, such as `100/1h`.
     #[schemars(regex(pattern = r"^[1-9][0-9]*/[1-9][0-9]*[smhd]$"))]
     pub exec: Option<String>,
-    /// Connects in a sliding window, such as `50/1m`.
+    /// Connects of the agent in a sliding window, such as `50/1m`.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*/[1-9][0-9]*[smhd]$"))]
+    pub connect: Option<String>,
+    /// Rates of all agents of one user together.
+    pub per_user: Option<Object<UserLimitsSection>>,
+    /// Arguments of one exec, the program's own name not counted.
+    #[schemars(range(min = 1))]
+    pub arguments: Option<u32>,
+    /// Bytes of all arguments of one exec, the program's own name and each one's end counted.
+    #[schemars(range(min = 1))]
+    pub argv_bytes: Option<u32>,
+    /// Levels of the process tree below the command that was given to `run`.
+    #[schemars(range(min = 1))]
+    pub depth: Option<u32>,
+}
+
+/// Rates of all agents of one user together.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserLimitsSection {
+    /// Execs in a sliding window, such as `1000/1h`.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*/[1-9][0-9]*[smhd]$"))]
+    pub exec: Option<String>,
+    /// Connects in a sliding window, such as `500/1m`.
     #[schemars(regex(pattern = r"^[1-9][0-9]*/[1-9][0-9]*[smhd]$"))]
     pub connect: Option<String>,
 }
 
 /// When an agent that keeps being denied is stopped altogether.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BreakerSection {
-    /// Denials in a row that open the breaker.
-    #[schemars(range(min = 1))]
+    /// Denials in a row that open the breaker; 10 unless given.
+    #[schemars(range(min = 1), extend("default" = 10))]
     pub denials: Option<u32>,
     /// Seconds after which an open breaker lets one action try again; `null`: only an operator closes it.
     #[schemars(range(min = 1))]
     pub half_open_after_s: Option<u64>,
+}
+
+/// Paths that an agent's file tools may name.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PathsSection {
+    /// Patterns of allowed paths.
+    #[serde(default)]
+    pub whitelist: Vec<String>,
+    /// Patterns of denied paths.
+    #[serde(default)]
+    pub blacklist: Vec<String>,
+}
+
+/// Web tools and domains.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebSection {
+    /// Patterns of allowed web tools.
+    #[serde(default)]
+    pub whitelist: Vec<String>,
+    /// Whether every domain that is not blocked may be reached.
+    #[serde(default)]
+    pub allow_all_domains: bool,
+    /// Domains that may be reached: names, and `*.name` for all below one.
+    #[serde(default)]
+    pub allowed_domains: Vec<String>,
+    /// Domains, addresses and networks that may not be reached.
+    #[serde(default)]
+    pub blocked_domains: Vec<String>,
+}
+
+/// Other tools.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolsSection {
+    /// Patterns of tools that are always allowed.
+    #[serde(default)]
+    pub always_allowed: Vec<String>,
 }
 
 /// How an `ask` is put to a person.
@@ -274,16 +347,4 @@ pub struct LoosenedSection {
 pub struct AuditSection {
     /// Masking of personal data (mail addresses, telephone and card numbers).
     pub pii: Option<Masking>,
-}
-
-/// How personal data is masked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Masking {
-    /// Left as it is.
-    Off,
-    /// The end stays readable.
-    Standard,
-    /// Nothing stays readable.
-    Strict,
 }

@@ -127,27 +127,6 @@ fn the_whole_native_form_becomes_the_model() {
 }
 
 #[test]
-fn sections_that_are_not_in_force_say_so_where_they_stand() {
-    let warnings = parse(FULL).unwrap().warnings;
-    let said: Vec<(String, usize)> = warnings
-        .iter()
-        .map(|warning| {
-            assert!(warning.text.contains("not enforced yet"), "{warning}");
-            (warning.place.path.to_string(), warning.place.line)
-        })
-        .collect();
-    let wanted = [
-        ("agents", 28),
-        ("capabilities", 29),
-        ("limits", 30),
-        ("breaker", 31),
-        ("audit", 33),
-        ("exec.rules[0].requires", 13),
-    ];
-    assert_eq!(said, wanted.map(|(path, line)| (path.to_owned(), line)));
-}
-
-#[test]
 fn what_is_left_out_is_denied_and_a_missing_section_is_said() {
     let parsed = parse(r#"{"version": "2", "exec": {}}"#).unwrap();
     let policy = &parsed.policy;

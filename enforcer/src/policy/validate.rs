@@ -129,11 +129,6 @@ fn regex(pattern: &str) -> Result<(), String> {
     Err(format!("{reason}, at its character {column}"))
 }
 
-/// Whether the text is a rate: a count, a slash, a window such as `1h`.
-pub(super) fn is_rate(text: &str) -> bool {
-    parse_rate(text).is_some()
-}
-
 /// A rate: a count, a slash, a window such as `1h`.
 pub(super) fn parse_rate(text: &str) -> Option<(u32, Duration)> {
     let positive = |number: &str| {
@@ -231,7 +226,7 @@ mod tests {
     #[test]
     fn rates() {
         for good in ["1/1s", "100/1h", "50/30m", "5/7d"] {
-            assert!(is_rate(good), "{good}");
+            assert!(parse_rate(good).is_some(), "{good}");
         }
         assert_eq!(parse_rate("30/2m"), Some((30, Duration::from_mins(2))));
         assert_eq!(parse_rate("1/7d"), Some((1, Duration::from_hours(168))));
@@ -252,7 +247,7 @@ mod tests {
             "1/é",
             "1/1é",
         ] {
-            assert!(!is_rate(bad), "{bad}");
+            assert!(parse_rate(bad).is_none(), "{bad}");
         }
     }
 

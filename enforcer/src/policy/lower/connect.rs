@@ -9,7 +9,7 @@ use super::super::native::{self, ConnectSection, ProtocolName};
 use super::super::place::JsonPath;
 use super::super::unix_name;
 use super::super::validate::{self, Ids};
-use super::{default_risk, warn_requires};
+use super::default_risk;
 use crate::decide::Decision;
 
 /// The `connect` section.
@@ -53,7 +53,6 @@ fn rule_of(
     problems: &mut Problems<'_>,
 ) -> ConnectRule {
     ids.claim(&rule.id, at, problems);
-    warn_requires(&rule.requires, at, problems);
     let to_address = rule.hosts.is_some() || rule.ports.is_some() || rule.protocols.is_some();
     if rule.unix.is_some() && to_address {
         problems.error(

@@ -27,6 +27,7 @@ mod exec;
 mod glob;
 mod group;
 mod minimise;
+mod operand;
 mod path;
 mod rank;
 #[cfg(test)]

@@ -14,7 +14,12 @@ fn engine() -> Engine {
     let rule = |pattern: &str, decision| Rule {
         id: pattern.to_owned(),
         decision,
-        risk: Risk::High,
+        // An allow rule of high risk would ask about `rm -rf` wherever it stands.
+        risk: if decision == Decision::Allow {
+            Risk::Low
+        } else {
+            Risk::High
+        },
         matcher: Matcher::Glob(vec![pattern.to_owned()]),
         justification: None,
         suggestion: Some("do not".to_owned()),

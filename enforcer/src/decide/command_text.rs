@@ -100,6 +100,7 @@ fn judged(engine: &Engine, script: &Script, whole: impl FnOnce() -> Outcome) -> 
                     reason: format!("The command text is not understood: {refused}"),
                     risk: Risk::High,
                     suggestion: Some("split it into simpler commands".to_owned()),
+                    suggestions: vec!["split it into simpler commands".to_owned()],
                     security_risk: true,
                 },
                 Vec::new(),
@@ -150,6 +151,7 @@ fn judge_part(engine: &Engine, part: &Part) -> PartOutcome {
 
 /// An allow rule cannot vouch for a program that is not known yet.
 fn not_known(default: Decision) -> Outcome {
+    let suggestion = (default != Decision::Allow).then(|| "name the program itself".to_owned());
     Outcome {
         decision: default,
         rule: None,
@@ -157,7 +159,8 @@ fn not_known(default: Decision) -> Outcome {
             "The program is known only when it runs, and judged then (default: {default})"
         ),
         risk: Risk::Medium,
-        suggestion: (default != Decision::Allow).then(|| "name the program itself".to_owned()),
+        suggestions: suggestion.clone().into_iter().collect(),
+        suggestion,
         security_risk: false,
     }
 }
@@ -169,6 +172,7 @@ fn no_program() -> Outcome {
         reason: "It starts no program, and no rule is about it".to_owned(),
         risk: Risk::Low,
         suggestion: None,
+        suggestions: Vec::new(),
         security_risk: false,
     }
 }

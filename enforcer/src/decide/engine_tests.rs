@@ -74,6 +74,7 @@ fn argv(decision: Decision, program: &str, words: &[&str], any: &[&str], all: &[
         words: words.iter().map(|word| vec![(*word).to_owned()]).collect(),
         flags_any: owned(any),
         flags_all: owned(all),
+        ..ArgvPattern::default()
     };
     rule(&format!("{program}-rule"), decision, Pattern::Argv(pattern))
 }

@@ -171,8 +171,9 @@ fn signals_reach_the_agents_whole_group() {
     let Some(rig) = Rig::new("signal", "nobody") else {
         return;
     };
-    let script = "sh -c 'trap \"echo term > inner; exit\" TERM; echo 1 > ready; while :; do sleep 0.02; done' & \
-                  trap 'wait; exit 9' TERM; wait";
+    // The outer trap stands before the inner shell can be ready.
+    let script = "trap 'wait; exit 9' TERM; sh -c 'trap \"echo term > inner; exit\" TERM; echo 1 > ready; \
+                  while :; do sleep 0.02; done' & wait";
     let mut child = rig.start(&["/bin/sh", "-c", script]);
     rig.wait_for("ready");
     assert_eq!(child.on_change().unwrap(), None);

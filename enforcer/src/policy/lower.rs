@@ -184,6 +184,9 @@ fn exec_rule(rule: ExecRule, at: &JsonPath, ids: &mut Ids, problems: &mut Proble
         at,
         problems,
     );
+    if let (Decision::Allow, Matcher::Argv(pattern)) = (rule.decision, &matcher) {
+        validate::allows(pattern, &at.key("argv"), problems);
+    }
     Rule {
         id: rule.id,
         decision: rule.decision,
@@ -247,6 +250,8 @@ fn argv_pattern(section: ArgvSection, at: &JsonPath, problems: &mut Problems<'_>
     for (key, flags) in [
         ("flags_any", &section.flags_any),
         ("flags_all", &section.flags_all),
+        ("flags_none", &section.flags_none),
+        ("args_any", &section.args_any),
     ] {
         if let Some(flags) = flags {
             validate::words(flags, &at.key(key), problems);
@@ -257,6 +262,8 @@ fn argv_pattern(section: ArgvSection, at: &JsonPath, problems: &mut Problems<'_>
         words,
         flags_any: section.flags_any.unwrap_or_default(),
         flags_all: section.flags_all.unwrap_or_default(),
+        flags_none: section.flags_none.unwrap_or_default(),
+        args_any: section.args_any.unwrap_or_default(),
     }
 }
 

@@ -124,7 +124,7 @@ pub enum Matcher {
     Argv(ArgvPattern),
 }
 
-/// A program, the subcommand words after it, and flags anywhere behind those.
+/// A program, the subcommand words after it, and flags and arguments anywhere behind those.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArgvPattern {
     /// Program names (or paths); any may match.
@@ -136,6 +136,10 @@ pub struct ArgvPattern {
     pub flags_any: Vec<String>,
     /// All of these flags must be there.
     pub flags_all: Vec<String>,
+    /// If one of these flags is there for certain, the rule does not match. Ask and deny rules only.
+    pub flags_none: Vec<String>,
+    /// At least one argument must match one of these patterns (no condition when empty). Ask and deny rules only.
+    pub args_any: Vec<String>,
 }
 
 /// What may be connected to.

@@ -136,6 +136,15 @@ pub struct ArgvSection {
     /// Flags that must all be there, in any order.
     #[schemars(length(min = 1))]
     pub flags_all: Option<Vec<String>>,
+    /// Flags that make the command harmless, such as `--dry-run`: where one is there for certain, the rule does not
+    /// match. Whole words; ask and deny rules only.
+    #[schemars(length(min = 1))]
+    pub flags_none: Option<Vec<String>>,
+    /// Patterns over single arguments, of which one must match one argument after the words: `*` any text without a
+    /// slash, `**` any text, `?`, `[abc]` and `[!abc]` as in `glob`; `~` in front is every home directory. Ask and
+    /// deny rules only.
+    #[schemars(length(min = 1))]
+    pub args_any: Option<Vec<String>>,
 }
 
 /// What may be connected to.

@@ -103,6 +103,7 @@ fn the_whole_native_form_becomes_the_model() {
             words: vec![vec!["push".into()], vec!["a".into(), "b".into()]],
             flags_any: vec!["-f".into(), "--force".into()],
             flags_all: vec!["--all".into()],
+            ..ArgvPattern::default()
         })
     );
     assert_eq!((curl.decision, curl.risk), (Decision::Allow, Risk::Low));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Parsed;
 use super::error::{PolicyError, Problems};
-use super::model::{Example, Rule};
+use super::model::{ArgvPattern, Example, Rule};
 use super::place::{JsonPath, quoted};
 
 /// Ids that the trail uses for what no policy rule says.
@@ -86,6 +86,23 @@ pub(super) fn words(words: &[String], at: &JsonPath, problems: &mut Problems<'_>
                 &at.index(index),
                 "the text holds a NUL, which no argument can",
                 "remove the NUL",
+            );
+        }
+    }
+}
+
+/// Refuses what an allow rule's argv pattern cannot say: that one argument is fine says nothing of the others, and a
+/// flag that is missing nothing of those that are there.
+pub(super) fn allows(pattern: &ArgvPattern, at: &JsonPath, problems: &mut Problems<'_>) {
+    for (key, words) in [
+        ("flags_none", &pattern.flags_none),
+        ("args_any", &pattern.args_any),
+    ] {
+        if !words.is_empty() {
+            problems.error(
+                &at.key(key),
+                format!("an allow rule cannot have `{key}`"),
+                "allow by program and words, and deny what must not pass with a rule of its own",
             );
         }
     }

@@ -8,14 +8,16 @@
 //!   may be one word after it (its value); if any such reading matches, the rule does.
 //! * **flags** stand anywhere after the last word and before a word `--`, in any order. `-x` matches the word
 //!   `-x` and a bundle such as `-axb`; in ask and deny rules also with a value attached (`-xVALUE`). `--long`
-//!   matches itself and `--long=VALUE`, and so does a longer word with one dash (`-delete`). Anything without
-//!   a dash is that word.
+//!   matches itself and `--long=VALUE`, and so does a longer word with one dash (`-delete`); in ask and deny rules
+//!   also its abbreviations of three letters and more. Anything without a dash is that word.
+//! * **arguments** (`args_any`) stand anywhere after the last word, behind `--` too; see [`operand`].
+//! * **`flags_none`** lift a rule, if they are there for certain and nothing takes them back: see [`lifted`].
 //!
 //! Where several ask and deny rules of one program have words, reading every word behind an option both ways
 //! for every rule would take an automaton for each subset of the rules. So a word that one of these rules names
 //! (a *known* word) is first taken as the subcommand. Was it perhaps a value (it stands behind an option), and
 //! does another known word follow, then the line is ambiguous in earnest, and a rule matches by its first flag
-//! condition, or its last word, alone: never less than the readings above, sometimes more.
+//! condition, its arguments or its last word alone: never less than the readings above, sometimes more.
 //! * without words and flags the rule matches the program with any arguments.
 
 use std::{
@@ -25,6 +27,8 @@ use std::{
 
 use crate::policy::model::ArgvPattern;
 
+use super::operand;
+
 /// Options before a word, each with or without one word as its value.
 const OPTIONS: &str = r"(?:\x00-[^\x00]*(?:\x00[^\x00]*)?)*";
 /// Words that are not `--`.
@@ -33,6 +37,13 @@ const NOT_ENDED: &str = r"(?:\x00(?:(?:[^\x00\-]|-[^\x00\-]|--[^\x00])[^\x00]*|-
 const END: &str = r"(?:\x00|\z)";
 /// The end of a word, then the rest of the text: for what must hold together with other expressions.
 const END_AND_REST: &str = r"(?:\x00(?s-u:.)*)?\z";
+/// Any words.
+const ANY: &str = r"(?:\x00[^\x00]*)*";
+/// Words that end with one behind which no word can be an option's value: one without a dash, or one that has its
+/// value (`--name=value`).
+const CALM: &str = r"(?:(?:\x00-(?:[^\x00\-][^\x00]*|-[^\x00=]+))*\x00(?:(?:[^\x00\-][^\x00]*)?|-|--[^\x00=]*=[^\x00]*))*";
+/// Letters of a long option's shortest abbreviation.
+const ABBREVIATION_MIN: usize = 3;
 
 /// How the words of a rule may stand.
 #[derive(Clone, Copy, Debug)]
@@ -63,14 +74,60 @@ pub(super) fn pieces(pattern: &ArgvPattern, prefix: &str, reading: Reading<'_>) 
         lead.push_str(&self::alternatives(alternatives));
     }
     let conditions = conditions(pattern, strict);
-    match conditions.as_slice() {
-        [] => vec![format!("{lead}{END}")],
-        [only] => vec![format!(r"{lead}{NOT_ENDED}\x00(?:{only}){END}")],
-        several => several
-            .iter()
-            .map(|one| format!(r"{lead}{NOT_ENDED}\x00(?:{one}){END_AND_REST}"))
-            .collect(),
+    let arguments = arguments(pattern);
+    let closed = conditions.len() + arguments.iter().len() > 1 || !pattern.flags_none.is_empty();
+    let end = if closed { END_AND_REST } else { END };
+    if conditions.is_empty() && arguments.is_none() {
+        return vec![format!("{lead}{end}")];
     }
+    conditions
+        .iter()
+        .map(|one| format!(r"{lead}{NOT_ENDED}\x00(?:{one}){end}"))
+        .chain(arguments.map(|any| format!(r"{lead}{ANY}\x00(?:{any}){end}")))
+        .collect()
+}
+
+/// The expressions of lines that the rule's `flags_none` lift it from: the first without the second.
+///
+/// A flag counts where it cannot be another option's value: as the first word, or behind a word without a dash or
+/// with its value (`--name=value`), and before `--`. It must be the whole word. It is taken back by any word that
+/// begins with `--no` (`--no-dry-run`, or an abbreviation), and by one that gives the same option another value.
+pub(super) fn lifted(pattern: &ArgvPattern, prefix: &str) -> Option<[String; 2]> {
+    if pattern.flags_none.is_empty() {
+        return None;
+    }
+    let prefix = regex_syntax::escape(prefix);
+    let flags = alternatives(&pattern.flags_none);
+    let mut given: BTreeMap<&str, Vec<&[u8]>> = BTreeMap::new();
+    for flag in &pattern.flags_none {
+        let Some(long) = flag.strip_prefix("--") else {
+            continue;
+        };
+        let (name, value) = long.split_once('=').unzip();
+        given
+            .entry(name.unwrap_or(long))
+            .or_default()
+            .extend(value.map(str::as_bytes));
+    }
+    let mut back = String::from(r"--no[^\x00]*");
+    for (name, values) in given {
+        let name_text = regex_syntax::escape(name);
+        let other = differs(&values);
+        let _ = write!(back, "|--{name_text}={other}");
+        for short in prefixes(name, 1) {
+            let _ = write!(back, r"|--{}=[^\x00]*", regex_syntax::escape(short));
+        }
+    }
+    // Every word from the first on is one that is not `--`, up to the flag.
+    let calm = format!(r"{prefix}{CALM}\x00{flags}{END_AND_REST}");
+    Some([calm, format!(r"{prefix}{ANY}\x00(?:{back}){END_AND_REST}")])
+}
+
+/// The beginnings of a name that are shorter than it.
+fn prefixes(name: &str, shortest: usize) -> impl Iterator<Item = &str> {
+    name.char_indices()
+        .skip(shortest)
+        .map(|(end, _)| &name[..end])
 }
 
 /// The expression of lines that are ambiguous in earnest, for a rule with words.
@@ -84,11 +141,26 @@ pub(super) fn ambiguous(
     let known = alternatives(known);
     let lead =
         format!(r"{prefix}(?:\x00-[^\x00]*(?:\x00[^\x00]*)?|\x00{known})*\x00-[^\x00]*\x00{known}");
-    let any = r"(?:\x00[^\x00]*)*";
-    Some(match conditions(pattern, false).first() {
-        Some(flag) => format!(r"{lead}{OPTIONS}\x00{known}{any}\x00(?:{flag}){END}"),
-        None => format!(r"{lead}{any}\x00{}{END}", alternatives(last)),
+    let end = if pattern.flags_none.is_empty() {
+        END
+    } else {
+        END_AND_REST
+    };
+    let first = conditions(pattern, false).into_iter().next();
+    Some(match first.or_else(|| arguments(pattern)) {
+        Some(one) => format!(r"{lead}{OPTIONS}\x00{known}{ANY}\x00(?:{one}){end}"),
+        None => format!(r"{lead}{ANY}\x00{}{end}", alternatives(last)),
     })
+}
+
+/// The words of which one must be there, as one expression.
+fn arguments(pattern: &ArgvPattern) -> Option<String> {
+    let words: Vec<_> = pattern
+        .args_any
+        .iter()
+        .map(|text| operand::expression(text))
+        .collect();
+    (!words.is_empty()).then(|| words.join("|"))
 }
 
 /// The flag conditions of a rule, each as the expression of a word.
@@ -163,6 +235,18 @@ fn flag(name: &str, strict: bool) -> String {
                 "[A-Za-z]*"
             };
             format!("-[A-Za-z]*{letter_text}{value}")
+        }
+        (Some('-'), Some(_)) if !strict && !name.contains('=') => {
+            let long = &name[2..];
+            let mut names = vec![escaped];
+            // What ends where a part of the name ends is more often an option of its own: `--force` is not
+            // short for `--force-with-lease`.
+            names.extend(
+                prefixes(long, ABBREVIATION_MIN)
+                    .filter(|short| !long[short.len()..].starts_with('-'))
+                    .map(|short| format!("--{}", regex_syntax::escape(short))),
+            );
+            format!(r"(?:{})(?:=[^\x00]*)?", names.join("|"))
         }
         (Some(_), Some(_)) => format!(r"{escaped}(?:=[^\x00]*)?"),
         _ => escaped,

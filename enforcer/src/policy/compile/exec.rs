@@ -1,6 +1,9 @@
 //! Exec rules as groups: by the program that they name, or shared by all programs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use enforcer_common::{
     rule::{HEAD_GROUPS, HEAD_NAME_MAX, Head, PolicyHeader, SHARED_GROUPS},
@@ -15,13 +18,14 @@ use crate::{
 use super::{
     CompileError, RuleRef,
     argv::{self, Reading},
-    automaton::{Alphabet, Failure},
+    automaton::{Alphabet, Automaton, Failure},
     danger,
     glob::Glob,
-    group::{Groups, Item, Refusal},
+    group::{BUDGETS, Groups, Item, Refusal, STATES},
     path,
     rank::Ranks,
     search,
+    union::{all, without},
 };
 
 /// What the exec rules become, beside their groups.
@@ -103,6 +107,9 @@ struct Known {
     words: BTreeSet<String>,
     rules: usize,
 }
+
+/// States that an automaton may have before it is reduced.
+const LIMIT: usize = BUDGETS[1] * STATES;
 
 const BAD_WORD: &str = "write it without that";
 const SIMPLER: &str = "make it shorter, use fewer wildcards and repetitions, or begin it with the program's name and a space";
@@ -253,7 +260,13 @@ impl Compiler<'_> {
         text: &str,
     ) -> Result<(), CompileError> {
         let words = pattern.words.iter().flatten();
-        let flags = pattern.flags_any.iter().chain(&pattern.flags_all);
+        let flags = [
+            &pattern.flags_any,
+            &pattern.flags_all,
+            &pattern.flags_none,
+            &pattern.args_any,
+        ];
+        let flags = flags.into_iter().flatten();
         if let Some(bad) = words.chain(flags).find(|word| word.contains('\0')) {
             return Err(self.wrong(rank, bad, "a word cannot contain a NUL byte", BAD_WORD));
         }
@@ -280,15 +293,17 @@ impl Compiler<'_> {
         {
             lines.push(vec![line]);
         }
+        let lifted = match argv::lifted(pattern, behind) {
+            Some(lifted) if !strict => Some(self.lifted(rank, text, lifted)?),
+            _ => None,
+        };
         for line in lines {
             let mut pieces = Vec::new();
             for piece in line {
-                let piece = self
-                    .groups
-                    .expressions
-                    .add(piece)
-                    .map_err(|error| self.wrong(rank, text, &error, SIMPLER))?;
-                pieces.push(piece);
+                pieces.push(self.expression(rank, text, piece)?);
+            }
+            if let Some(lifted) = &lifted {
+                pieces = vec![self.without(rank, text, &pieces, lifted)?];
             }
             let item = Item {
                 rank,
@@ -300,6 +315,64 @@ impl Compiler<'_> {
             self.put(head, List::Words, item)?;
         }
         Ok(())
+    }
+
+    fn expression(
+        &mut self,
+        rank: u16,
+        text: &str,
+        expression: String,
+    ) -> Result<usize, CompileError> {
+        self.groups
+            .expressions
+            .add(expression)
+            .map_err(|error| self.wrong(rank, text, &error, SIMPLER))
+    }
+
+    /// The automaton of the lines that a rule is lifted from: what the first expression matches and the second
+    /// does not.
+    fn lifted(
+        &mut self,
+        rank: u16,
+        text: &str,
+        [harmless, back]: [String; 2],
+    ) -> Result<Rc<Automaton>, CompileError> {
+        let pieces = [
+            self.expression(rank, text, harmless)?,
+            self.expression(rank, text, back)?,
+        ];
+        let [harmless, back] = pieces.map(|piece| self.groups.part(piece, Alphabet::Exact));
+        let built = harmless.and_then(|harmless| without(&harmless, &*back?, LIMIT));
+        built
+            .map(Rc::new)
+            .map_err(|failure| self.failed(rank, text, failure))
+    }
+
+    /// What all pieces match and `lifted` does not, as one piece.
+    fn without(
+        &mut self,
+        rank: u16,
+        text: &str,
+        pieces: &[usize],
+        lifted: &Automaton,
+    ) -> Result<usize, CompileError> {
+        let parts: Result<Vec<_>, _> = pieces
+            .iter()
+            .map(|piece| self.groups.part(*piece, Alphabet::Exact))
+            .collect();
+        let left = parts
+            .and_then(|parts| all(&parts, LIMIT))
+            .and_then(|whole| without(&whole, lifted, LIMIT))
+            .map_err(|failure| self.failed(rank, text, failure))?;
+        Ok(self.groups.add_automaton(Alphabet::Exact, Rc::new(left)))
+    }
+
+    fn failed(&self, rank: u16, text: &str, failure: Failure) -> CompileError {
+        let why = match failure {
+            Failure::TooLarge => "its automaton is larger than a table segment holds".to_owned(),
+            Failure::Unsupported(why) => why,
+        };
+        self.wrong(rank, text, &why, SIMPLER)
     }
 
     /// Whether it stands for the dangerous part of a rule.

@@ -33,6 +33,7 @@ mod exec;
 mod glob;
 mod group;
 mod minimise;
+mod operand;
 mod path;
 mod rank;
 #[cfg(test)]

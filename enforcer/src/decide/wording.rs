@@ -10,10 +10,45 @@ use enforcer_common::event::{
 use crate::policy::{
     Policy,
     compile::{Builtin, RuleRef, Tables},
-    model::Form,
+    model::{Form, Rate},
 };
 
 use super::{Decision, Risk, approval::Ending, matcher::Judgement, redact};
+
+/// Reason of what an open breaker denies.
+pub const BREAKER_OPEN: &str = "Circuit breaker tripped (too many denials)";
+
+/// Reason of what comes beyond a rate: `Rate limit exceeded: 100/100 calls per hour`.
+pub fn rate_exceeded(rate: Rate) -> String {
+    let window = match rate.window.as_secs() {
+        1 => "second".to_owned(),
+        60 => "minute".to_owned(),
+        3_600 => "hour".to_owned(),
+        86_400 => "day".to_owned(),
+        seconds if seconds % 86_400 == 0 => format!("{} days", seconds / 86_400),
+        seconds if seconds % 3_600 == 0 => format!("{} hours", seconds / 3_600),
+        seconds if seconds % 60 == 0 => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} seconds"),
+    };
+    format!(
+        "Rate limit exceeded: {0}/{0} calls per {window}",
+        rate.count
+    )
+}
+
+/// Reason of what comes beyond the rate of all agents of a user together.
+pub fn user_rate_exceeded(rate: Rate, user: &str) -> String {
+    format!(
+        "{} (user {})",
+        rate_exceeded(rate),
+        redact::text(user.as_bytes())
+    )
+}
+
+/// Text of the record that follows the denial which opened the breaker.
+pub fn breaker_tripped(denials: u64) -> String {
+    format!("Circuit breaker tripped after {denials} denials")
+}
 
 /// A decision in full.
 #[derive(Clone, Debug, PartialEq, Eq)]

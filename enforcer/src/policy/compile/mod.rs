@@ -26,6 +26,7 @@ mod connect;
 mod exec;
 mod glob;
 mod group;
+mod limits;
 mod minimise;
 mod path;
 mod rank;
@@ -244,6 +245,7 @@ pub fn compile(policy: &Policy, seed: u64) -> Result<Tables, CompileError> {
     tables.connect_deny_from = ranks.deny_from;
     tables.connect_ranks = ranks.refs;
     tables.header.connect_default = policy.connect.default.number();
+    tables.header.limits = limits::lower(&policy.limits, &policy.breaker);
     Ok(tables)
 }
 

@@ -5,9 +5,11 @@
 //! the way takes away what was made so far.
 
 mod announce;
+mod breaker;
 mod first;
 mod held;
 mod leftover;
+mod limited;
 mod lines;
 mod options;
 mod paths;
@@ -26,7 +28,7 @@ use std::{
     panic::resume_unwind,
     path::{Path, PathBuf},
     process,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
 };
 
@@ -52,6 +54,7 @@ use crate::{
 };
 
 use announce::Start;
+pub use breaker::{Kept, ago};
 pub(crate) use first::FirstJudgement;
 use lines::SLOT;
 pub use options::{Level, OnDeny, Options};
@@ -137,11 +140,13 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
     let probe = selftest::tables()?;
+    let user = identity.display_name();
     let mut instance = Instance::load_with(
         &Plan {
             slots: vec![engine.tables(), &probe],
             agent_level: cgroup.level(),
             lsm: options.on_deny == OnDeny::Errno,
+            user: Some(&user),
         },
         types?,
     )?;
@@ -172,6 +177,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         options.keep,
     );
     let grants = instance.grants();
+    let limiter = instance.limiter(SLOT)?;
     // Before anything has threads.
     let connector = if first.connector {
         let connector = Connector::start(&identity, &cgroup)?;
@@ -218,6 +224,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     drop(probe);
     let feed = instance.pin(&pins, links)?;
 
+    let control = Arc::new(breaker::Control {
+        id: id.clone(),
+        agent: agent.as_deref().unwrap_or(lines::UNNAMED).to_owned(),
+        limiter: limiter.clone(),
+        recorder: OnceLock::new(),
+    });
     let desk = if options.keep {
         None
     } else {
@@ -231,6 +243,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             agent_cgroup: cgroup.membership(),
             limits: limits(&policy.approvals),
             directory: options.approvals_dir.clone(),
+            breaker: Some(control.clone()),
         })?)
     };
     let teller = if options.quiet {
@@ -240,15 +253,19 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     };
     let asker = desk.as_ref().map(DeskHandle::asker);
     let telling = Arc::new(Telling::new(teller, asker.clone(), first.notified.exec));
+    let wording = engine.wording().clone().for_user(&user);
     let recorder = Recorder::new(
         Source::new(feed, tally),
-        engine.wording().clone(),
+        wording.clone(),
         trail.start()?,
         agent.clone(),
         cgroup.id(),
     );
-    let agent = agent.unwrap_or_else(|| "unknown".to_owned());
+    // Set once: there is nothing there yet.
+    let _ = control.recorder.set(recorder.clone());
+    let agent = agent.unwrap_or_else(|| lines::UNNAMED.to_owned());
     if !options.quiet {
+        recorder.announce_trips();
         Start {
             options,
             policy: &policy,
@@ -275,6 +292,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             telling: Arc::clone(&telling),
             first,
             grants,
+            limiter: limiter.clone(),
+            wording,
             desk: desk.clone(),
             timeout: policy.approvals.timeout,
             connector,
@@ -286,7 +305,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             cgroups: root.clone(),
             roots: roots(&policy),
             loosened,
-            agent,
+            agent: agent.clone(),
             operator,
             failures,
         })?)
@@ -319,6 +338,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     };
     if !options.quiet {
         recorder.summary(&audit);
+        if let Some(line) = breaker::open_at_the_end(&limiter, &agent) {
+            eprintln!("{line}");
+        }
     }
     if options.keep && !cgroup.is_empty()? {
         scene.keep();

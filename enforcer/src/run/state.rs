@@ -122,6 +122,18 @@ impl State {
         Ok(Some((state, facts)))
     }
 
+    /// What is kept of an agent, whether or not its launcher runs.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it cannot be read: it is root's.
+    pub fn facts(id: &str) -> anyhow::Result<Facts> {
+        let file = Path::new(STATE_ROOT).join(id).join(FACTS);
+        let text = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not a state of this version", file.display()))
+    }
+
     fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
         let file = OpenOptions::new()
             .write(true)

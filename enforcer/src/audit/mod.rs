@@ -4,6 +4,11 @@
 //! rotated file; [`Reader`]
 //! and [`Entry`] read them back, also those that a pre-tool hook wrote.
 
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
 mod error;
 mod file;
 mod reader;
@@ -19,3 +24,11 @@ pub use writer::{BACKUPS, MAX_BYTES, Options, Writer};
 
 /// Where the trail is kept unless another place is named.
 pub const DEFAULT_PATH: &str = "/var/log/enforcer/audit.jsonl";
+
+/// Where a tenant's trail is kept, beside the usual one: in a directory of its own, which its readers' group can be
+/// let into.
+pub fn tenant_trail(usual: &Path, tenant: &str) -> PathBuf {
+    let directory = usual.parent().unwrap_or(Path::new("/"));
+    let name = usual.file_name().unwrap_or(OsStr::new("audit.jsonl"));
+    directory.join("tenants").join(tenant).join(name)
+}

@@ -11,8 +11,7 @@ use serde_json::{Map, Value};
 use super::{lines::boot_offset, record::Recorder, state::State};
 use crate::{
     approvals::{BreakerControl, BreakerState, BreakerStatus, RateStatus},
-    audit::{Event, Record, Writer},
-    decide::Engine,
+    audit::{Event, Record, Stamp, Writer},
     kernel::{
         attach::PinDir,
         limits::{Kind, Limiter},
@@ -132,6 +131,7 @@ pub struct Kept {
     id: String,
     limiter: Limiter,
     audit: std::path::PathBuf,
+    stamp: Stamp,
 }
 
 impl Kept {
@@ -145,8 +145,8 @@ impl Kept {
 
     fn open(id: &str) -> anyhow::Result<Self> {
         let facts = State::facts(id)?;
-        let parsed = crate::policy::parse(&facts.policy_text).context("its policy")?;
-        let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
+        let engine = facts.engine()?;
+        let stamp = facts.stamp(engine.policy().masking);
         let pins = PinDir::of(id);
         let limiter =
             Limiter::from_pins(Path::new(&pins.join("")), &engine.tables().header.limits)?;
@@ -157,6 +157,7 @@ impl Kept {
             id: id.to_owned(),
             limiter,
             audit: facts.audit,
+            stamp,
         })
     }
 
@@ -175,7 +176,7 @@ impl Kept {
         // A trail that is gone is not made anew here: its directory may be anybody's by now.
         fs::metadata(&self.audit)
             .with_context(|| format!("the trail {} cannot be written", self.audit.display()))?;
-        let mut writer = Writer::open(&self.audit)?;
+        let mut writer = Writer::open(&self.audit)?.stamped(self.stamp.clone());
         writer.append(&record(&before, approver))?;
         writer.flush()?;
         self.limiter.reset();

@@ -18,6 +18,7 @@ mod refused;
 mod scene;
 mod selftest;
 mod state;
+mod subject;
 mod supervisor;
 mod tell;
 mod trail;
@@ -38,8 +39,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     approvals::{self, Approvers, DeskHandle, Limits, Rate},
+    audit::Stamp,
     cli::{fault, prove_examples, unknown_hatches},
-    decide::Engine,
+    decide::{Engine, Subject, admit},
     kernel::{
         attach::{PinDir, mount_bpf},
         instance::{Instance, Plan, Types, give_memory_back},
@@ -105,27 +107,37 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
+    let subject = subject::subject(options);
+    if let Err(refusal) = admit(&subject, &loaded.parsed.policy) {
+        let trail = Trail::open(options.audit.as_deref(), subject.tenant.as_deref())?;
+        let policy = &loaded.parsed.policy;
+        return subject::refuse(&refusal, &subject, policy, &options.command, trail);
+    }
     give_memory_back();
     let (engine, seed, types) = thread::scope(|scope| {
-        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy));
+        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy, &subject));
         let types = Types::read();
         let compiled = compiled.join().unwrap_or_else(|panic| resume_unwind(panic));
         compiled.map(|(engine, seed)| (engine, seed, types))
     })?;
-    let mut trail = Trail::open(options.audit.as_deref())?;
+    let mut trail = Trail::open(options.audit.as_deref(), subject.tenant.as_deref())?;
     let audit = trail.path().to_owned();
 
     let root = CgroupRoot::find()?;
     mount_bpf()?;
     leftover::clean_up(&root, options.quiet);
 
-    let agent = agent_name(options.agent.as_deref());
+    let agent = subject.agent.clone();
     let id = new_id(agent.as_deref())?;
     let mut scene = Scene::new(&id);
     let state = State::create(
         &id,
         &state::Facts {
             agent: agent.clone(),
+            user: Some(subject.user.clone()),
+            tenant: subject.tenant.clone(),
+            capabilities: engine.capabilities().clone(),
+            observed: options.observe,
             audit: audit.clone(),
             seed,
             policy_path: options.policy.clone(),
@@ -257,7 +269,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let recorder = Recorder::new(
         Source::new(feed, tally),
         wording.clone(),
-        trail.start()?,
+        trail
+            .start()?
+            .stamped(Stamp::of(&subject, policy.masking).observed(options.observe)),
         agent.clone(),
         cgroup.id(),
     );
@@ -276,6 +290,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             fence: &fence,
             audit: &audit,
             agent: &agent,
+            subject: &subject,
             id: &id,
             process_limit: &process_limit,
         }
@@ -392,14 +407,14 @@ fn limits(approvals: &policy::model::Approvals) -> Limits {
 }
 
 /// Compiles the policy under a fresh secret seed and proves its examples.
-fn compile(parsed: &Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
+fn compile(parsed: &Parsed, file: &Path, subject: &Subject) -> anyhow::Result<(Engine, u64)> {
     let refuse = |errors| PolicyFileError::Invalid {
         path: file.display().to_string(),
         errors,
     };
     for _ in 0..8 {
         let seed = random()?;
-        match Engine::new(parsed.policy.clone(), seed) {
+        match Engine::for_subject(parsed.policy.clone(), subject, seed) {
             Ok(engine) => {
                 let errors = prove_examples(parsed, Some(&engine));
                 if errors.is_empty() {
@@ -422,16 +437,6 @@ fn random() -> anyhow::Result<u64> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .context("/dev/urandom cannot be read")?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// The agent's name: the option, else the launcher's `CLAUDE_AGENT_NAME`; trimmed, control characters removed.
-fn agent_name(option: Option<&str>) -> Option<String> {
-    let name = match option {
-        Some(name) => name.to_owned(),
-        None => std::env::var("CLAUDE_AGENT_NAME").unwrap_or_default(),
-    };
-    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
-    (!name.is_empty()).then_some(name)
 }
 
 /// A new name for the agent's cgroup, pins and state.

@@ -84,6 +84,11 @@ pub struct TenantName(Name);
 
 impl TenantName {
     /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The text.
     pub fn into_string(self) -> String {
         self.0.into_string()
     }

@@ -15,7 +15,11 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decide::{ConnectAction, Decision, Engine, ExecAction, Outcome, Risk, UnixAction, shell},
+    decide::{
+        ConnectAction, Decision, Engine, ExecAction, Explanation, Matched, Mode, Outcome, Risk,
+        Subject, UnixAction, admit, shell,
+        subject::{Name, TenantName},
+    },
     policy::{compile::protocol_number, model::Protocol},
     policy_file,
 };
@@ -50,9 +54,23 @@ pub struct ExplainArgs {
     /// The trail [default: /var/log/enforcer/audit.jsonl]
     #[arg(long, value_name = "FILE", requires = "last")]
     pub audit: Option<PathBuf>,
-    /// Only denials of the agent with this name
-    #[arg(long, value_name = "NAME", requires = "last")]
+    /// Judge for the agent with this name; with --last, only denials of it
+    #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
+    /// Judge for an agent with this capability; can be repeated
+    #[arg(long, value_name = "NAME", conflicts_with = "last")]
+    pub capability: Vec<Name>,
+    /// Judge in this mode: everywhere, subagent_only or disabled
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "everywhere",
+        conflicts_with = "last"
+    )]
+    pub mode: Mode,
+    /// Judge for an agent of this tenant
+    #[arg(long, value_name = "NAME", conflicts_with = "last")]
+    pub tenant: Option<TenantName>,
     /// The command line to judge; it is not run
     #[arg(last = true, value_name = "CMD", required_unless_present_any = ["stdin", "unix", "last"])]
     pub command: Vec<OsString>,
@@ -72,18 +90,35 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         .as_deref()
         .context("no policy; name one with --policy")?;
     let loaded = policy_file::load(path, None)?;
-    let engine = Engine::new(loaded.parsed.policy, 0)?;
+    let subject = Subject {
+        agent: args.agent.as_deref().and_then(Subject::agent_name),
+        tenant: args.tenant.clone().map(TenantName::into_string),
+        capabilities: args.capability.iter().map(ToString::to_string).collect(),
+        mode: args.mode,
+        ..Subject::default()
+    };
+    let refused = admit(&subject, &loaded.parsed.policy).err();
+    let engine = Engine::for_subject(loaded.parsed.policy, &subject, 0)?;
+    let refused = refused.map(|refusal| Explanation::from(Outcome::from(&refusal)));
     if args.stdin {
-        stdin(&engine, io::stdin().lock(), io::stdout().lock())
-            .context("judging standard input")?;
+        stdin(
+            &engine,
+            refused.as_ref(),
+            io::stdin().lock(),
+            io::stdout().lock(),
+        )
+        .context("judging standard input")?;
     } else {
-        let outcome = if let Some(name) = &args.unix {
+        let explanation = if let Some(refused) = refused {
+            refused
+        } else if let Some(name) = &args.unix {
             judge_unix(&engine, name.as_bytes()).map_err(anyhow::Error::msg)?
         } else {
             let words = args.command.iter().cloned();
-            judge_argv(&engine, words.map(OsString::into_vec).collect())
+            explain_argv(&engine, words.map(OsString::into_vec).collect())
         };
-        write(outcome, args.json, io::stdout().lock()).context("the decision cannot be written")?;
+        write(explanation, args.json, io::stdout().lock())
+            .context("the decision cannot be written")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -108,18 +143,27 @@ struct Answer {
     reason: String,
     risk: Risk,
     suggestion: Option<String>,
+    matched: Vec<Matched>,
+    suggestions: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-impl From<Outcome> for Answer {
-    fn from(outcome: Outcome) -> Self {
+impl From<Explanation> for Answer {
+    fn from(explanation: Explanation) -> Self {
+        let Explanation {
+            outcome,
+            matched,
+            suggestions,
+        } = explanation;
         Self {
             decision: outcome.decision,
             rule: outcome.rule,
             reason: outcome.reason,
             risk: outcome.risk,
             suggestion: outcome.suggestion,
+            matched,
+            suggestions,
             error: None,
         }
     }
@@ -128,6 +172,14 @@ impl From<Outcome> for Answer {
 /// Judges the words of a command line.
 pub fn judge_argv(engine: &Engine, words: Vec<Vec<u8>>) -> Outcome {
     engine.exec(&ExecAction::from_words(words))
+}
+
+/// Judges the words of a command line, and names every rule that matches.
+fn explain_argv(engine: &Engine, words: Vec<Vec<u8>>) -> Explanation {
+    let action = ExecAction::from_words(words);
+    engine
+        .explain_exec(&action)
+        .unwrap_or_else(|_| engine.exec(&action).into())
 }
 
 /// Judges a command text: its strictest simple command. What is not understood is judged as `sh -c TEXT` too,
@@ -181,7 +233,7 @@ pub fn judge_host(
     host: &str,
     port: u16,
     protocol: Option<&str>,
-) -> Result<Outcome, String> {
+) -> Result<Explanation, String> {
     let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
         None | Some("tcp") => Protocol::Tcp,
         Some("udp") => Protocol::Udp,
@@ -192,7 +244,7 @@ pub fn judge_host(
         .and_then(|host| host.strip_suffix(']'));
     if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
         let action = ConnectAction::new(address, port, protocol_number(protocol));
-        return Ok(engine.connect(&action));
+        return Ok(engine.explain_connect(&action));
     }
     let decision = engine.policy().connect.default;
     Ok(Outcome {
@@ -205,7 +257,8 @@ pub fn judge_host(
         suggestion: Some("ask about the address that the name stands for".to_owned()),
         suggestions: vec!["ask about the address that the name stands for".to_owned()],
         security_risk: false,
-    })
+    }
+    .into())
 }
 
 /// Judges a connect to a unix socket. The name is taken as it is: links are not followed.
@@ -213,23 +266,25 @@ pub fn judge_host(
 /// # Errors
 ///
 /// A name that is neither an absolute path nor `@` and an abstract name.
-pub fn judge_unix(engine: &Engine, name: &[u8]) -> Result<Outcome, String> {
+pub fn judge_unix(engine: &Engine, name: &[u8]) -> Result<Explanation, String> {
     if !matches!(name.first(), Some(b'/' | b'@')) {
         return Err(format!(
             "`{}` names no unix socket; write an absolute path, or `@` and an abstract name",
             String::from_utf8_lossy(name)
         ));
     }
-    Ok(engine.unix(&UnixAction::new(name)))
+    Ok(engine.explain_unix(&UnixAction::new(name)))
 }
 
-/// Answers JSON Lines with JSON Lines, in order. A line that is not understood is a denial with an `error`.
+/// Answers JSON Lines with JSON Lines, in order. A line that is not understood is a denial with an `error`. `refused` is
+/// the answer to whatever is asked, if the agent is not let in.
 ///
 /// # Errors
 ///
 /// Reading or writing failed.
 pub fn stdin(
     engine: &Engine,
+    refused: Option<&Explanation>,
     mut input: impl BufRead,
     mut output: impl Write,
 ) -> std::io::Result<()> {
@@ -249,7 +304,7 @@ pub fn stdin(
         let answer = if cut {
             Err(format!("the line is longer than {LINE_MAX} bytes"))
         } else {
-            answer(engine, &line)
+            answer(engine, refused, &line)
         };
         let answer = answer.unwrap_or_else(refusal);
         serde_json::to_writer(&mut output, &answer)?;
@@ -282,23 +337,25 @@ fn refusal(error: String) -> Answer {
         reason: "The input line is not understood".to_owned(),
         risk: Risk::Medium,
         suggestion: None,
+        matched: Vec::new(),
+        suggestions: Vec::new(),
         error: Some(error),
     }
 }
 
-fn answer(engine: &Engine, line: &[u8]) -> Result<Answer, String> {
+fn answer(engine: &Engine, refused: Option<&Explanation>, line: &[u8]) -> Result<Answer, String> {
     let request: Request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     if request.host.is_none() && (request.port.is_some() || request.protocol.is_some()) {
         return Err("`port` and `protocol` belong to `host`".to_owned());
     }
-    let outcome = match (request.argv, request.command, request.host, request.unix) {
+    let explanation = match (request.argv, request.command, request.host, request.unix) {
         (Some(argv), None, None, None) => {
             if argv.is_empty() {
                 return Err("`argv` is empty; give it the program at least".to_owned());
             }
-            judge_argv(engine, argv.into_iter().map(String::into_bytes).collect())
+            explain_argv(engine, argv.into_iter().map(String::into_bytes).collect())
         }
-        (None, Some(command), None, None) => judge_command(engine, &command),
+        (None, Some(command), None, None) => judge_command(engine, &command).into(),
         (None, None, Some(host), None) => {
             let port = request.port.ok_or("`port` is missing")?;
             judge_host(engine, &host, port, request.protocol.as_deref())?
@@ -306,26 +363,45 @@ fn answer(engine: &Engine, line: &[u8]) -> Result<Answer, String> {
         (None, None, None, Some(name)) => judge_unix(engine, name.as_bytes())?,
         _ => return Err("give one of `argv`, `command`, `host`, `unix`".to_owned()),
     };
-    Ok(outcome.into())
+    Ok(refused.cloned().unwrap_or(explanation).into())
 }
 
-/// Writes one outcome, as JSON or for a person.
+/// Writes one decision, as JSON or for a person.
 ///
 /// # Errors
 ///
 /// Writing failed.
-pub fn write(outcome: Outcome, json: bool, mut output: impl Write) -> std::io::Result<()> {
+pub fn write(explanation: Explanation, json: bool, mut output: impl Write) -> std::io::Result<()> {
     if json {
-        serde_json::to_writer(&mut output, &Answer::from(outcome))?;
+        serde_json::to_writer(&mut output, &Answer::from(explanation))?;
         return output.write_all(b"\n");
     }
+    let Explanation {
+        outcome,
+        matched,
+        suggestions,
+    } = explanation;
     writeln!(output, "{}: {}", outcome.decision, outcome.reason)?;
-    if let Some(rule) = outcome.rule {
+    if let Some(rule) = &outcome.rule {
         writeln!(output, "  rule: {rule}")?;
     }
     writeln!(output, "  risk: {}", outcome.risk)?;
-    if let Some(suggestion) = outcome.suggestion {
+    for rule in &matched {
+        if matched.len() > 1 {
+            writeln!(
+                output,
+                "  matches: {} {} ({})",
+                rule.decision, rule.id, rule.risk
+            )?;
+        }
+    }
+    if let Some(suggestion) = &outcome.suggestion {
         writeln!(output, "  instead: {suggestion}")?;
+    }
+    for more in suggestions {
+        if outcome.suggestion.as_ref() != Some(&more) {
+            writeln!(output, "  or: {more}")?;
+        }
     }
     Ok(())
 }

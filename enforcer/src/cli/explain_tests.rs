@@ -14,7 +14,10 @@ fn engine() -> Engine {
     let rule = |pattern: &str, decision| Rule {
         id: pattern.to_owned(),
         decision,
-        risk: Risk::High,
+        risk: match decision {
+            Decision::Allow => Risk::Low,
+            _ => Risk::High,
+        },
         matcher: Matcher::Glob(vec![pattern.to_owned()]),
         justification: None,
         suggestion: Some("do not".to_owned()),
@@ -59,7 +62,7 @@ fn engine() -> Engine {
 
 fn lines(input: &[u8]) -> Vec<serde_json::Value> {
     let mut output = Vec::new();
-    stdin(&engine(), input, &mut output).unwrap();
+    stdin(&engine(), None, input, &mut output).unwrap();
     String::from_utf8(output)
         .unwrap()
         .lines()
@@ -117,7 +120,18 @@ not json
 fn keys_are_always_there_in_order() {
     let answers = lines(br#"{"argv":["make"]}"#);
     let keys: Vec<_> = answers[0].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["decision", "rule", "reason", "risk", "suggestion"]);
+    assert_eq!(
+        keys,
+        [
+            "decision",
+            "rule",
+            "reason",
+            "risk",
+            "suggestion",
+            "matched",
+            "suggestions"
+        ]
+    );
 }
 
 #[test]
@@ -180,7 +194,18 @@ fn unix_sockets_are_judged_by_their_names() {
         ]
     );
     let keys: Vec<_> = answers[0].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["decision", "rule", "reason", "risk", "suggestion"]);
+    assert_eq!(
+        keys,
+        [
+            "decision",
+            "rule",
+            "reason",
+            "risk",
+            "suggestion",
+            "matched",
+            "suggestions"
+        ]
+    );
     let reason = answers[0]["reason"].as_str().unwrap();
     assert!(reason.ends_with(" [socket:docker]"), "{reason}");
     assert!(answers[0]["suggestion"].is_string());

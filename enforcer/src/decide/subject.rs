@@ -124,6 +124,12 @@ pub enum BadName {
     Tenant,
 }
 
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl FromStr for Name {
     type Err = BadName;
 

@@ -1,7 +1,7 @@
 //! The breaker of a run, for the people who look after it: by the control socket while the launcher lives, else by the
 //! maps that it has pinned.
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{fs, path::PathBuf, sync::OnceLock};
 
 use anyhow::Context;
 use enforcer_common::limits::Breaker;
@@ -12,11 +12,11 @@ use super::{lines::boot_offset, record::Recorder, state::State};
 use crate::{
     approvals::{BreakerControl, BreakerState, BreakerStatus, RateStatus},
     audit::{Event, Record, Writer},
-    decide::Engine,
     kernel::{
         attach::PinDir,
         limits::{Kind, Limiter},
     },
+    policy::compile::lower_limits,
 };
 
 /// The tool that a trail line names when a breaker is closed by a person.
@@ -45,9 +45,11 @@ impl BreakerControl for Control {
             return Err("the run is only just starting; try again".to_owned());
         };
         let before = self.status();
-        recorder.line(&record(&before, approver)).map_err(|error| {
-            format!("the trail cannot be written, so nothing was reset: {error:#}")
-        })?;
+        recorder
+            .behind_events(&record(&before, approver))
+            .map_err(|error| {
+                format!("the trail cannot be written, so nothing was reset: {error:#}")
+            })?;
         self.limiter.reset();
         Ok(before)
     }
@@ -131,14 +133,15 @@ pub struct Kept {
     agent: String,
     id: String,
     limiter: Limiter,
-    audit: std::path::PathBuf,
+    audit: PathBuf,
 }
 
 impl Kept {
-    /// The runs that have pinned maps, as far as they can be read.
-    pub fn all() -> Vec<Self> {
+    /// The runs that have pinned maps, as far as they can be read, but for those that have `answered` themselves.
+    pub fn others(answered: &[String]) -> Vec<Self> {
         State::existing()
             .iter()
+            .filter(|id| !answered.contains(id))
             .filter_map(|id| Self::open(id).ok())
             .collect()
     }
@@ -146,10 +149,8 @@ impl Kept {
     fn open(id: &str) -> anyhow::Result<Self> {
         let facts = State::facts(id)?;
         let parsed = crate::policy::parse(&facts.policy_text).context("its policy")?;
-        let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
-        let pins = PinDir::of(id);
-        let limiter =
-            Limiter::from_pins(Path::new(&pins.join("")), &engine.tables().header.limits)?;
+        let limits = lower_limits(&parsed.policy.limits, &parsed.policy.breaker);
+        let limiter = Limiter::from_pins(&PinDir::of(id).join(""), &limits)?;
         Ok(Self {
             agent: facts
                 .agent

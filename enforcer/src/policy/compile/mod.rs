@@ -41,6 +41,7 @@ mod unix;
 mod unix_tests;
 
 pub use connect::{ConnectPrefix, number as protocol_number};
+pub use limits::lower as lower_limits;
 
 use exec::ExecTables;
 use group::Groups;

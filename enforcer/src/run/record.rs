@@ -163,6 +163,17 @@ impl Recorder {
         self.inner().lines.write(record)
     }
 
+    /// Writes what somebody did, behind all that the kernel tells of by now.
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn behind_events(&self, record: &Record) -> anyhow::Result<()> {
+        let mut inner = self.inner();
+        inner.drain()?;
+        inner.lines.write(record)
+    }
+
     /// Says on stderr what happened, and where it is written.
     pub fn summary(&self, audit: &Path) {
         let Counts {

@@ -180,14 +180,19 @@ impl Recorder {
             execs,
             connects,
             denied,
+            observed,
         } = self.inner().lines.counts;
+        let observed = match observed {
+            0 => String::new(),
+            count => format!(", {count} that the policy does not allow went on (--observe)"),
+        };
         let shown = if denied > 0 && io::stderr().is_terminal() {
             format!("\x1b[31m{denied} denied\x1b[0m")
         } else {
             format!("{denied} denied")
         };
         eprintln!(
-            "enforcer: {execs} execs, {connects} connects, {shown}; trail: {}",
+            "enforcer: {execs} execs, {connects} connects, {shown}{observed}; trail: {}",
             audit.display()
         );
     }

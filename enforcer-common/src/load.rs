@@ -112,6 +112,8 @@ pub struct Settings {
     pub agent_level: u32,
     /// The slot of sockets whose user is in no agent; `u32::MAX` when there are several slots.
     pub sole_slot: u32,
+    /// One more than the slot whose policy is only observed; 0 when there is none.
+    pub observed: u32,
 }
 
 impl Offsets {
@@ -172,11 +174,12 @@ impl Settings {
     pub const ZERO: Self = Self {
         agent_level: 0,
         sole_slot: 0,
+        observed: 0,
     };
 }
 
 const _: () = assert!(size_of::<Offsets>() == 4 * 47);
-const _: () = assert!(size_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 12);
 
 #[cfg(feature = "user")]
 mod pod {

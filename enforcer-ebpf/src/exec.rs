@@ -25,7 +25,7 @@ use crate::{
     limits::{
         BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_complexity, within_rates,
     },
-    maps::{Scratch, claim_scratch, keep_mark, offset, release_scratch},
+    maps::{Scratch, claim_scratch, keep_mark, observed, offset, release_scratch},
     task::{self, Membership, read_kernel},
 };
 
@@ -120,7 +120,10 @@ fn committed(
     } else {
         count_denial(state, member.slot, judgement.cause)
     };
-    let verdict = if judgement.permits() {
+    // Who has left the agent's cgroup is out of sight: that is no matter of the policy.
+    let passes =
+        judgement.permits() || observed(member.slot) && judgement.cause != CAUSE_ESCAPE;
+    let verdict = if passes {
         VERDICT_ALLOWED
     } else {
         VERDICT_KILLED
@@ -135,14 +138,14 @@ fn committed(
         start,
         tripped,
     );
-    if !judgement.permits() || !recorded {
+    if !passes || !recorded && !observed(member.slot) {
         kill();
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
     } else {
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_allowed) });
-        if judgement.cause != CAUSE_OPERATOR {
+        if judgement.permits() && judgement.cause != CAUSE_OPERATOR {
             count_allowance(state, member.slot, judgement.cause);
         }
     }
@@ -157,10 +160,15 @@ fn kill() {
 /// Denies without scratch memory.
 #[inline(always)]
 fn deny_bare(state: *mut SlotState, slot: u32) {
+    let passes = observed(slot);
     let mut event = (Header::default(), ExecTail::default());
     describe(&mut event.0, KIND_EXEC, slot, STAGE_EXEC);
     event.0.decision = DENY;
-    event.0.verdict = VERDICT_KILLED;
+    event.0.verdict = if passes {
+        VERDICT_ALLOWED
+    } else {
+        VERDICT_KILLED
+    };
     event.0.cause = CAUSE_INTERNAL;
     event.0.boottime_ns = now();
     event.0.seq = next_seq(state);
@@ -169,6 +177,9 @@ fn deny_bare(state: *mut SlotState, slot: u32) {
         ptr::from_mut(&mut event).cast(),
         (size_of::<Header>() + size_of::<ExecTail>()) as u64,
     );
+    if passes {
+        return;
+    }
     // SAFETY: a field of a map value.
     count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
     kill();

@@ -20,7 +20,7 @@ use crate::{
     atomic,
     event::{now, pid},
     facts::Judgement,
-    maps::{POLICIES, RATES, USER_CONNECTS, USER_EXECS, depth_of, offset},
+    maps::{POLICIES, RATES, USER_CONNECTS, USER_EXECS, depth_of, observed, offset},
     task::{self, read_kernel},
 };
 
@@ -145,7 +145,8 @@ pub fn admits(state: *mut SlotState, slot: u32) -> bool {
     // SAFETY: a field of a map value.
     let word = unsafe { ptr::read_volatile(ptr::addr_of!((*state).breaker)) };
     // Closed, as almost always: the upper half is zero.
-    word >> 32 == 0 || ask(state, slot, Ask::Admit) == SAID_NOTED
+    // Where nothing is blocked the rules go on deciding: an open breaker would hide what they say.
+    word >> 32 == 0 || observed(slot) || ask(state, slot, Ask::Admit) == SAID_NOTED
 }
 
 /// Counts a denial, if its cause counts. Gives the denials in a row if it opened the breaker, else 0.

@@ -464,3 +464,9 @@ pub fn offsets() -> &'static Offsets {
 pub fn settings() -> &'static Settings {
     &SETTINGS
 }
+
+/// Whether the slot's policy only decides: what it denies is recorded and goes on.
+#[inline(always)]
+pub fn observed(slot: u32) -> bool {
+    constant(&settings().observed) == slot.wrapping_add(1)
+}

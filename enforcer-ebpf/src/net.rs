@@ -22,7 +22,7 @@ use crate::{
     facts::Judgement,
     grant::connect_granted,
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
-    maps::{CONNECTS, POLICIES, constant, settings},
+    maps::{CONNECTS, POLICIES, constant, observed, settings},
     task,
 };
 
@@ -89,16 +89,9 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         cause: CAUSE_FAMILY,
         rank: 0,
     };
-    record(
-        slot_of_socket_user(),
-        KIND_SOCKET,
-        tail,
-        judgement,
-        0,
-        STAGE_CGROUP,
-        now(),
-    );
-    REFUSE
+    let slot = slot_of_socket_user();
+    record(slot, KIND_SOCKET, tail, judgement, 0, STAGE_CGROUP, now());
+    if observed(slot) { PASS } else { REFUSE }
 }
 
 /// The slot of whoever uses the socket. The program runs for sockets made inside an agent's cgroup, also
@@ -215,6 +208,8 @@ fn judge(
     if judgement.permits() && recorded {
         count_allowance(state, slot, judgement.cause);
         PASS
+    } else if observed(slot) {
+        PASS
     } else {
         REFUSE
     }
@@ -283,8 +278,9 @@ pub fn record(
         tail,
     };
     describe(&mut event.header, kind, slot, stage);
-    let allowed = judgement.permits();
-    if !allowed {
+    let permitted = judgement.permits();
+    let allowed = permitted || observed(slot);
+    if !permitted {
         event.header.tripped = count_denial(state, slot, judgement.cause);
     }
     event.header.approval = approval;

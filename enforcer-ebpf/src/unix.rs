@@ -25,7 +25,10 @@ use crate::{
     facts::Judgement,
     judge::{Judge, judge_name},
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
-    maps::{CONNECTORS, POLICIES, Scratch, UNIX_NAME_ROOM, claim_scratch, offset, release_scratch},
+    maps::{
+        CONNECTORS, POLICIES, Scratch, UNIX_NAME_ROOM, claim_scratch, observed, offset,
+        release_scratch,
+    },
     net::{PASS, REFUSE, slot_of_socket_user},
     scan::masked,
     task::{self, read_kernel},
@@ -187,7 +190,7 @@ fn judge(
         }
     }
     release_scratch(scratch);
-    passes
+    passes || observed(slot)
 }
 
 /// Whether the current process is the launcher's connector; and whether there is one.
@@ -341,12 +344,13 @@ fn record(
     stage: u32,
     start: u64,
 ) -> bool {
-    let allowed = judgement.decision == ALLOW;
+    let permitted = judgement.decision == ALLOW;
+    let allowed = permitted || observed(slot);
     // SAFETY: map values; the length is masked.
     unsafe {
         let event = ptr::addr_of_mut!((*scratch).unix);
         describe(&mut (*event).header, KIND_UNIX, slot, stage);
-        if !allowed {
+        if !permitted {
             (*event).header.tripped = count_denial(state, slot, judgement.cause);
         }
         (*event).header.decision = judgement.decision;

@@ -62,6 +62,7 @@ impl World {
         fs::create_dir(&cgroup).unwrap();
         let mut instance = Instance::load(&Plan {
             user: None,
+            observed: None,
             slots: vec![tables],
             agent_level: 1,
             lsm: true,

@@ -191,7 +191,9 @@ fn a_policy_in_the_form_of_hooks_has_a_breaker_too() {
     }
     let scene = Scene::new(&json!({
         "version": "1.1",
-        "commands": {"whitelist": ["*/spree*", "*/fine*"], "blacklist": []},
+        "bash": {"whitelist": ["*/fine*"], "blacklist": []},
+        "file_paths": {"whitelist": ["*"], "blacklist": []},
+        "agents": {"trusted": [], "restricted": []},
     }));
     let ended = scene.run(&["exec F 1 10", "exec A 1 1"]);
     assert_eq!(ended.text(), "exec 0 10\nexec 0 1\n");

@@ -1,6 +1,6 @@
 //! Rates: as many as may be, not one more, not one less.
 
-use std::{fs, net::TcpListener};
+use std::{fs, net::TcpListener, path::PathBuf};
 
 use enforcer_tests::{Line, Session, Trail, quick, root};
 use serde_json::json;
@@ -129,13 +129,14 @@ fn own_window() -> u32 {
     3_601 + std::process::id() % 100_000
 }
 
-fn pins() -> Vec<std::path::PathBuf> {
+fn pins() -> Vec<PathBuf> {
     let wanted = format!("-{}s-", own_window());
-    fs::read_dir("/sys/fs/bpf/enforcer/users")
-        .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
-        .unwrap_or_else(|_| Vec::new())
-        .into_iter()
-        .filter(|path: &std::path::PathBuf| path.display().to_string().contains(&wanted))
+    let Ok(entries) = fs::read_dir("/sys/fs/bpf/enforcer/users") else {
+        return Vec::new();
+    };
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.display().to_string().contains(&wanted))
         .collect()
 }
 

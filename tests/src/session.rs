@@ -182,6 +182,11 @@ impl Session {
         self.user.0
     }
 
+    /// The name that the next start gives its agent.
+    pub fn next_agent(&self) -> String {
+        format!("{}s{}", self.agent, self.starts.load(Ordering::Relaxed))
+    }
+
     /// How execs are denied in this session.
     pub fn denial(&self) -> Denial {
         // What outlives the launcher has no supervisor, so where the kernel cannot refuse, it kills.

@@ -465,6 +465,16 @@ impl Record {
         }
     }
 
+    /// The same, with what can be done about a denial.
+    #[must_use]
+    pub fn suggesting(mut self, suggestion: Option<&String>) -> Self {
+        if let Some(suggestion) = suggestion {
+            let text = redact::text(within(suggestion.as_bytes()).0);
+            self.parameters.insert("suggestion".into(), text.into());
+        }
+        self
+    }
+
     /// What kind of line it is.
     pub fn event(&self) -> Event {
         self.event

@@ -10,6 +10,8 @@ use clap::{Args, Subcommand};
 use crate::audit::{DEFAULT_PATH, Entry, Reader};
 use crate::decide::redact;
 
+mod query;
+
 /// How long `--follow` waits between two looks at the file.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -24,6 +26,8 @@ pub struct AuditArgs {
 enum AuditCommand {
     /// Shows the last lines of the trail: time, agent, verdict, what was done, and why it was decided so
     Tail(TailArgs),
+    /// Shows the lines of the trail and its older files that are about a tenant, a user, an agent, a rule, …
+    Query(query::QueryArgs),
 }
 
 /// What `audit tail` takes.
@@ -51,23 +55,23 @@ pub struct TailArgs {
 /// # Errors
 /// The trail is missing or cannot be read, or standard output cannot be written.
 pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
-    match &args.command {
-        AuditCommand::Tail(tail) => {
-            let stdout = io::stdout();
-            let style = Style {
-                colour: stdout.is_terminal() && colour_wanted(),
-            };
-            match show(tail, style, &mut stdout.lock()) {
-                // The reader of a pipe has seen enough.
-                Err(e)
-                    if e.downcast_ref::<io::Error>()
-                        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) =>
-                {
-                    Ok(())
-                }
-                other => other,
-            }
+    let stdout = io::stdout();
+    let style = Style {
+        colour: stdout.is_terminal() && colour_wanted(),
+    };
+    let shown = match &args.command {
+        AuditCommand::Tail(tail) => show(tail, style, &mut stdout.lock()),
+        AuditCommand::Query(query) => query::show(query, style, &mut stdout.lock()),
+    };
+    match shown {
+        // The reader of a pipe has seen enough.
+        Err(e)
+            if e.downcast_ref::<io::Error>()
+                .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) =>
+        {
+            Ok(())
         }
+        other => other,
     }
 }
 

@@ -158,11 +158,9 @@ fn find(args: &BreakerArgs, wanted: Option<&str>) -> (Vec<Found>, Vec<Failure>) 
         }
     }
     if geteuid().is_root() {
-        for kept in run::Kept::all() {
-            let status = kept.status();
-            if found.iter().all(|(other, _)| other.id != status.id) {
-                found.push((status, Way::Kept(Box::new(kept))));
-            }
+        let answered: Vec<String> = found.iter().map(|(status, _)| status.id.clone()).collect();
+        for kept in run::Kept::others(&answered) {
+            found.push((kept.status(), Way::Kept(Box::new(kept))));
         }
     }
     if let Some(wanted) = wanted {

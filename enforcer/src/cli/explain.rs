@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     decide::{
-        ConnectAction, Decision, Engine, Outcome, Risk, UnixAction,
+        ConnectAction, Decision, Engine, ExecAction, Explanation, Matched, Mode, Outcome, Risk,
+        Subject, UnixAction, admit,
         command_text::{self, TextOutcome},
+        subject::{Name, TenantName},
     },
     policy::{compile::protocol_number, model::Protocol},
     policy_file,
@@ -53,9 +55,23 @@ pub struct ExplainArgs {
     /// The trail [default: /var/log/enforcer/audit.jsonl]
     #[arg(long, value_name = "FILE", requires = "last")]
     pub audit: Option<PathBuf>,
-    /// Only denials of the agent with this name
-    #[arg(long, value_name = "NAME", requires = "last")]
+    /// Judge for the agent with this name; with --last, only denials of it
+    #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
+    /// Judge for an agent with this capability; can be repeated
+    #[arg(long, value_name = "NAME", conflicts_with = "last")]
+    pub capability: Vec<Name>,
+    /// Judge in this mode: everywhere, subagent_only or disabled
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "everywhere",
+        conflicts_with = "last"
+    )]
+    pub mode: Mode,
+    /// Judge for an agent of this tenant
+    #[arg(long, value_name = "NAME", conflicts_with = "last")]
+    pub tenant: Option<TenantName>,
     /// The command line to judge; it is not run
     #[arg(last = true, value_name = "CMD", required_unless_present_any = ["stdin", "unix", "last"])]
     pub command: Vec<OsString>,
@@ -75,18 +91,35 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         .as_deref()
         .context("no policy; name one with --policy")?;
     let loaded = policy_file::load(path, None)?;
-    let engine = Engine::new(loaded.parsed.policy, 0)?;
+    let subject = Subject {
+        agent: args.agent.as_deref().and_then(Subject::agent_name),
+        tenant: args.tenant.clone().map(TenantName::into_string),
+        capabilities: args.capability.iter().map(ToString::to_string).collect(),
+        mode: args.mode,
+        ..Subject::default()
+    };
+    let refused = admit(&subject, &loaded.parsed.policy).err();
+    let engine = Engine::for_subject(loaded.parsed.policy, &subject, 0)?;
+    let refused = refused.map(|refusal| Explanation::from(Outcome::from(&refusal)));
     if args.stdin {
-        stdin(&engine, io::stdin().lock(), io::stdout().lock())
-            .context("judging standard input")?;
+        stdin(
+            &engine,
+            refused.as_ref(),
+            io::stdin().lock(),
+            io::stdout().lock(),
+        )
+        .context("judging standard input")?;
     } else {
-        let answer: Answer = if let Some(name) = &args.unix {
-            let outcome = judge_unix(&engine, name.as_bytes()).map_err(anyhow::Error::msg)?;
-            outcome.into()
+        let answer = if let Some(refused) = refused {
+            refused.into()
+        } else if let Some(name) = &args.unix {
+            judge_unix(&engine, name.as_bytes())
+                .map_err(anyhow::Error::msg)?
+                .into()
         } else {
             let words = args.command.iter().cloned();
             let words: Vec<Vec<u8>> = words.map(OsString::into_vec).collect();
-            judge_argv(&engine, &words).into()
+            judge_argv(&engine, &words)
         };
         write(&answer, args.json, io::stdout().lock()).context("the decision cannot be written")?;
     }
@@ -105,7 +138,7 @@ struct Request {
     unix: Option<String>,
 }
 
-/// What `explain` answers: one line of output, or all of it.
+/// One line of output.
 #[derive(Debug, Serialize)]
 pub struct Answer {
     decision: Decision,
@@ -113,6 +146,8 @@ pub struct Answer {
     reason: String,
     risk: Risk,
     suggestion: Option<String>,
+    matched: Vec<Matched>,
+    suggestions: Vec<String>,
     /// Words of the simple command that decided, where more than one was judged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     part: Vec<String>,
@@ -123,29 +158,44 @@ pub struct Answer {
     error: Option<String>,
 }
 
-impl From<TextOutcome> for Answer {
-    fn from(text: TextOutcome) -> Self {
-        let part = if text.parts.len() > 1 {
-            text.part
-        } else {
-            Vec::new()
+impl Answer {
+    /// The answer for a text, with every rule that matches the part that decided.
+    fn of_text(engine: &Engine, text: TextOutcome) -> Self {
+        let words = text.part.iter().map(|word| word.clone().into_bytes());
+        let action = ExecAction::from_words(words.collect());
+        let explanation = match text.part.as_slice() {
+            [] => text.outcome.into(),
+            _ => engine
+                .explain_outcome(&action, text.outcome.clone())
+                .unwrap_or_else(|_| text.outcome.into()),
         };
         Self {
-            part,
+            part: if text.parts.len() > 1 {
+                text.part
+            } else {
+                Vec::new()
+            },
             notes: text.notes,
-            ..Self::from(text.outcome)
+            ..Self::from(explanation)
         }
     }
 }
 
-impl From<Outcome> for Answer {
-    fn from(outcome: Outcome) -> Self {
+impl From<Explanation> for Answer {
+    fn from(explanation: Explanation) -> Self {
+        let Explanation {
+            outcome,
+            matched,
+            suggestions,
+        } = explanation;
         Self {
             decision: outcome.decision,
             rule: outcome.rule,
             reason: outcome.reason,
             risk: outcome.risk,
             suggestion: outcome.suggestion,
+            matched,
+            suggestions,
             part: Vec::new(),
             notes: Vec::new(),
             error: None,
@@ -154,13 +204,13 @@ impl From<Outcome> for Answer {
 }
 
 /// Judges the words of a command line, and what it starts in its turn.
-pub fn judge_argv(engine: &Engine, words: &[Vec<u8>]) -> TextOutcome {
-    command_text::judge_words(engine, words)
+pub fn judge_argv(engine: &Engine, words: &[Vec<u8>]) -> Answer {
+    Answer::of_text(engine, command_text::judge_words(engine, words))
 }
 
 /// Judges a command text: the strictest thing that it does.
-pub fn judge_command(engine: &Engine, text: &str) -> TextOutcome {
-    command_text::judge(engine, text)
+pub fn judge_command(engine: &Engine, text: &str) -> Answer {
+    Answer::of_text(engine, command_text::judge(engine, text))
 }
 
 /// Judges a connect. A host name cannot be judged yet: the answer is the policy's default, and says so.
@@ -173,7 +223,7 @@ pub fn judge_host(
     host: &str,
     port: u16,
     protocol: Option<&str>,
-) -> Result<Outcome, String> {
+) -> Result<Explanation, String> {
     let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
         None | Some("tcp") => Protocol::Tcp,
         Some("udp") => Protocol::Udp,
@@ -184,7 +234,7 @@ pub fn judge_host(
         .and_then(|host| host.strip_suffix(']'));
     if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
         let action = ConnectAction::new(address, port, protocol_number(protocol));
-        return Ok(engine.connect(&action));
+        return Ok(engine.explain_connect(&action));
     }
     let decision = engine.policy().connect.default;
     Ok(Outcome {
@@ -197,7 +247,8 @@ pub fn judge_host(
         suggestion: Some("ask about the address that the name stands for".to_owned()),
         suggestions: vec!["ask about the address that the name stands for".to_owned()],
         security_risk: false,
-    })
+    }
+    .into())
 }
 
 /// Judges a connect to a unix socket. The name is taken as it is: links are not followed.
@@ -205,23 +256,25 @@ pub fn judge_host(
 /// # Errors
 ///
 /// A name that is neither an absolute path nor `@` and an abstract name.
-pub fn judge_unix(engine: &Engine, name: &[u8]) -> Result<Outcome, String> {
+pub fn judge_unix(engine: &Engine, name: &[u8]) -> Result<Explanation, String> {
     if !matches!(name.first(), Some(b'/' | b'@')) {
         return Err(format!(
             "`{}` names no unix socket; write an absolute path, or `@` and an abstract name",
             String::from_utf8_lossy(name)
         ));
     }
-    Ok(engine.unix(&UnixAction::new(name)))
+    Ok(engine.explain_unix(&UnixAction::new(name)))
 }
 
-/// Answers JSON Lines with JSON Lines, in order. A line that is not understood is a denial with an `error`.
+/// Answers JSON Lines with JSON Lines, in order. A line that is not understood is a denial with an `error`. `refused` is
+/// the answer to whatever is asked, if the agent is not let in.
 ///
 /// # Errors
 ///
 /// Reading or writing failed.
 pub fn stdin(
     engine: &Engine,
+    refused: Option<&Explanation>,
     mut input: impl BufRead,
     mut output: impl Write,
 ) -> std::io::Result<()> {
@@ -241,7 +294,7 @@ pub fn stdin(
         let answer = if cut {
             Err(format!("the line is longer than {LINE_MAX} bytes"))
         } else {
-            answer(engine, &line)
+            answer(engine, refused, &line)
         };
         let answer = answer.unwrap_or_else(refusal);
         serde_json::to_writer(&mut output, &answer)?;
@@ -274,36 +327,39 @@ fn refusal(error: String) -> Answer {
         reason: "The input line is not understood".to_owned(),
         risk: Risk::Medium,
         suggestion: None,
+        matched: Vec::new(),
+        suggestions: Vec::new(),
         part: Vec::new(),
         notes: Vec::new(),
         error: Some(error),
     }
 }
 
-fn answer(engine: &Engine, line: &[u8]) -> Result<Answer, String> {
+fn answer(engine: &Engine, refused: Option<&Explanation>, line: &[u8]) -> Result<Answer, String> {
     let request: Request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     if request.host.is_none() && (request.port.is_some() || request.protocol.is_some()) {
         return Err("`port` and `protocol` belong to `host`".to_owned());
     }
-    match (request.argv, request.command, request.host, request.unix) {
+    let answer: Answer = match (request.argv, request.command, request.host, request.unix) {
         (Some(argv), None, None, None) => {
             if argv.is_empty() {
                 return Err("`argv` is empty; give it the program at least".to_owned());
             }
             let words: Vec<Vec<u8>> = argv.into_iter().map(String::into_bytes).collect();
-            Ok(judge_argv(engine, &words).into())
+            judge_argv(engine, &words)
         }
-        (None, Some(command), None, None) => Ok(judge_command(engine, &command).into()),
+        (None, Some(command), None, None) => judge_command(engine, &command),
         (None, None, Some(host), None) => {
             let port = request.port.ok_or("`port` is missing")?;
-            Ok(judge_host(engine, &host, port, request.protocol.as_deref())?.into())
+            judge_host(engine, &host, port, request.protocol.as_deref())?.into()
         }
-        (None, None, None, Some(name)) => Ok(judge_unix(engine, name.as_bytes())?.into()),
-        _ => Err("give one of `argv`, `command`, `host`, `unix`".to_owned()),
-    }
+        (None, None, None, Some(name)) => judge_unix(engine, name.as_bytes())?.into(),
+        _ => return Err("give one of `argv`, `command`, `host`, `unix`".to_owned()),
+    };
+    Ok(refused.cloned().map_or(answer, Answer::from))
 }
 
-/// Writes one answer, as JSON or for a person.
+/// Writes one decision, as JSON or for a person.
 ///
 /// # Errors
 ///
@@ -315,14 +371,29 @@ pub fn write(answer: &Answer, json: bool, mut output: impl Write) -> std::io::Re
     }
     writeln!(output, "{}: {}", answer.decision, answer.reason)?;
     if !answer.part.is_empty() {
-        writeln!(output, "  command: {}", answer.part.join(" "))?;
+        let part = shlex::try_join(answer.part.iter().map(String::as_str));
+        writeln!(output, "  part: {}", part.unwrap_or_default())?;
     }
     if let Some(rule) = &answer.rule {
         writeln!(output, "  rule: {rule}")?;
     }
     writeln!(output, "  risk: {}", answer.risk)?;
+    for rule in &answer.matched {
+        if answer.matched.len() > 1 {
+            writeln!(
+                output,
+                "  matches: {} {} ({})",
+                rule.decision, rule.id, rule.risk
+            )?;
+        }
+    }
     if let Some(suggestion) = &answer.suggestion {
         writeln!(output, "  instead: {suggestion}")?;
+    }
+    for more in &answer.suggestions {
+        if answer.suggestion.as_ref() != Some(more) {
+            writeln!(output, "  or: {more}")?;
+        }
     }
     for note in &answer.notes {
         writeln!(output, "  note: {note}")?;

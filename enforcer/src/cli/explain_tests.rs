@@ -15,10 +15,9 @@ fn engine() -> Engine {
         id: pattern.to_owned(),
         decision,
         // An allow rule of high risk would ask about `rm -rf` wherever it stands.
-        risk: if decision == Decision::Allow {
-            Risk::Low
-        } else {
-            Risk::High
+        risk: match decision {
+            Decision::Allow => Risk::Low,
+            _ => Risk::High,
         },
         matcher: Matcher::Glob(vec![pattern.to_owned()]),
         justification: None,
@@ -64,7 +63,7 @@ fn engine() -> Engine {
 
 fn lines(input: &[u8]) -> Vec<serde_json::Value> {
     let mut output = Vec::new();
-    stdin(&engine(), input, &mut output).unwrap();
+    stdin(&engine(), None, input, &mut output).unwrap();
     String::from_utf8(output)
         .unwrap()
         .lines()
@@ -122,19 +121,30 @@ not json
 fn keys_are_always_there_in_order() {
     let answers = lines(br#"{"argv":["make"]}"#);
     let keys: Vec<_> = answers[0].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["decision", "rule", "reason", "risk", "suggestion"]);
+    assert_eq!(
+        keys,
+        [
+            "decision",
+            "rule",
+            "reason",
+            "risk",
+            "suggestion",
+            "matched",
+            "suggestions"
+        ]
+    );
 }
 
 #[test]
 fn the_strictest_part_of_a_text_wins() {
     let engine = engine();
-    let decides = |text: &str| judge_command(&engine, text).outcome.decision;
+    let decides = |text: &str| judge_command(&engine, text).decision;
     assert_eq!(decides("ls && git log | ls"), Decision::Allow);
     assert_eq!(decides("ls && (git log; 'rm' -rf x)"), Decision::Deny);
     assert_eq!(decides("git commit -m 'x; rm -rf y'"), Decision::Allow);
     // What a substitution starts is a part like any other.
     let inside = judge_command(&engine, "ls $(make)");
-    assert_eq!(inside.outcome.decision, Decision::Deny);
+    assert_eq!(inside.decision, Decision::Deny);
     assert_eq!(inside.part, ["make"]);
     assert_eq!(decides(""), Decision::Allow);
 }
@@ -183,7 +193,18 @@ fn unix_sockets_are_judged_by_their_names() {
         ]
     );
     let keys: Vec<_> = answers[0].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["decision", "rule", "reason", "risk", "suggestion"]);
+    assert_eq!(
+        keys,
+        [
+            "decision",
+            "rule",
+            "reason",
+            "risk",
+            "suggestion",
+            "matched",
+            "suggestions"
+        ]
+    );
     let reason = answers[0]["reason"].as_str().unwrap();
     assert!(reason.ends_with(" [socket:docker]"), "{reason}");
     assert!(answers[0]["suggestion"].is_string());

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use super::{Mode, Subject};
+use super::{Decision, Mode, Outcome, Risk, Subject};
 use crate::policy::Policy;
 
 /// Why a subject is not let in.
@@ -47,6 +47,20 @@ impl Refusal {
                 "start it with the tenant that it belongs to (--tenant), or with a policy of its own tenant"
                     .to_owned()
             }
+        }
+    }
+}
+
+impl From<&Refusal> for Outcome {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            decision: Decision::Deny,
+            rule: None,
+            reason: refusal.to_string(),
+            risk: Risk::Medium,
+            suggestion: Some(refusal.suggestion()),
+            suggestions: vec![refusal.suggestion()],
+            security_risk: false,
         }
     }
 }

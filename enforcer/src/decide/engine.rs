@@ -1,6 +1,10 @@
 //! The engine: a policy, its tables, and what they decide.
 
-use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use crate::policy::{
     Policy,
@@ -8,7 +12,7 @@ use crate::policy::{
         CompileError, RuleRef, Tables, compile_for, compile_rule, connect_matches, programs,
         unix_matches,
     },
-    model::{self, ConnectRule, Rule},
+    model::{self, ConnectRule, ExecPolicy, Rule},
     standing::{self, Standing},
 };
 
@@ -27,6 +31,31 @@ pub struct Engine {
     capabilities: BTreeSet<String>,
     matcher: Matcher,
     wording: Wording,
+    checks: Checks,
+}
+
+/// Rules that explanations have compiled alone, by their place in the policy and how they stand.
+#[derive(Clone, Debug, Default)]
+struct Checks(Arc<Mutex<HashMap<(usize, Standing), Arc<RuleCheck>>>>);
+
+impl Checks {
+    /// The rule, compiled the first time that it is looked at.
+    fn of(
+        &self,
+        at: usize,
+        standing: Standing,
+        exec: &ExecPolicy,
+    ) -> Result<Arc<RuleCheck>, CompileError> {
+        // A panic while it was held can only have left a rule out.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(check) = known.get(&(at, standing)) {
+            return Ok(Arc::clone(check));
+        }
+        let check = RuleCheck::standing(&exec.rules[at], standing, &exec.trusted_dirs)?;
+        let check = Arc::new(check);
+        known.insert((at, standing), Arc::clone(&check));
+        Ok(check)
+    }
 }
 
 impl Engine {
@@ -67,6 +96,7 @@ impl Engine {
             policy,
             capabilities,
             matcher: Matcher::new(Arc::new(tables)),
+            checks: Checks::default(),
         })
     }
 
@@ -149,24 +179,37 @@ impl Engine {
         &self.capabilities
     }
 
-    /// Judges an exec, and names every rule that matches. Compiles the rules that could, one by one: for
-    /// explanations, not for every exec.
+    /// Judges an exec, and names every rule that matches. The first time it compiles the rules that could, one by one:
+    /// for explanations, not for every exec.
     ///
     /// # Errors
     ///
     /// [`CompileError`], though not for a policy that has been compiled.
     pub fn explain_exec(&self, action: &ExecAction) -> Result<Explanation, CompileError> {
+        self.explain_outcome(action, self.exec(action))
+    }
+
+    /// As [`Engine::explain_exec`], for an exec that was judged already, perhaps as part of a command text.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn explain_outcome(
+        &self,
+        action: &ExecAction,
+        outcome: Outcome,
+    ) -> Result<Explanation, CompileError> {
         let names = self.matcher.names(action);
         let mut matched = Vec::new();
-        for rule in &self.policy.exec.rules {
+        for (at, rule) in self.policy.exec.rules.iter().enumerate() {
             let possible = programs(rule)
                 .is_none_or(|programs| programs.iter().any(|program| names.contains(program)));
             if !possible {
                 continue;
             }
             let check = |standing: Standing| {
-                RuleCheck::standing(rule, standing, &self.policy.exec.trusted_dirs)
-                    .map(|check| check.matches(action))
+                let check = self.checks.of(at, standing, &self.policy.exec)?;
+                Ok::<_, CompileError>(check.matches(action))
             };
             let decision = match standing::of_exec(rule, &self.capabilities) {
                 Standing::RaisedByDanger if check(Standing::RaisedByDanger)? => Some(Decision::Ask),
@@ -182,7 +225,7 @@ impl Engine {
                 risk: rule.risk,
             }));
         }
-        Ok(Explanation::new(self.exec(action), matched))
+        Ok(Explanation::new(outcome, matched))
     }
 
     /// Judges a connect, and names every rule that matches.

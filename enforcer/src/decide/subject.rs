@@ -84,6 +84,11 @@ pub struct TenantName(Name);
 
 impl TenantName {
     /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The text.
     pub fn into_string(self) -> String {
         self.0.into_string()
     }
@@ -117,6 +122,12 @@ pub enum BadName {
     /// A tenant's trail has a directory of its name.
     #[error("a tenant's name has letters, digits, `.`, `_` and `-`, a letter or digit first")]
     Tenant,
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl FromStr for Name {

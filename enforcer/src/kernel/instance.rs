@@ -73,6 +73,8 @@ pub struct Plan<'a> {
     pub lsm: bool,
     /// The user whose agents share rates (that of the first slot). Without one such rates count in this instance only.
     pub user: Option<&'a str>,
+    /// A slot whose policy decides and is recorded, but blocks nothing.
+    pub observed: Option<u32>,
 }
 
 /// What is to be known of the running kernel before anything can be loaded. To read it creates nothing, and needs no
@@ -145,6 +147,7 @@ impl Instance {
         let settings = Settings {
             agent_level: plan.agent_level,
             sole_slot: 0,
+            observed: plan.observed.map_or(0, |slot| slot + 1),
         };
         let sizes = Sizes {
             slots: u32::try_from(plan.slots.len()).unwrap_or(u32::MAX),

@@ -8,7 +8,7 @@ use crate::decide::{Decision, Risk};
 use super::model::{ConnectRule, Rule};
 
 /// What a rule says of what it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// What is written in it.
     Plain,

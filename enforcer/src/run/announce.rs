@@ -42,12 +42,18 @@ pub struct Start<'a> {
 impl Start<'_> {
     /// The start lines: what is in force, for whom, and what is weaker than it could be.
     pub fn announce(&self) {
-        eprintln!(
-            "enforcer: enforcing ({}): {}; denied connects fail with EPERM",
-            self.level.as_str(),
-            self.execs()
-        );
-        eprintln!("enforcer: first judgement: {}", self.first.describe());
+        if self.options.observe {
+            eprintln!(
+                "enforcer: OBSERVING ONLY: the policy decides and is recorded, but NOTHING that it denies or asks about is blocked; leave --observe away to enforce it"
+            );
+        } else {
+            eprintln!(
+                "enforcer: enforcing ({}): {}; denied connects fail with EPERM",
+                self.level.as_str(),
+                self.execs()
+            );
+            eprintln!("enforcer: first judgement: {}", self.first.describe());
+        }
         eprintln!(
             "enforcer: agent {} [{}] as {}{}, policy {}, trail {}",
             self.agent,
@@ -120,6 +126,10 @@ impl Start<'_> {
                 "the policy allows the system calls of `{}`: {}",
                 hatch.name, hatch.reason
             ));
+        }
+        if self.options.observe {
+            weaker.extend(self.identity.weaknesses());
+            return weaker;
         }
         let asks = approvals::asks(self.policy);
         if self.options.keep && (asks.exec || asks.connect || asks.unix) {

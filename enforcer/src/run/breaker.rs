@@ -1,7 +1,7 @@
 //! The breaker of a run, for the people who look after it: by the control socket while the launcher lives, else by the
 //! maps that it has pinned.
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{fs, path::PathBuf, sync::OnceLock};
 
 use anyhow::Context;
 use enforcer_common::limits::Breaker;
@@ -16,6 +16,7 @@ use crate::{
         attach::PinDir,
         limits::{Kind, Limiter},
     },
+    policy::compile::lower_limits,
 };
 
 /// The tool that a trail line names when a breaker is closed by a person.
@@ -44,9 +45,11 @@ impl BreakerControl for Control {
             return Err("the run is only just starting; try again".to_owned());
         };
         let before = self.status();
-        recorder.line(&record(&before, approver)).map_err(|error| {
-            format!("the trail cannot be written, so nothing was reset: {error:#}")
-        })?;
+        recorder
+            .behind_events(&record(&before, approver))
+            .map_err(|error| {
+                format!("the trail cannot be written, so nothing was reset: {error:#}")
+            })?;
         self.limiter.reset();
         Ok(before)
     }
@@ -130,26 +133,26 @@ pub struct Kept {
     agent: String,
     id: String,
     limiter: Limiter,
-    audit: std::path::PathBuf,
+    audit: PathBuf,
     stamp: Stamp,
 }
 
 impl Kept {
-    /// The runs that have pinned maps, as far as they can be read.
-    pub fn all() -> Vec<Self> {
+    /// The runs that have pinned maps, as far as they can be read, but for those that have `answered` themselves.
+    pub fn others(answered: &[String]) -> Vec<Self> {
         State::existing()
             .iter()
+            .filter(|id| !answered.contains(id))
             .filter_map(|id| Self::open(id).ok())
             .collect()
     }
 
     fn open(id: &str) -> anyhow::Result<Self> {
         let facts = State::facts(id)?;
-        let engine = facts.engine()?;
-        let stamp = facts.stamp(engine.policy().masking);
-        let pins = PinDir::of(id);
-        let limiter =
-            Limiter::from_pins(Path::new(&pins.join("")), &engine.tables().header.limits)?;
+        let parsed = crate::policy::parse(&facts.policy_text).context("its policy")?;
+        let limits = lower_limits(&parsed.policy.limits, &parsed.policy.breaker);
+        let limiter = Limiter::from_pins(&PinDir::of(id).join(""), &limits)?;
+        let stamp = facts.stamp(parsed.policy.masking);
         Ok(Self {
             agent: facts
                 .agent

@@ -21,9 +21,8 @@ impl Shared {
     pub fn limited(&self, tid: u32, kind: Kind, by_rules: &Outcome) -> Option<Outcome> {
         let limiter = &self.with.limiter;
         if !matches!(limiter.breaker(), Breaker::Closed { .. }) {
-            // Who cannot be looked at is nobody's trial.
-            let pid = target::who(tid).map(|who| who.tgid).unwrap_or_default();
-            if !limiter.admits(pid) {
+            // Who cannot be looked at is not let try.
+            if !target::who(tid).is_ok_and(|who| limiter.admits(who.tgid)) {
                 return Some(self.denied_by(CAUSE_BREAKER, kind));
             }
         }

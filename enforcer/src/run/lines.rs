@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use enforcer_common::event::{FLAG_TRUNCATED, Header, REACH_SIGNAL, REACH_TRACE};
+use enforcer_common::event::{CAUSE_APPROVED, FLAG_TRUNCATED, Header, REACH_SIGNAL, REACH_TRACE};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
@@ -37,6 +37,8 @@ pub struct Counts {
     pub connects: u64,
     /// What did not happen.
     pub denied: u64,
+    /// What happened though the policy does not allow it: it was only observed.
+    pub observed: u64,
 }
 
 /// A process that left its agent's cgroup.
@@ -267,6 +269,10 @@ impl Lines {
             }
             _ => self.counts.note(false, verdict != Verdict::Allowed),
         }
+        let permitted = judgement.decision == Decision::Allow || judgement.cause == CAUSE_APPROVED;
+        if verdict == Verdict::Allowed && !permitted {
+            self.counts.observed += 1;
+        }
         let answer = self.approved.remove(&header.approval);
         if let Some(answer) = &answer {
             outcome.reason = wording::ending(&answer.ending, &outcome);
@@ -306,6 +312,7 @@ impl Lines {
             }
             Body::Escape => Record::escape(&action),
         };
+        let record = record.suggesting(suggestion(&outcome, verdict));
         if verdict != Verdict::Allowed {
             let what = match &event.body {
                 Body::Exec(facts) => Some(facts.text.clone()),
@@ -386,7 +393,7 @@ impl Lines {
             latency_ns: None,
             approval: ending.map(told),
         };
-        match wanted {
+        let record = match wanted {
             Wanted::Exec {
                 text,
                 argv_bytes,
@@ -417,8 +424,15 @@ impl Lines {
             ),
             Wanted::Unix(name) => Record::unix(&action, name),
             Wanted::Syscall(call) => Record::syscall(&action, &call),
-        }
+        };
+        record.suggesting(suggestion(outcome, verdict))
     }
+}
+
+/// What can be done about what did not happen: what to do instead, or else how to be allowed.
+fn suggestion(outcome: &Outcome, verdict: Verdict) -> Option<&String> {
+    let denied = verdict != Verdict::Allowed;
+    outcome.suggestions.first().filter(|_| denied)
 }
 
 /// What was wanted of a process.

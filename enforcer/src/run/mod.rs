@@ -159,6 +159,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             agent_level: cgroup.level(),
             lsm: options.on_deny == OnDeny::Errno,
             user: Some(&user),
+            observed: options.observe.then_some(SLOT),
         },
         types?,
     )?;
@@ -186,7 +187,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         level == Level::Full,
         unix,
         options.on_deny,
-        options.keep,
+        options.keep || options.observe,
     );
     let grants = instance.grants();
     let limiter = instance.limiter(SLOT)?;

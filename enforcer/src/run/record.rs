@@ -163,20 +163,36 @@ impl Recorder {
         self.inner().lines.write(record)
     }
 
+    /// Writes what somebody did, behind all that the kernel tells of by now.
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn behind_events(&self, record: &Record) -> anyhow::Result<()> {
+        let mut inner = self.inner();
+        inner.drain()?;
+        inner.lines.write(record)
+    }
+
     /// Says on stderr what happened, and where it is written.
     pub fn summary(&self, audit: &Path) {
         let Counts {
             execs,
             connects,
             denied,
+            observed,
         } = self.inner().lines.counts;
+        let observed = match observed {
+            0 => String::new(),
+            count => format!(", {count} that the policy does not allow went on (--observe)"),
+        };
         let shown = if denied > 0 && io::stderr().is_terminal() {
             format!("\x1b[31m{denied} denied\x1b[0m")
         } else {
             format!("{denied} denied")
         };
         eprintln!(
-            "enforcer: {execs} execs, {connects} connects, {shown}; trail: {}",
+            "enforcer: {execs} execs, {connects} connects, {shown}{observed}; trail: {}",
             audit.display()
         );
     }

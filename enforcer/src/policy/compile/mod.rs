@@ -50,6 +50,7 @@ mod unix_tests;
 pub use connect::{ConnectPrefix, matches as connect_matches, number as protocol_number};
 pub use danger::is_dangerous;
 pub use exec::programs;
+pub use limits::lower as lower_limits;
 pub use unix::matches as unix_matches;
 
 use exec::ExecTables;

@@ -12,6 +12,7 @@
 mod expand;
 mod fallback;
 mod parameters;
+mod runaway;
 mod shells;
 mod simple;
 mod state;

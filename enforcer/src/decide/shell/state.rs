@@ -6,7 +6,7 @@ use tree_sitter::Node;
 
 use super::{
     Kind, NESTING_MAX, PARTS_MAX, Part, Refused, Script, TEXT_MAX, TREE_DEPTH_MAX, Word, fallback,
-    stdin::Input, tree, variables::Variables,
+    runaway, stdin::Input, tree, variables::Variables,
 };
 
 /// The walk's state.
@@ -103,6 +103,9 @@ impl State {
         };
         let root = tree.root_node();
         let output = self.sequence(text, root, input);
+        if runaway::found(text, root) {
+            self.part(Kind::Builtin, vec![Word::literal(runaway::NAME)]);
+        }
         if root.has_error() {
             self.script.broken = true;
             let from = broken_from(text, root);

@@ -75,8 +75,7 @@ pub(super) fn pieces(pattern: &ArgvPattern, prefix: &str, reading: Reading<'_>) 
     }
     let conditions = conditions(pattern, strict);
     let arguments = arguments(pattern);
-    let closed =
-        conditions.len() + arguments.iter().len() > 1 || !pattern.flags_none.is_empty();
+    let closed = conditions.len() + arguments.iter().len() > 1 || !pattern.flags_none.is_empty();
     let end = if closed { END_AND_REST } else { END };
     if conditions.is_empty() && arguments.is_none() {
         return vec![format!("{lead}{end}")];
@@ -121,10 +120,7 @@ pub(super) fn lifted(pattern: &ArgvPattern, prefix: &str) -> Option<[String; 2]>
     }
     // Every word from the first on is one that is not `--`, up to the flag.
     let calm = format!(r"{prefix}{CALM}\x00{flags}{END_AND_REST}");
-    Some([
-        calm,
-        format!(r"{prefix}{ANY}\x00(?:{back}){END_AND_REST}"),
-    ])
+    Some([calm, format!(r"{prefix}{ANY}\x00(?:{back}){END_AND_REST}")])
 }
 
 /// The beginnings of a name that are shorter than it.

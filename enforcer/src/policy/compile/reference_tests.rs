@@ -378,7 +378,16 @@ fn argv_reference(pattern: &ArgvPattern, words: &[&str], strict: bool) -> bool {
 fn argv_pattern() -> impl Strategy<Value = ArgvPattern> {
     let word = select(vec!["push", "rm", "a b"]).prop_map(str::to_owned);
     let flag = select(vec![
-        "-f", "-r", "-9", "--force", "--force-it", "-delete", "--", "-", "x", "--é",
+        "-f",
+        "-r",
+        "-9",
+        "--force",
+        "--force-it",
+        "-delete",
+        "--",
+        "-",
+        "x",
+        "--é",
     ])
     .prop_map(str::to_owned);
     let none = select(vec!["-n", "--dry", "--dry=on", "--help"]).prop_map(str::to_owned);

@@ -11,6 +11,7 @@
 
 mod expand;
 mod fallback;
+mod files;
 mod parameters;
 mod runaway;
 mod shells;

@@ -22,6 +22,10 @@ pub(super) struct State {
     pub called: HashSet<String>,
     /// What the process substitutions of the text write, by their source.
     pub streams: HashMap<String, Input>,
+    /// What the files that the text writes hold.
+    pub files: HashMap<String, Input>,
+    /// Files that redirections opened for writing.
+    pub opened: Vec<String>,
     /// Whether this is another reading of a part that stands already.
     reading: bool,
     /// How many branches stand around: what happens in one perhaps does not happen.

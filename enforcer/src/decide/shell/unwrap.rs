@@ -88,7 +88,10 @@ impl State {
                 "-" | "-u" | "-q" | "-s" | "-B" | "--" | "/dev/stdin"
             )
         });
-        if !program && matches!(input, Input::Unknown(_)) {
+        let file = rest.iter().find(|word| !word.text.starts_with('-'));
+        let held = file.and_then(|file| self.held(&file.text));
+        let input = held.as_ref().or((!program).then_some(input));
+        if let Some(input @ Input::Unknown(_)) = input {
             self.code_from(input);
         }
     }

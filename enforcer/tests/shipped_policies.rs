@@ -8,7 +8,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use enforcer::decide::{ConnectAction, Decision, Engine, ExecAction, RuleCheck, UnixAction};
+use enforcer::decide::{
+    ConnectAction, Decision, Engine, ExecAction, RuleCheck, UnixAction, command_text::judge,
+};
 use enforcer::policy::{Parsed, parse_all, validate::example_words};
 
 fn repository() -> PathBuf {
@@ -110,6 +112,190 @@ fn the_examples_of_coding_agent_hold() {
 #[test]
 fn the_examples_of_strict_hold() {
     examples_hold("strict.json");
+}
+
+#[test]
+fn the_examples_of_claude_code_hold() {
+    examples_hold("claude-code.json");
+}
+
+#[test]
+fn the_examples_of_codex_hold() {
+    examples_hold("codex.json");
+}
+
+#[test]
+fn the_examples_of_ci_hold() {
+    examples_hold("ci.json");
+}
+
+/// What two policies have in common must not drift apart.
+#[test]
+fn the_agents_policies_have_every_rule_of_the_general_one() {
+    let general = shipped("coding-agent.json").policy;
+    for name in ["claude-code.json", "codex.json"] {
+        let own = shipped(name).policy;
+        for rule in &general.exec.rules {
+            let same = own.exec.rules.iter().find(|other| other.id == rule.id);
+            let same = same.unwrap_or_else(|| panic!("{name} lacks {}", rule.id));
+            assert_eq!(
+                (same.decision, same.risk, &same.matcher, &same.suggestion),
+                (rule.decision, rule.risk, &rule.matcher, &rule.suggestion),
+                "{name}: {}",
+                rule.id
+            );
+        }
+    }
+    // Of these ci.json has some: denied, since nobody can be asked.
+    for rule in &shipped("ci.json").policy.exec.rules {
+        assert_eq!(rule.decision, Decision::Deny, "{}", rule.id);
+        let same = general.exec.rules.iter().find(|other| other.id == rule.id);
+        assert!(
+            same.is_none_or(|same| same.matcher == rule.matcher),
+            "{}",
+            rule.id
+        );
+    }
+}
+
+/// The share of dangerous lines that are stopped, and of harmless lines that are denied and asked about.
+#[derive(Debug, Default)]
+struct Score {
+    dangerous: usize,
+    stopped: usize,
+    harmless: usize,
+    denied: usize,
+    asked: usize,
+    misses: Vec<String>,
+}
+
+impl Score {
+    fn add(&mut self, engine: &Engine, command: &str, dangerous: bool) {
+        let decision = judge(engine, command).outcome.decision;
+        let wrong = (decision == Decision::Allow) == dangerous;
+        if dangerous {
+            self.dangerous += 1;
+            self.stopped += usize::from(!wrong);
+        } else {
+            self.harmless += 1;
+            self.denied += usize::from(decision == Decision::Deny);
+            self.asked += usize::from(decision == Decision::Ask);
+        }
+        if wrong && self.misses.len() < 40 {
+            self.misses.push(format!("{decision}: {command}"));
+        }
+    }
+
+    fn is_good(&self) -> bool {
+        self.stopped * 100 >= self.dangerous * 95
+            && self.denied * 1_000 <= self.harmless * 5
+            && self.asked * 100 <= self.harmless * 3
+    }
+}
+
+/// Labelled commands, where they lie beside the repository.
+#[test]
+fn coding_agent_is_good_on_labelled_commands() {
+    let corpora = repository().join("../shared/corpora");
+    let mut score = Score::default();
+    for name in ["labelled.jsonl", "benign.jsonl"] {
+        let Ok(text) = std::fs::read_to_string(corpora.join(name)) else {
+            return;
+        };
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let command = line["command"].as_str().unwrap();
+            match line["expected"].as_str().unwrap() {
+                "deny" => score.add(coding_agent(), command, true),
+                "allow" => score.add(coding_agent(), command, false),
+                _ => {}
+            }
+        }
+    }
+    assert!(score.is_good(), "{score:#?}");
+}
+
+/// The project's own lines: every dangerous one is stopped, no harmless one is disturbed.
+#[test]
+fn coding_agent_decides_the_own_lines() {
+    let mut wrong = Vec::new();
+    for (text, dangerous) in [
+        (include_str!("lines/dangerous.txt"), true),
+        (include_str!("lines/harmless.txt"), false),
+    ] {
+        let lines = text.lines().filter(|line| !line.starts_with("## "));
+        for line in lines.filter(|line| !line.trim().is_empty()) {
+            let decision = judge(coding_agent(), line).outcome.decision;
+            if (decision == Decision::Allow) == dangerous {
+                wrong.push(format!("{decision}: {line}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_agents_policies_reach_the_web_and_this_machine_alone() {
+    let to = |engine: &Engine, address: &str, port: u16| {
+        let action = ConnectAction::new(address.parse().unwrap(), port, 6);
+        engine.connect(&action).decision
+    };
+    for (name, private) in [
+        ("claude-code.json", Decision::Ask),
+        ("codex.json", Decision::Deny),
+        ("ci.json", Decision::Allow),
+    ] {
+        let engine = Engine::new(shipped(name).policy, 1).unwrap();
+        for (address, port) in [
+            ("127.0.0.1", 5432),
+            ("::1", 3000),
+            ("192.0.2.1", 443),
+            ("192.0.2.1", 22),
+            ("192.0.2.1", 53),
+        ] {
+            let decision = to(&engine, address, port);
+            assert_eq!(decision, Decision::Allow, "{name}: {address} {port}");
+        }
+        for (address, port) in [
+            ("192.0.2.1", 25),
+            ("192.0.2.1", 4444),
+            ("127.0.0.1", 2375),
+            ("169.254.169.254", 80),
+            ("10.0.0.1", 8080),
+        ] {
+            let decision = to(&engine, address, port);
+            assert_eq!(decision, Decision::Deny, "{name}: {address} {port}");
+        }
+        assert_eq!(to(&engine, "172.16.0.9", 443), private, "{name}");
+    }
+}
+
+#[test]
+fn the_agents_policies_guard_their_own_settings() {
+    for (name, commands) in [
+        (
+            "claude-code.json",
+            [
+                "echo x > .claude/settings.json",
+                "rm -rf ~/.claude",
+                "sed -i s/deny/allow/ .claude/settings.local.json",
+            ],
+        ),
+        (
+            "codex.json",
+            [
+                "echo x >> ~/.codex/config.toml",
+                "rm -rf ~/.codex",
+                "cp x .codex/hooks.json",
+            ],
+        ),
+    ] {
+        let engine = Engine::new(shipped(name).policy, 1).unwrap();
+        for command in commands {
+            let decision = judge(&engine, command).outcome.decision;
+            assert_eq!(decision, Decision::Deny, "{name}: {command}");
+        }
+    }
 }
 
 /// What git, pip and the like start by themselves must pass, though it looks like what is denied.

@@ -11,7 +11,9 @@
 
 mod expand;
 mod fallback;
+mod files;
 mod parameters;
+mod runaway;
 mod shells;
 mod simple;
 mod state;

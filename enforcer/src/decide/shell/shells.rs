@@ -38,6 +38,8 @@ impl State {
         if file.text.starts_with("<(") {
             let data = self.streams.get(&file.text).cloned();
             self.code_from(&data.unwrap_or_else(|| Input::new(None, &substitution(&file.text))));
+        } else if let Some(data) = self.held(&file.text) {
+            self.code_from(&data);
         } else if matches!(
             file.text.as_str(),
             "-" | "/dev/stdin" | "/dev/fd/0" | "/proc/self/fd/0"

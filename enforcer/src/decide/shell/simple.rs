@@ -144,6 +144,12 @@ impl State {
         if function {
             self.call(&program.text, &words, input);
         }
+        self.writes(&name, &words, input);
+        if program.text.contains('/')
+            && let Some(data) = self.held(&program.text)
+        {
+            self.code_from(&data);
+        }
         self.open(&name, &words, input);
         output(&name, &words, input)
     }

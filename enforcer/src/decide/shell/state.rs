@@ -6,7 +6,7 @@ use tree_sitter::Node;
 
 use super::{
     Kind, NESTING_MAX, PARTS_MAX, Part, Refused, Script, TEXT_MAX, TREE_DEPTH_MAX, Word, fallback,
-    stdin::Input, tree, variables::Variables,
+    runaway, stdin::Input, tree, variables::Variables,
 };
 
 /// The walk's state.
@@ -22,6 +22,10 @@ pub(super) struct State {
     pub called: HashSet<String>,
     /// What the process substitutions of the text write, by their source.
     pub streams: HashMap<String, Input>,
+    /// What the files that the text writes hold.
+    pub files: HashMap<String, Input>,
+    /// Files that redirections opened for writing.
+    pub opened: Vec<String>,
     /// Whether this is another reading of a part that stands already.
     reading: bool,
     /// How many branches stand around: what happens in one perhaps does not happen.
@@ -103,6 +107,9 @@ impl State {
         };
         let root = tree.root_node();
         let output = self.sequence(text, root, input);
+        if runaway::found(text, root) {
+            self.part(Kind::Builtin, vec![Word::literal(runaway::NAME)]);
+        }
         if root.has_error() {
             self.script.broken = true;
             let from = broken_from(text, root);

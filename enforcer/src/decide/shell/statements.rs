@@ -138,6 +138,7 @@ impl State {
         let mut arguments = Vec::new();
         let mut after = Vec::new();
         let mut written = false;
+        let opened = self.opened.len();
         let body = node.child_by_field_name("body");
         for redirect in tree::named(node) {
             if body.is_some_and(|body| body.id() == redirect.id()) {
@@ -150,6 +151,9 @@ impl State {
             Some(body) => self.statement(text, body, &input),
             None => self.started(&arguments, &[], &input),
         };
+        for file in self.opened.split_off(opened) {
+            self.file_holds(&file, output.clone());
+        }
         if written {
             output = Input::none();
         }
@@ -256,6 +260,7 @@ impl State {
             return;
         }
         if operator.contains('>') {
+            self.opened.push(file.text.clone());
             let append = operator.contains(">>");
             let option = append.then(|| Word::literal("-a"));
             let words = [Word::literal("tee")]

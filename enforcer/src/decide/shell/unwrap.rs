@@ -15,6 +15,9 @@ impl State {
             return self.shell(words, input);
         }
         let rest = words.get(1..).unwrap_or_default();
+        if is_interpreter(name) {
+            self.interpreter(rest, input);
+        }
         match name {
             "eval" => {
                 let rest = if rest.first().is_some_and(|word| word.text == "--") {
@@ -74,6 +77,22 @@ impl State {
             "parallel" | "sem" => self.parallel(rest, input),
             "git" => self.git(rest),
             _ => self.wrapper(name, words, input),
+        }
+    }
+
+    /// An interpreter without a program of its own runs what comes in on standard input; its language is not read.
+    fn interpreter(&mut self, rest: &[Word], input: &Input) {
+        let program = rest.first().is_some_and(|word| {
+            !matches!(
+                word.text.as_str(),
+                "-" | "-u" | "-q" | "-s" | "-B" | "--" | "/dev/stdin"
+            )
+        });
+        let file = rest.iter().find(|word| !word.text.starts_with('-'));
+        let held = file.and_then(|file| self.held(&file.text));
+        let input = held.as_ref().or((!program).then_some(input));
+        if let Some(input @ Input::Unknown(_)) = input {
+            self.code_from(input);
         }
     }
 
@@ -309,6 +328,15 @@ impl State {
             self.code(&joined(&command), &Input::Inherited);
         }
     }
+}
+
+/// Whether a base name is that of an interpreter that takes a program from standard input.
+fn is_interpreter(name: &str) -> bool {
+    let plain = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    matches!(
+        plain,
+        "python" | "pypy" | "perl" | "ruby" | "node" | "nodejs" | "php" | "lua" | "deno" | "bun"
+    )
 }
 
 /// Words as one text.

@@ -33,6 +33,9 @@ mod rank;
 mod reference_tests;
 mod row;
 mod search;
+mod shadow;
+#[cfg(test)]
+mod shadow_tests;
 mod subsets;
 mod union;
 mod unix;
@@ -40,6 +43,8 @@ mod unix;
 mod unix_tests;
 
 pub use connect::{ConnectPrefix, number as protocol_number};
+
+pub use shadow::{Shadow, shadows};
 
 use exec::ExecTables;
 use group::Groups;

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod approval;
+pub mod command_text;
 mod decision;
 pub mod engine;
 pub mod line;

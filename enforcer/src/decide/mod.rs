@@ -8,10 +8,10 @@ pub mod engine;
 pub mod line;
 pub mod masking;
 pub mod matcher;
+pub mod observed;
 pub mod recorded;
 pub mod redact;
 pub mod shell;
-pub mod suggest;
 pub mod wording;
 
 pub use action::{ConnectAction, ExecAction, Script, UnixAction};

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     decide::{
         Decision, Engine, Risk,
+        observed::{Observed, Suggestion, What, suggest},
         recorded::{self, Recorded, Told},
-        suggest::{Observed, Suggestion, What, suggest},
     },
     policy::{self, model::Protocol},
 };

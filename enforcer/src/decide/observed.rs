@@ -451,5 +451,5 @@ impl Ids {
 }
 
 #[cfg(test)]
-#[path = "suggest_tests.rs"]
+#[path = "observed_tests.rs"]
 mod tests;

@@ -195,6 +195,7 @@ pub fn judge_host(
         ),
         risk: Risk::Medium,
         suggestion: Some("ask about the address that the name stands for".to_owned()),
+        suggestions: vec!["ask about the address that the name stands for".to_owned()],
         security_risk: false,
     })
 }

@@ -101,6 +101,7 @@ fn judged(engine: &Engine, script: &Script, whole: impl FnOnce() -> Outcome) -> 
                     risk: Risk::High,
                     suggestion: Some("split it into simpler commands".to_owned()),
                     security_risk: true,
+                    suggestions: Vec::new(),
                 },
                 Vec::new(),
             )
@@ -159,6 +160,7 @@ fn not_known(default: Decision) -> Outcome {
         risk: Risk::Medium,
         suggestion: (default != Decision::Allow).then(|| "name the program itself".to_owned()),
         security_risk: false,
+        suggestions: Vec::new(),
     }
 }
 
@@ -170,5 +172,6 @@ fn no_program() -> Outcome {
         risk: Risk::Low,
         suggestion: None,
         security_risk: false,
+        suggestions: Vec::new(),
     }
 }

@@ -1,10 +1,12 @@
 //! The decision: what the policy says of one action. Pure: no I/O, no clock.
 
 pub mod action;
+pub mod admission;
 pub mod approval;
 pub mod command_text;
 mod decision;
 pub mod engine;
+pub mod explanation;
 pub mod line;
 pub mod masking;
 pub mod matcher;
@@ -12,11 +14,16 @@ pub mod observed;
 pub mod recorded;
 pub mod redact;
 pub mod shell;
+pub mod subject;
+pub mod suggest;
 pub mod wording;
 
 pub use action::{ConnectAction, ExecAction, Script, UnixAction};
+pub use admission::{Refusal, admit};
 pub use decision::{Decision, Risk};
 pub use engine::{Engine, RuleCheck};
+pub use explanation::{Explanation, Matched};
 pub use masking::Masking;
 pub use matcher::{Judgement, Matcher};
+pub use subject::{Mode, Subject};
 pub use wording::{Outcome, Wording};

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     Decision,
     action::{ConnectAction, ExecAction, Script, UnixAction},
+    command_text,
     engine::Engine,
     wording::Outcome,
 };
@@ -137,8 +138,8 @@ impl Recorded {
         }
     }
 
-    /// What the policy says. `text` judges command texts.
-    pub fn judge(&self, engine: &Engine, text: &dyn Fn(&Engine, &str) -> Outcome) -> Told {
+    /// What the policy says.
+    pub fn judge(&self, engine: &Engine) -> Told {
         match self {
             Self::Exec(ways) => {
                 let mut outcomes = ways.iter().map(|action| engine.exec(action));
@@ -153,7 +154,7 @@ impl Recorded {
             }
             Self::Connect(action) => Told::Decided(engine.connect(action)),
             Self::Unix(action) => Told::Decided(engine.unix(action)),
-            Self::Text(command) => Told::Decided(text(engine, command)),
+            Self::Text(command) => Told::Decided(command_text::judge(engine, command).outcome),
             Self::Unclear(why) => Told::Undecidable(*why),
             Self::Other(what) => Told::NoQuestion(*what),
         }

@@ -53,14 +53,16 @@ fn exec(parsed: &Parsed, found: &BTreeMap<usize, Shadow>) -> Vec<Warning> {
         });
         let decisions = by.iter().map(|of| match of {
             RuleRef::Rule(other) => rules[*other].decision,
+            RuleRef::Raised(_) => Decision::Ask,
             _ => parsed.policy.exec.loader,
         });
         let by: Vec<String> = by
             .iter()
             .map(|of| match of {
-                RuleRef::Rule(other) => rules[*other].id.clone(),
                 RuleRef::Builtin(builtin) => builtin.id().to_owned(),
-                RuleRef::None | RuleRef::Transparent => String::new(),
+                other => other
+                    .rule()
+                    .map_or_else(String::new, |at| rules[at].id.clone()),
             })
             .collect();
         let text = say(

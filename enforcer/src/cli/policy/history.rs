@@ -7,7 +7,7 @@ use serde_json::Map;
 
 use crate::{
     audit::{Entry, Reader},
-    cli::{audit::clean, audit::subject, explain},
+    cli::audit::{clean, subject},
     decide::{
         Decision, Engine, Outcome,
         recorded::{self, Recorded, Told},
@@ -92,7 +92,7 @@ impl Line {
 
     /// What a policy says of it now.
     pub(super) fn judge(&self, engine: &Engine) -> Told {
-        self.recorded.judge(engine, &explain::judge_command)
+        self.recorded.judge(engine)
     }
 }
 

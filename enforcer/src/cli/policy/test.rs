@@ -245,12 +245,13 @@ fn judge(engine: &Engine, case: &Case) -> Result<(String, Outcome), String> {
             if argv.is_empty() {
                 return Err("`argv` is empty; give it the program at least".to_owned());
             }
-            let words = argv.iter().map(|word| word.clone().into_bytes()).collect();
-            Ok((argv.join(" "), explain::judge_argv(engine, words)))
+            let words: Vec<Vec<u8>> = argv.iter().map(|word| word.clone().into_bytes()).collect();
+            Ok((argv.join(" "), explain::judge_argv(engine, &words).outcome))
         }
-        (None, Some(command), None, None) => {
-            Ok((command.clone(), explain::judge_command(engine, command)))
-        }
+        (None, Some(command), None, None) => Ok((
+            command.clone(),
+            explain::judge_command(engine, command).outcome,
+        )),
         (None, None, Some(host), None) => {
             let port = case.port.ok_or("`port` is missing")?;
             let outcome = explain::judge_host(engine, host, port, case.protocol.as_deref())?;

@@ -114,24 +114,24 @@ impl Automaton {
     }
 
     /// The automaton of what may follow `prefix`: it matches a text if this one matches the prefix and the text.
-    pub(super) fn behind(&self, prefix: &[u8]) -> Self {
+    pub(super) fn after(&self, prefix: &[u8]) -> Self {
         let mut seen = self.accept[self.start as usize];
         let mut state = self.start;
         for byte in prefix {
             state = self.step(state, *byte);
             seen = seen.max(self.accept[state as usize]);
         }
-        let mut behind = self.clone();
+        let mut rest = self.clone();
         if seen > 0 {
             // What was matched stays matched.
-            behind.next = vec![0; 2 * self.stride];
-            behind.next[self.stride..].fill(1);
-            behind.accept = vec![0, seen];
+            rest.next = vec![0; 2 * self.stride];
+            rest.next[self.stride..].fill(1);
+            rest.accept = vec![0, seen];
             state = 1;
         }
-        behind.start = state;
-        behind.reduce();
-        behind
+        rest.start = state;
+        rest.reduce();
+        rest
     }
 
     /// A shortest text of which the highest accept number on the way is this one.
@@ -172,6 +172,37 @@ impl Automaton {
         }
         text.reverse();
         Some(text)
+    }
+
+    /// The same, but once it has accepted it accepts ever after: so that it can be held against another that accepts
+    /// at another place.
+    pub(super) fn lasting(&self) -> Self {
+        let mut lasting = self.clone();
+        let last = self.accept.len();
+        for (state, row) in lasting.next.chunks_exact_mut(self.stride).enumerate() {
+            if self.accept[state] > 0 {
+                row.fill(last as u32);
+            }
+        }
+        lasting.next.extend(vec![last as u32; self.stride]);
+        lasting.accept.push(1);
+        lasting.ahead.push(1);
+        lasting.distance.push(0);
+        lasting
+    }
+
+    /// What is left to be matched behind a beginning of the text; `None` if that alone matches.
+    pub(super) fn behind(&self, beginning: &[u8]) -> Option<Self> {
+        let mut state = self.start;
+        for byte in beginning {
+            state = self.row(state)[usize::from(self.classes[usize::from(*byte)])];
+            if self.accept[state as usize] > 0 {
+                return None;
+            }
+        }
+        let mut rest = self.clone();
+        rest.start = state;
+        Some(rest)
     }
 
     /// Whether it is small enough for a group.

@@ -14,7 +14,10 @@ use std::{
 
 use crate::{
     decide::Decision,
-    policy::model::{Policy, Rule},
+    policy::{
+        model::{Policy, Rule},
+        standing::{self, Standing},
+    },
 };
 
 use super::{
@@ -57,9 +60,19 @@ struct Pattern {
 /// [`CompileError`] as for the tables.
 pub fn shadows(policy: &Policy) -> Result<BTreeMap<usize, Shadow>, CompileError> {
     let exec = &policy.exec;
-    let mut rules: Vec<_> = (exec.rules.iter().enumerate())
-        .map(|(at, rule)| (RuleRef::Rule(at), rule.decision))
-        .collect();
+    // Whoever has all capabilities gets the most out of the rules.
+    let required = exec.rules.iter().flat_map(|rule| rule.requires.clone());
+    let capabilities = required.collect();
+    let mut rules = Vec::new();
+    for (at, rule) in exec.rules.iter().enumerate() {
+        let standing = standing::of_exec(rule, &capabilities);
+        if matches!(standing, Standing::Raised | Standing::RaisedByDanger) {
+            rules.push((RuleRef::Raised(at), Decision::Ask));
+        }
+        if standing != Standing::Raised {
+            rules.push((RuleRef::Rule(at), rule.decision));
+        }
+    }
     rules.push((RuleRef::Builtin(Builtin::Loader), exec.loader));
     let mut groups = Groups::default();
     let sorted = exec::patterns(&mut groups, exec, &rules)?;
@@ -74,7 +87,7 @@ pub fn shadows(policy: &Policy) -> Result<BTreeMap<usize, Shadow>, CompileError>
     // For each rule what shadows each of its patterns.
     let mut found: HashMap<usize, Vec<Answer>> = HashMap::new();
     let mut note = |rank: u16, answer: Answer| {
-        if let RuleRef::Rule(at) = ranks[usize::from(rank)] {
+        if let Some(at) = ranks[usize::from(rank)].rule() {
             found.entry(at).or_default().push(answer);
         }
     };
@@ -140,10 +153,7 @@ fn together(answers: Vec<Answer>) -> Option<Shadow> {
     if unsettled {
         return Some(Shadow::Unsettled);
     }
-    let place = |of: &RuleRef| match of {
-        RuleRef::Rule(at) => *at,
-        _ => usize::MAX,
-    };
+    let place = |of: &RuleRef| of.rule().unwrap_or(usize::MAX);
     by.sort_by_key(place);
     by.dedup();
     Some(Shadow::By(by))
@@ -196,7 +206,7 @@ impl Search<'_> {
                 let of = other.automaton.as_ref()?;
                 let rule = self.ranks[usize::from(other.rank)];
                 of.matches(&[prefix, text.as_slice()].concat())
-                    .then(|| (rule, of.behind(prefix)))
+                    .then(|| (rule, of.after(prefix)))
             });
             let Some((rule, of)) = matching.next() else {
                 let unknown = others.iter().any(|(other, _)| other.automaton.is_none());
@@ -227,10 +237,11 @@ impl Search<'_> {
         if other <= than {
             return false;
         }
-        let rule = |rank: u16| match self.ranks[usize::from(rank)] {
-            RuleRef::Rule(at) => self.rules.get(at),
-            _ => None,
-        };
+        let at = |rank: u16| self.ranks[usize::from(rank)].rule();
+        if at(other).is_some() && at(other) == at(than) {
+            return false;
+        }
+        let rule = |rank: u16| self.rules.get(at(rank)?);
         let conditional = |rule: Option<&Rule>| {
             rule.is_some_and(|rule| rule.decision == Decision::Allow && !rule.requires.is_empty())
         };

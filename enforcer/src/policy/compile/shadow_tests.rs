@@ -13,9 +13,8 @@ fn found(rules: &str) -> Vec<(String, Vec<String>)> {
     let text = format!(r#"{{"version": "2", "exec": {{"rules": [{rules}]}}}}"#);
     let policy = policy::parse(&text).unwrap().policy;
     let id = |of: &RuleRef| match of {
-        RuleRef::Rule(at) => policy.exec.rules[*at].id.clone(),
         RuleRef::Builtin(builtin) => builtin.id().to_owned(),
-        other => format!("{other:?}"),
+        other => policy.exec.rules[other.rule().unwrap()].id.clone(),
     };
     shadows(&policy)
         .unwrap()
@@ -113,6 +112,18 @@ fn rules_with_capabilities_depend_on_the_agent() {
         {"id": "deploy", "decision": "allow", "glob": ["kubectl *"], "requires": ["deploy"]},
         {"id": "never", "decision": "deny", "argv": {"program": "kubectl"}}"#;
     assert_eq!(found(rules), one("deploy", &["never"]));
+}
+
+#[test]
+fn what_asks_because_of_its_risk_decides_before_rules_that_ask() {
+    let rules = r#"
+        {"id": "wipe", "decision": "allow", "risk": "CRITICAL", "glob": ["wipe *"]},
+        {"id": "all", "decision": "ask", "argv": {"program": "wipe"}}"#;
+    assert_eq!(found(rules), []);
+    let rules = r#"
+        {"id": "all", "decision": "ask", "argv": {"program": "wipe"}},
+        {"id": "wipe", "decision": "allow", "risk": "CRITICAL", "glob": ["wipe *"]}"#;
+    assert_eq!(found(rules), one("wipe", &["all"]));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApprovalsError, Record, State, record::Outcome};
+use super::{ApprovalsError, BreakerStatus, Record, State, record::Outcome};
 use crate::decide::approval::Scope;
 
 /// Bytes of a request's line.
@@ -47,6 +47,15 @@ pub enum Request {
     Watch,
     /// The agent's last denials; its own user may ask this.
     Last,
+    /// The breaker and the rates; with `reset` the breaker is closed. The agent's own user may look.
+    Breaker {
+        /// Whether to close it.
+        #[serde(default)]
+        reset: bool,
+        /// Who became root to do it; only root is believed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
 }
 
 /// What kind of error a reply tells of.
@@ -85,6 +94,9 @@ pub struct Reply {
     /// The last denials, the newest last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denials: Option<Vec<String>>,
+    /// The breaker; how it was, if it was reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
 }
 
 impl Reply {

@@ -14,6 +14,7 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -32,7 +33,7 @@ use tokio::{
 };
 
 use super::{
-    ApprovalsError, Approvers, Asking, Desk, Limits, Store, Waiter, WaiterId,
+    ApprovalsError, Approvers, Asking, BreakerControl, Desk, Limits, Store, Waiter, WaiterId,
     desk::Event,
     files::{Directory, Files},
     peer::Guard,
@@ -73,6 +74,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `--approvals-dir`.
     pub directory: Option<PathBuf>,
+    /// The breaker of the run.
+    pub breaker: Option<Arc<dyn BreakerControl>>,
 }
 
 enum Command {
@@ -211,6 +214,7 @@ pub fn start(settings: Settings) -> Result<DeskHandle, ApprovalsError> {
                         agent_uid: settings.agent_uid,
                         agent_cgroup: settings.agent_cgroup,
                     },
+                    breaker: settings.breaker,
                     files: directory.map(Files::new).transpose()?,
                     watchers: RefCell::default(),
                     denials: RefCell::default(),
@@ -266,6 +270,7 @@ fn bind(path: &Path) -> Result<(StdListener, SocketFile), ApprovalsError> {
 pub(super) struct Shared {
     desk: RefCell<Desk>,
     pub guard: Guard,
+    pub breaker: Option<Arc<dyn BreakerControl>>,
     files: Option<Files>,
     watchers: RefCell<Vec<mpsc::Sender<Rc<str>>>>,
     denials: RefCell<VecDeque<String>>,

@@ -13,6 +13,7 @@ use crate::{
 
 pub mod approvals;
 pub mod audit;
+pub mod breaker;
 pub mod doctor;
 pub mod explain;
 pub mod policy;
@@ -38,6 +39,7 @@ Examples:
   enforcer explain --policy policies/coding-agent.json -- git push --force
   enforcer policy check policies/strict.json
   sudo enforcer approvals watch
+  sudo enforcer breaker status
   sudo enforcer audit tail -n 20
   sudo enforcer doctor";
 
@@ -51,6 +53,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// See and answer what waits for a person
     Approvals(approvals::ApprovalsArgs),
+    /// See and close the circuit breaker of running agents
+    Breaker(breaker::BreakerArgs),
     /// Read the audit trail
     Audit(audit::AuditArgs),
     /// Say what this kernel can enforce, found by really loading
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Policy(args) => policy::run(&args, &prove_policy),
         Command::Approvals(args) => approvals::run(&args),
+        Command::Breaker(args) => breaker::run(&args),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -73,3 +73,41 @@ fn what_people_write_stays_on_its_line_and_gives_away_nothing() {
     assert!(!told.chars().any(char::is_control), "{told:?}");
     assert!(!told.contains("Zx9qK2mN8vB4tR7y"), "{told}");
 }
+
+#[test]
+fn a_rate_is_worded_by_its_window() {
+    let said = |count, seconds| {
+        rate_exceeded(Rate {
+            count,
+            window: Duration::from_secs(seconds),
+        })
+    };
+    for (seconds, window) in [
+        (1, "second"),
+        (30, "30 seconds"),
+        (60, "minute"),
+        (90, "90 seconds"),
+        (120, "2 minutes"),
+        (3_600, "hour"),
+        (7_200, "2 hours"),
+        (86_400, "day"),
+        (604_800, "7 days"),
+    ] {
+        assert_eq!(
+            said(100, seconds),
+            format!("Rate limit exceeded: 100/100 calls per {window}")
+        );
+    }
+    let hour = Rate {
+        count: 7,
+        window: Duration::from_hours(1),
+    };
+    assert_eq!(
+        user_rate_exceeded(hour, "ali\u{1b}ce"),
+        format!(
+            "{} (user {})",
+            rate_exceeded(hour),
+            redact::text(b"ali\x1bce")
+        )
+    );
+}

@@ -32,6 +32,7 @@ mod danger;
 mod exec;
 mod glob;
 mod group;
+mod limits;
 mod minimise;
 mod path;
 mod rank;
@@ -297,6 +298,7 @@ pub fn compile_for(
     tables.connect_deny_from = ranks.deny_from;
     tables.connect_ranks = ranks.refs;
     tables.header.connect_default = policy.connect.default.number();
+    tables.header.limits = limits::lower(&policy.limits, &policy.breaker);
     Ok(tables)
 }
 

@@ -11,12 +11,44 @@ use crate::{ebpf, root, toolchain};
 /// The bench's name in the crate `enforcer`.
 const BENCH: &str = "figures";
 
+/// The bench of one decision, by criterion, and the name that `--only` has for it.
+const DECISION: (&str, &str) = ("decision", "user-decision");
+
+/// Measures one decision in user space. It needs neither root nor the kernel programs in force.
+fn decision(quick: bool) -> Result<()> {
+    step("One decision in user space (criterion)");
+    let mut bench = cargo();
+    bench
+        .args([
+            "bench",
+            "--quiet",
+            "--package",
+            "enforcer",
+            "--bench",
+            DECISION.0,
+            "--target-dir",
+        ])
+        .arg(root::target())
+        .args(["--", "--noplot"]);
+    if quick {
+        bench.args(["--warm-up-time", "0.5", "--measurement-time", "1"]);
+    }
+    run(&mut bench)
+}
+
 /// Builds everything and measures.
 ///
 /// # Errors
 /// When something does not compile, there is no way to become root, or a measurement fails.
 pub fn figures(quick: bool, json: Option<&Path>, only: Option<&str>) -> Result<()> {
     ebpf::build(&toolchain::ensure(false)?)?;
+    if only.is_none_or(|only| DECISION.1.contains(only)) {
+        decision(quick)?;
+    }
+    // A name that is criterion's alone leaves nothing else to measure.
+    if only == Some(DECISION.1) {
+        return Ok(());
+    }
     step("Release binary and bench");
     let bench = build()?;
     note(&bench.display().to_string());

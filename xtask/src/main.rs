@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod docs;
 mod ebpf;
+mod fuzz;
 mod libtest;
 mod lint;
 mod packages;
@@ -49,6 +50,8 @@ enum Task {
     Lint(LintArgs),
     /// Run everything: lint, unit tests, integration tests on this kernel and in virtual machines
     Test(TestArgs),
+    /// Feed policies, command texts and what is recorded with random inputs, and keep what crashes
+    Fuzz(FuzzArgs),
     /// Measure what governing costs: paired runs, printed as ratios
     Bench(BenchArgs),
     /// Run CMD in virtual machines with Debian's kernels; without CMD, look round in each
@@ -81,8 +84,21 @@ struct TestArgs {
     /// Run only these stages; may be given several times
     #[arg(long, value_name = "STAGE")]
     only: Vec<test::Stage>,
+    /// Seconds for each fuzz target
+    #[arg(long, value_name = "S", default_value_t = fuzz::SECONDS)]
+    fuzz_seconds: u64,
     /// Run only the tests whose name contains this
     filter: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct FuzzArgs {
+    /// Seconds for each target
+    #[arg(long, value_name = "S", default_value_t = fuzz::SECONDS)]
+    seconds: u64,
+    /// The target to run (default: all of them)
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(fuzz::TARGETS))]
+    target: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -93,7 +109,8 @@ struct BenchArgs {
     /// Also write the figures as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only the sections whose name contains this (exec, connect, decision, peers, start, storm, outside)
+    /// Only the sections whose name contains this (user-decision, exec, connect, decision, peers,
+    /// start, storm, outside)
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -168,7 +185,25 @@ fn task(task: Task) -> Result<bool> {
             ebpf::build(&toolchain)?;
             lint::all(&toolchain, args.advisories)?;
         }
-        Task::Test(args) => return Ok(test::all(&args.only, args.filter.as_deref())),
+        Task::Fuzz(args) => {
+            ebpf::build(&toolchain::ensure(false)?)?;
+            let built = fuzz::build()?;
+            let wanted =
+                |name: &&'static str| args.target.as_deref().is_none_or(|only| only == *name);
+            let targets: Vec<&'static str> = fuzz::TARGETS.iter().copied().filter(wanted).collect();
+            let outcome = fuzz::run_all(&built, &targets, args.seconds)?;
+            for failure in &outcome.failed {
+                eprintln!("error: {failure}");
+            }
+            return Ok(outcome.failed.is_empty());
+        }
+        Task::Test(args) => {
+            return Ok(test::all(
+                &args.only,
+                args.filter.as_deref(),
+                args.fuzz_seconds,
+            ));
+        }
     }
     Ok(true)
 }

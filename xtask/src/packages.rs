@@ -39,6 +39,9 @@ pub const TEST: &[&str] = &[
     "xz-utils",
 ];
 
+/// What the fuzz targets are built with: libFuzzer is C++.
+pub const FUZZ: &[&str] = &["g++"];
+
 /// Debian's clippy, of the same version as [`EBPF`]'s compiler; lints the kernel programs on that route.
 pub const EBPF_LINT: &[&str] = &["rust-web-clippy"];
 

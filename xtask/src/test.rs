@@ -16,7 +16,7 @@ use crate::libtest::{Counts, SKIPPED};
 use crate::process::{as_root_with_environment, cargo, note, shown, step, unwrap_cargo};
 use crate::stream::{self, End};
 use crate::vm::{self, Kernel};
-use crate::{build, ebpf, lint, root, toolchain};
+use crate::{build, ebpf, fuzz, lint, root, toolchain};
 
 /// The crate whose tests need a real kernel and root.
 const INTEGRATION: &str = "enforcer-tests";
@@ -52,6 +52,8 @@ pub enum Stage {
     Lint,
     /// Tests beside the code, without root
     Unit,
+    /// Random inputs for what reads policies, command texts and events
+    Fuzz,
     /// Integration tests on this machine's kernel, as root
     Host,
     /// Integration tests on Debian's 6.1
@@ -63,12 +65,20 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 5] = [Self::Lint, Self::Unit, Self::Host, Self::Vm61, Self::Vm612];
+    const ALL: [Self; 6] = [
+        Self::Lint,
+        Self::Unit,
+        Self::Fuzz,
+        Self::Host,
+        Self::Vm61,
+        Self::Vm612,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Lint => "lint",
             Self::Unit => "unit tests",
+            Self::Fuzz => "fuzzing",
             Self::Host => "this kernel",
             Self::Vm61 => "kernel 6.1",
             Self::Vm612 => "kernel 6.12",
@@ -89,7 +99,7 @@ struct Integration {
 ///
 /// The very last line is `N passed, N failed, N skipped` over all stages. A stage that fails without a failed
 /// test, or that could not run, counts as one failure.
-pub fn all(only: &[Stage], filter: Option<&str>) -> bool {
+pub fn all(only: &[Stage], filter: Option<&str>, fuzz_seconds: u64) -> bool {
     if let Err(error) = without_ignored_signals() {
         note(&format!("{error:#}; tests that type ^C may fail"));
     }
@@ -133,6 +143,9 @@ pub fn all(only: &[Stage], filter: Option<&str>) -> bool {
             (Err(_), _) => Err(anyhow::anyhow!("could not run, for the set-up failed")),
             (Ok(toolchain), Stage::Lint) => lint::all(toolchain, false),
             (Ok(_), Stage::Unit) => unit(filter, &mut counts),
+            // A filter names tests, of which a target is none.
+            (Ok(_), Stage::Fuzz) if filter.is_some() => Ok(()),
+            (Ok(_), Stage::Fuzz) => fuzzing(fuzz_seconds, &mut counts),
             (Ok(_), stage) => {
                 let built = integration.get_or_insert_with(|| {
                     integration_build().map_err(|error| format!("{error:#}"))
@@ -195,6 +208,17 @@ fn unit(filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     note(&format!("$ {}", shown(&test)));
     let end = stream::lines(&mut test, LIMIT, |line| show(line, counts))?;
     judge(end, filter, *counts)
+}
+
+/// Each target counts as a test.
+fn fuzzing(seconds: u64, counts: &mut Counts) -> Result<()> {
+    let outcome = fuzz::run_all(&fuzz::build()?, fuzz::TARGETS, seconds)?;
+    counts.passed += outcome.passed;
+    counts.failed += outcome.failed.len() as u64;
+    if !outcome.failed.is_empty() {
+        bail!("{}", outcome.failed.join("; "));
+    }
+    Ok(())
 }
 
 /// Builds the release binary and the integration crate.

@@ -224,10 +224,14 @@ impl Record {
     pub fn exec(action: &Action<'_>, exec: &Exec<'_>) -> Self {
         let mut parameters = Map::with_capacity(16);
         let (text, cut) = within(exec.text);
-        parameters.insert("command".into(), redact::command(text).into());
+        let command = redact::command(text);
+        let lengths = word_lengths(text, &command);
+        parameters.insert("command".into(), command.into());
         parameters.insert("argv_bytes".into(), exec.argv_bytes.into());
         if exec.truncated || cut {
             parameters.insert("truncated".into(), true.into());
+        } else if let Some(lengths) = lengths {
+            parameters.insert("words".into(), lengths.into());
         }
         if !exec.exe.is_empty() {
             parameters.insert("exe".into(), redact::text(within(exec.exe).0).into());
@@ -588,6 +592,21 @@ fn protocol_name(protocol: u32) -> Value {
         17 => "udp".into(),
         other => other.into(),
     }
+}
+
+/// The length in bytes of each word of a command as it is written down, where its spaces do not tell its words apart.
+/// Nothing where a secret that was replaced reaches over several words.
+fn word_lengths(raw: &[u8], command: &str) -> Option<Vec<usize>> {
+    let plain = |word: &[u8]| {
+        !word
+            .iter()
+            .any(|byte| *byte == b' ' || byte.is_ascii_control())
+    };
+    if raw.split(|byte| *byte == 0).all(plain) {
+        return None;
+    }
+    let words = redact::words(raw.split(|byte| *byte == 0));
+    (words.join(" ") == command).then(|| words.iter().map(String::len).collect())
 }
 
 /// The first part of a string, and whether that is not all.

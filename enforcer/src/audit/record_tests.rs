@@ -19,10 +19,11 @@ const KEYS: [&str; 8] = [
     "parameters",
     "denial_count",
 ];
-const PARAMETERS: [&str; 20] = [
+const PARAMETERS: [&str; 21] = [
     "command",
     "argv_bytes",
     "truncated",
+    "words",
     "exe",
     "resolved",
     "pid",

@@ -10,6 +10,8 @@ pub mod explanation;
 pub mod line;
 pub mod masking;
 pub mod matcher;
+pub mod observed;
+pub mod recorded;
 pub mod redact;
 pub mod shell;
 pub mod subject;

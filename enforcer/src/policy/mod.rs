@@ -4,8 +4,10 @@
 //! Reading a policy's file safely is the business of [`crate::policy_file`].
 
 pub mod approvals;
+pub mod compare;
 pub mod compile;
 mod error;
+pub mod findings;
 mod governance;
 pub mod hook_form;
 mod hosts;

@@ -82,7 +82,7 @@ pub struct ExecPolicy {
 }
 
 /// One exec rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Unique in the policy. In the hook form: the pattern itself.
     pub id: String,
@@ -154,7 +154,7 @@ pub struct ConnectPolicy {
 }
 
 /// One connect rule. It is about addresses or about unix sockets, never both.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectRule {
     /// Unique in the policy.
     pub id: String,

@@ -87,11 +87,16 @@ impl Parsed {
         what: impl Into<String>,
         mend: impl Into<String>,
     ) -> PolicyError {
-        let path = match self.policy.form {
+        self.error_at(&self.connect_rule_path(index), what, mend)
+    }
+
+    /// The path in the text of the connect rule with this index; the top of the text in a hook policy, whose connect
+    /// rules are made from a list of domains.
+    pub fn connect_rule_path(&self, index: usize) -> JsonPath {
+        match self.policy.form {
             Form::Native => JsonPath::top().key("connect").key("rules").index(index),
             Form::Hook => JsonPath::top(),
-        };
-        self.error_at(&path, what, mend)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A deterministic automaton over bytes, built by `regex-automata` and laid out as [`enforcer_common::table`]
 //! describes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use enforcer_common::table::{CLASS_WORDS, GROUP_HEADER_WORDS, SEGMENT_WORDS};
 use regex_automata::{
@@ -101,6 +101,77 @@ impl Automaton {
             seen |= self.accept[state as usize] > 0;
         }
         seen
+    }
+
+    /// How many states it has.
+    pub(super) fn states(&self) -> usize {
+        self.accept.len()
+    }
+
+    /// Where a byte leads.
+    fn step(&self, state: u32, byte: u8) -> u32 {
+        self.row(state)[usize::from(self.classes[usize::from(byte)])]
+    }
+
+    /// The automaton of what may follow `prefix`: it matches a text if this one matches the prefix and the text.
+    pub(super) fn after(&self, prefix: &[u8]) -> Self {
+        let mut seen = self.accept[self.start as usize];
+        let mut state = self.start;
+        for byte in prefix {
+            state = self.step(state, *byte);
+            seen = seen.max(self.accept[state as usize]);
+        }
+        let mut rest = self.clone();
+        if seen > 0 {
+            // What was matched stays matched.
+            rest.next = vec![0; 2 * self.stride];
+            rest.next[self.stride..].fill(1);
+            rest.accept = vec![0, seen];
+            state = 1;
+        }
+        rest.start = state;
+        rest.reduce();
+        rest
+    }
+
+    /// A shortest text of which the highest accept number on the way is this one.
+    pub(super) fn text_with(&self, accept: u16) -> Option<Vec<u8>> {
+        let reaches = |state: u32, seen: bool| {
+            let of = self.accept[state as usize];
+            (of <= accept).then_some((state, seen || of == accept))
+        };
+        let mut bytes: Vec<Option<u8>> = vec![None; self.stride - 1];
+        // What can be read, where a class leaves the choice.
+        for byte in (0x20..0x7f).chain(0..0x20).chain(0x7f..=0xff) {
+            bytes[usize::from(self.classes[usize::from(byte)])].get_or_insert(byte);
+        }
+        let mut at = reaches(self.start, false)?;
+        // How each place was first come to.
+        let mut from = HashMap::from([(at, None)]);
+        let mut queue = VecDeque::from([at]);
+        loop {
+            at = queue.pop_front()?;
+            let row = self.row(at.0);
+            if matches!(reaches(row[self.stride - 1], at.1), Some((_, true))) {
+                break;
+            }
+            for (target, byte) in row.iter().zip(&bytes) {
+                // The dead state leads nowhere, but a text may end there.
+                if let (Some(next), Some(byte)) = (reaches(*target, at.1), byte)
+                    && !from.contains_key(&next)
+                {
+                    from.insert(next, Some((at, *byte)));
+                    queue.push_back(next);
+                }
+            }
+        }
+        let mut text = Vec::new();
+        while let Some(Some((before, byte))) = from.get(&at) {
+            text.push(*byte);
+            at = *before;
+        }
+        text.reverse();
+        Some(text)
     }
 
     /// The same, but once it has accepted it accepts ever after: so that it can be held against another that accepts

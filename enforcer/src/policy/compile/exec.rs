@@ -48,6 +48,41 @@ pub(super) fn tables(
 ) -> Result<ExecTables, CompileError> {
     let ranks = Ranks::new(vec![RuleRef::None, RuleRef::Transparent], rules);
     ranks.fit("exec.rules")?;
+    sorted(groups, exec, ranks, transparent)?.finish(seed)
+}
+
+/// The patterns of all rules, sorted to the programs that they name.
+pub(super) struct Sorted {
+    /// By the program's name; over what stands behind it.
+    pub(super) heads: BTreeMap<Vec<u8>, Lists>,
+    /// Over the whole text.
+    pub(super) shared: Lists,
+    /// What the ranks of the patterns stand for.
+    pub(super) ranks: Ranks,
+}
+
+/// The patterns that [`tables`] makes groups of.
+pub(super) fn patterns(
+    groups: &mut Groups,
+    exec: &ExecPolicy,
+    rules: &[(RuleRef, Decision)],
+) -> Result<Sorted, CompileError> {
+    let ranks = Ranks::new(vec![RuleRef::None, RuleRef::Transparent], rules);
+    ranks.fit("exec.rules")?;
+    let compiler = sorted(groups, exec, ranks, &[])?;
+    Ok(Sorted {
+        heads: compiler.heads,
+        shared: compiler.shared,
+        ranks: compiler.ranks,
+    })
+}
+
+fn sorted<'a>(
+    groups: &'a mut Groups,
+    exec: &'a ExecPolicy,
+    ranks: Ranks,
+    transparent: &[String],
+) -> Result<Compiler<'a>, CompileError> {
     let mut compiler = Compiler {
         exec,
         ranks,
@@ -59,18 +94,27 @@ pub(super) fn tables(
     };
     compiler.learn();
     compiler.collect(transparent)?;
-    compiler.finish(seed)
+    Ok(compiler)
 }
 
 /// Patterns that share groups, by what their automata have in common.
 #[derive(Debug, Default)]
-struct Lists {
+pub(super) struct Lists {
     /// Over text, begin where it begins: they die early, so they are cheap.
     anchored: Vec<Item>,
     /// Over text, begin anywhere.
     floating: Vec<Item>,
     /// Over words.
     words: Vec<Item>,
+}
+
+impl Lists {
+    /// All of them, each with what its bytes mean.
+    pub(super) fn items(&self) -> impl Iterator<Item = (Alphabet, &Item)> {
+        let text = self.anchored.iter().chain(&self.floating);
+        text.map(|item| (Alphabet::Text, item))
+            .chain(self.words.iter().map(|item| (Alphabet::Exact, item)))
+    }
 }
 
 struct Compiler<'a> {

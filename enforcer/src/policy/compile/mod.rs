@@ -41,6 +41,9 @@ mod rank;
 mod reference_tests;
 mod row;
 mod search;
+mod shadow;
+#[cfg(test)]
+mod shadow_tests;
 mod subsets;
 mod union;
 mod unix;
@@ -52,6 +55,8 @@ pub use danger::is_dangerous;
 pub use exec::programs;
 pub use limits::lower as lower_limits;
 pub use unix::matches as unix_matches;
+
+pub use shadow::{Shadow, shadows};
 
 use exec::ExecTables;
 use group::Groups;

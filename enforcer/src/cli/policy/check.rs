@@ -1,67 +1,22 @@
-//! `enforcer policy check` and `enforcer policy schema`.
+//! `enforcer policy check`: whether a policy can be used, and what its author should know of it.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 
-use anyhow::Context;
 use serde_json::{Value, json};
 
+use super::{Prove, counted};
+use crate::policy::findings::findings;
 use crate::policy::model::Form;
-use crate::policy::{Parsed, Place, Policy, PolicyError, schema};
+use crate::policy::{Parsed, Place, Policy};
 use crate::policy_file::{self, PolicyFileError};
 
 /// Exit status for a policy that cannot be used.
 const BAD_POLICY: u8 = 2;
 
-/// Arguments of `enforcer policy`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct PolicyArgs {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: PolicyCommand,
-}
-
-/// The commands of `enforcer policy`.
-#[derive(Clone, Debug, clap::Subcommand)]
-pub enum PolicyCommand {
-    /// Check a policy: its text, its patterns and its examples. Exit status 2 if it cannot be used
-    Check {
-        /// The policy's file
-        file: PathBuf,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print the JSON Schema of the native form
-    Schema,
-}
-
-/// What else a policy must pass once its text is good: the tables and the examples. Gives the faults.
-pub type Prove<'a> = &'a dyn Fn(&Parsed) -> Vec<PolicyError>;
-
-/// Runs `enforcer policy`. Faults of a policy are the command's output, not its failure.
-///
-/// # Errors
-///
-/// When the output cannot be written.
-pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    let written = match &args.command {
-        PolicyCommand::Check { file, json } => check(file, *json, prove, &mut out, &mut err),
-        PolicyCommand::Schema => writeln!(out, "{:#}", schema::native_schema()).map(|()| 0),
-    };
-    match written {
-        Ok(status) => Ok(ExitCode::from(status)),
-        // The reader has seen enough (`| head`); not success, because the check may not have been told whole.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::FAILURE),
-        Err(error) => Err(error).context("the output cannot be written"),
-    }
-}
-
 /// Checks the policy in `file`: the result on `out`, faults and warnings on `err` (all on `out` as JSON). Gives
 /// the exit status.
-fn check(
+pub(super) fn check(
     file: &Path,
     json: bool,
     prove: Prove<'_>,
@@ -70,9 +25,14 @@ fn check(
 ) -> io::Result<u8> {
     let name = file.display().to_string();
     let result = policy_file::load(file, None).and_then(|loaded| {
-        let errors = prove(&loaded.parsed);
+        let mut parsed = loaded.parsed;
+        let errors = prove(&parsed);
         if errors.is_empty() {
-            Ok(loaded.parsed)
+            // A policy whose tables cannot be made has been refused by the proof.
+            parsed
+                .warnings
+                .extend(findings(&parsed).unwrap_or_default());
+            Ok(parsed)
         } else {
             Err(PolicyFileError::Invalid {
                 path: name.clone(),
@@ -116,10 +76,6 @@ fn example_count(policy: &Policy) -> usize {
 }
 
 fn summary(policy: &Policy) -> String {
-    let counted = |count: usize, what: &str| match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    };
     format!(
         "{} form; exec: {} by default, {}; connect: {} by default, {}; {}",
         form_name(policy.form),
@@ -253,6 +209,21 @@ mod tests {
                    "path": "exce"})
         );
         assert_eq!(out["ok"], false);
+    }
+
+    #[test]
+    fn rules_that_never_decide_are_warnings() {
+        let text = r#"{"version": "2", "connect": {}, "exec": {"rules": [
+{"id": "a", "decision": "allow", "glob": ["rm -r *"]}, {"id": "b", "decision": "deny", "glob": ["rm *"]}]}}"#;
+        let (status, _, err) = checked(text, false, &|_| Vec::new());
+        assert_eq!(status, 0);
+        assert!(
+            err.starts_with("warning: p.json:2:1: exec.rules[0]: rule \"a\" can never allow: the stricter rule \"b\""),
+            "{err}"
+        );
+        let (_, out, _) = checked(text, true, &|_| Vec::new());
+        let out: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(out["warnings"][0]["path"], "exec.rules[0]");
     }
 
     #[test]

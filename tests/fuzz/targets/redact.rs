@@ -1,0 +1,15 @@
+//! Any bytes as what is written to the trail: what comes out is one printable line, and a line that is read again.
+
+#![no_main]
+
+use enforcer::decide::{redact, recorded};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    for text in [redact::text(bytes), redact::command(bytes), redact::sanitise(bytes)] {
+        assert!(!text.chars().any(|c| c.is_control() && c != '\t'), "{text:?}");
+    }
+    let command = redact::command(bytes);
+    let words = recorded::words(&command, &Default::default()).unwrap();
+    assert_eq!(words.join(" "), command);
+});

@@ -1,0 +1,295 @@
+//! The fuzz targets of `tests/fuzz`: built with coverage for libFuzzer, run for a time, crashes kept.
+//!
+//! The stable compiler has what is needed for coverage (LLVM's `sancov-module` pass); sanitizers, which only a nightly
+//! has, would look for faults of memory, of which safe Rust has none. What counts: a panic, an assertion of the target,
+//! a stack that overflows, more than [`RSS_MB`] of memory, an input that takes longer than [`SLOW_S`].
+
+use std::{
+    env::consts::ARCH,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    packages,
+    process::{cargo, note, run, step},
+    root,
+};
+
+/// The targets, each a program of the crate `enforcer-fuzz`.
+pub const TARGETS: &[&str] = &["policy", "shell", "redact"];
+/// Time for each target, seconds.
+pub const SECONDS: u64 = 60;
+/// Targets that run at the same time.
+const AT_ONCE: usize = 2;
+/// Memory that a target may take, MiB.
+const RSS_MB: u32 = 2048;
+/// Time that one input may take, seconds, on a busy machine and with checks that a release has not.
+const SLOW_S: u32 = 20;
+/// Longest input, bytes.
+const INPUT_MAX: u32 = 8192;
+/// Lines of a failed target that are shown.
+const SHOWN: usize = 25;
+
+/// Coverage as libFuzzer reads it: counters at every edge, what is compared, and where each counter belongs.
+const FLAGS: [&str; 7] = [
+    "--cfg",
+    "fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+];
+
+/// Targets that were built.
+pub struct Built {
+    directory: PathBuf,
+}
+
+/// Compiles the targets.
+///
+/// # Errors
+/// When the C++ compiler, which libFuzzer is built with, is missing, or a target does not compile.
+pub fn build() -> Result<Built> {
+    packages::ensure("the fuzz targets", packages::FUZZ)?;
+    step("Fuzz targets");
+    let directory = root::target().join("fuzz");
+    let triple = format!("{ARCH}-unknown-linux-gnu");
+    run(cargo()
+        .current_dir(root::repository().join("tests/fuzz"))
+        .args(["build", "--quiet", "--release", "--locked"])
+        // With a target named, build scripts and macros are compiled without the flags.
+        .args(["--target", &triple, "--target-dir"])
+        .arg(&directory)
+        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f")))?;
+    Ok(Built {
+        directory: directory.join(triple).join("release"),
+    })
+}
+
+/// What came of the targets that ran.
+pub struct Outcome {
+    /// Targets that found nothing.
+    pub passed: u64,
+    /// Those that did, or did not run.
+    pub failed: Vec<String>,
+}
+
+/// A target that runs.
+struct Running {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+/// Runs the targets, two at a time, each for `seconds`.
+///
+/// # Errors
+/// When a target cannot be started, or its directories cannot be made.
+pub fn run_all(built: &Built, targets: &[&'static str], seconds: u64) -> Result<Outcome> {
+    step(&format!(
+        "Fuzzing: {} ({seconds} s each, {AT_ONCE} at a time)",
+        targets.join(", ")
+    ));
+    let mut outcome = Outcome {
+        passed: 0,
+        failed: Vec::new(),
+    };
+    for chunk in targets.chunks(AT_ONCE) {
+        let running = chunk
+            .iter()
+            .map(|name| start(built, name, seconds))
+            .collect::<Result<Vec<_>>>()?;
+        // What hangs in itself must not hang the whole.
+        let deadline = Instant::now() + Duration::from_secs(seconds * 2 + 120);
+        for target in running {
+            match end(target, deadline)? {
+                None => outcome.passed += 1,
+                Some(failure) => outcome.failed.push(failure),
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+fn start(built: &Built, name: &'static str, seconds: u64) -> Result<Running> {
+    let place = root::target().join("fuzz");
+    let corpus = place.join("corpus").join(name);
+    let seeds = place.join("seeds").join(name);
+    let crashes = place.join("crashes").join(name);
+    for directory in [&corpus, &crashes] {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    write_seeds(name, &seeds)?;
+    let log = place.join(format!("{name}.log"));
+    let output =
+        fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let binary = built.directory.join(name);
+    let child = Command::new(&binary)
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-timeout={SLOW_S}"))
+        .arg(format!("-rss_limit_mb={RSS_MB}"))
+        .arg(format!("-max_len={INPUT_MAX}"))
+        .arg(format!("-artifact_prefix={}/", crashes.display()))
+        .arg("-print_final_stats=1")
+        .arg(&corpus)
+        .arg(&seeds)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().context("cannot share the log")?)
+        .stderr(output)
+        .spawn()
+        .with_context(|| format!("cannot start {}", binary.display()))?;
+    Ok(Running { name, child, log })
+}
+
+/// Waits for a target; what is wrong with it, if anything.
+fn end(mut target: Running, deadline: Instant) -> Result<Option<String>> {
+    let status = loop {
+        if let Some(status) = target
+            .child
+            .try_wait()
+            .context("cannot wait for a target")?
+        {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            target.child.kill().context("cannot end a target")?;
+            target.child.wait().context("cannot wait for a target")?;
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let mut log = Vec::new();
+    fs::File::open(&target.log)
+        .and_then(|mut file| file.read_to_end(&mut log))
+        .with_context(|| format!("cannot read {}", target.log.display()))?;
+    let log = String::from_utf8_lossy(&log);
+    let runs = log
+        .lines()
+        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
+        .map(str::trim);
+    let failure = match (status, runs) {
+        (Some(status), Some(runs)) if status.success() && runs != "0" => {
+            note(&format!("{}: {runs} inputs, no crash", target.name));
+            return Ok(None);
+        }
+        (Some(status), _) => format!("{} ended with {status}", target.name),
+        (None, _) => format!("{} did not end", target.name),
+    };
+    let lines: Vec<&str> = log.lines().collect();
+    for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+        println!("    {line}");
+    }
+    Ok(Some(format!(
+        "{failure}; its input lies in {}, its output in {}",
+        root::target()
+            .join("fuzz/crashes")
+            .join(target.name)
+            .display(),
+        target.log.display()
+    )))
+}
+
+/// Writes what a target begins with: our own policies, and the examples in them.
+fn write_seeds(name: &str, directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory)
+            .with_context(|| format!("cannot remove {}", directory.display()))?;
+    }
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let policies = shipped()?;
+    let seeds = match name {
+        "policy" => policy_seeds(&policies),
+        _ => examples(&policies),
+    };
+    if seeds.is_empty() {
+        bail!("there are no seeds for {name}");
+    }
+    for (at, seed) in seeds.iter().enumerate() {
+        let file = directory.join(format!("{at:04}"));
+        fs::write(&file, seed).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The policies of the repository.
+fn shipped() -> Result<Vec<Value>> {
+    let directory = root::repository().join("policies");
+    let mut policies = Vec::new();
+    for entry in
+        fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?
+    {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let policy: Value = serde_json::from_str(&text)
+                .with_context(|| format!("{} is no JSON", path.display()))?;
+            policies.push(policy);
+        }
+    }
+    Ok(policies)
+}
+
+/// Each rule as a policy of its own, and one policy of each form with all sections.
+fn policy_seeds(policies: &[Value]) -> Vec<String> {
+    let mut seeds = vec![
+        r#"{"version":"1.0","bash":{"whitelist":["git *","ls*"],"blacklist":["rm -rf *"]},"file_paths":{"whitelist":["src/*"],"blacklist":["*.env"]},"agents":{"trusted":["coder"]},"web_tools":{"whitelist":["WebFetch"],"allow_all_domains":false,"blocked_domains":["*.evil.example"]},"tools":{"always_allowed":["Read"]}}"#.to_owned(),
+        r#"{"version":"2","agents":{"trusted":["a"],"restricted":["b"]},"capabilities":{"a":["deploy"]},"limits":{"exec":"100/1h","connect":"50/1m"},"breaker":{"denials":10,"half_open_after_s":60},"approvals":{"timeout_s":300},"audit":{"pii":"strict"},"exec":{"default":"deny","trusted_dirs":["/usr/bin"],"transparent":["sh"],"fileless":"deny","loader":"deny","rules":[{"id":"x","decision":"allow","regex":["^a[bc]+ (d|e){2,3}$"],"requires":["deploy"],"match":["ab dd"]}]},"connect":{"default":"deny","unix_default":"deny","rules":[{"id":"c","decision":"allow","hosts":["10.0.0.0/8","::1","*.example.org"],"ports":[443],"protocols":["tcp"]},{"id":"u","decision":"deny","unix":["/run/*.sock","@x"]}]}}"#.to_owned(),
+    ];
+    for policy in policies {
+        for section in ["exec", "connect"] {
+            for rule in policy[section]["rules"].as_array().into_iter().flatten() {
+                let one = serde_json::json!({"version": "2", section: {"default": "ask", "rules": [rule]}});
+                seeds.push(one.to_string());
+            }
+        }
+    }
+    seeds
+}
+
+/// The command lines that rules have as examples, and texts of what a shell has besides.
+fn examples(policies: &[Value]) -> Vec<String> {
+    let mut seeds: Vec<String> = [
+        "for f in *; do rm -rf \"$f\"; done",
+        "if a; then b & else c || d; fi; case x in a|b) e;; esac",
+        "cat <<'E' | sh -s\nrm -rf /\nE\n",
+        "cat <<-E\n\t$(id)\n\tE\n",
+        "a=1 b=$(c `d`) env -i -u X sh -c 'git push --force' >f 2>&1 <(g) >(h)",
+        "function f { local x=$((1+2)); }; f; (g; { h; }) | while read -r l; do xargs -0 rm; done",
+        "bash -lc $'a\\x62\\'c' && eval \"echo ${x:-$(y)} ${z//a/b}\"",
+        "find . -name '*.o' -exec rm {} + ; timeout -s KILL 5 nice -n 3 nohup sudo -u x y",
+        "curl https://kim:secret@host/x?token=abc -H 'Authorization: Bearer abc.def' --password x",
+        "API_KEY=sk-ant-abc AWS_SECRET_ACCESS_KEY=x psql postgres://u:p@h/d",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for policy in policies {
+        for rule in policy["exec"]["rules"].as_array().into_iter().flatten() {
+            for key in ["match", "not_match"] {
+                for example in rule[key].as_array().into_iter().flatten() {
+                    let words = example.as_array().map(|words| {
+                        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+                        words.join(" ")
+                    });
+                    seeds.extend(example.as_str().map(str::to_owned).or(words));
+                }
+            }
+        }
+    }
+    seeds.sort();
+    seeds.dedup();
+    seeds
+}

@@ -11,6 +11,7 @@
 //! | `unix_connect` `unix_sendmsg` | cgroup unix socket address | unix sockets, by the name of the call |
 //! | `ptrace_access_check` `task_kill` | LSM | processes outside the agent |
 //! | `sock_create` | cgroup socket | families and protocols that a host rule cannot judge |
+//! | `judge_trial` | none: run by tests only | the judgement of `exec_committed` over an exec that nobody makes |
 //! | `task_forked` `cgroup_attached` | `tp_btf` | marks, and tasks that leave their agent's cgroup |
 #![no_std]
 #![no_main]
@@ -32,6 +33,7 @@ mod outsider;
 mod packet;
 mod scan;
 mod task;
+mod trial;
 mod unix;
 
 #[cfg(not(test))]

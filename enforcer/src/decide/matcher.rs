@@ -120,7 +120,8 @@ impl Matcher {
         let trusted = action.found || self.path_class(action) == PATH_TRUSTED;
         let arguments = action.arguments();
         let interpreted = interpreted(action);
-        self.forms(action, trusted, &arguments, &interpreted)
+        let own = script_words(action);
+        self.forms(action, trusted, &arguments, [&interpreted, &own])
             .into_iter()
             .map(|mut form| {
                 let end = form.program.iter().position(|byte| *byte == b' ');
@@ -138,7 +139,8 @@ impl Matcher {
         let trusted = action.found || path_class == PATH_TRUSTED;
         let arguments = action.arguments();
         let interpreted = interpreted(action);
-        self.forms(action, trusted, &arguments, &interpreted)
+        let own = script_words(action);
+        self.forms(action, trusted, &arguments, [&interpreted, &own])
             .iter()
             .map(|form| self.form(form))
             .max()
@@ -188,7 +190,7 @@ impl Matcher {
         action: &ExecAction,
         trusted: bool,
         arguments: &'a [u8],
-        interpreted: &'a [u8],
+        [interpreted, own]: [&'a [u8]; 2],
     ) -> Vec<Form<'a>> {
         let first = first_form(&action.path, trusted);
         // The text joins words by spaces, so a name with a space could pose as a program with arguments.
@@ -216,6 +218,10 @@ impl Matcher {
             let first = first_form(&script.interpreter, class == PATH_TRUSTED);
             also(&first, interpreted);
             also(base_name(&script.interpreter), interpreted);
+            // The kernel cannot tell an interpreter's argument from a script in between.
+            if let Some(argument) = &script.argument {
+                also(base_name(argument), own);
+            }
             if let Some(resolved) = &action.resolved {
                 also(resolved, interpreted);
             }
@@ -309,6 +315,11 @@ fn first_form(path: &[u8], trusted: bool) -> Vec<u8> {
 /// What follows the last slash.
 pub(super) fn base_name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+/// What follows the argument of the interpreter when a script runs: the script, the script's arguments.
+fn script_words(action: &ExecAction) -> Vec<u8> {
+    joined(std::iter::once(&action.path).chain(action.argv.iter().skip(1)))
 }
 
 /// What follows the interpreter when a script runs: its argument, the script, the script's arguments.

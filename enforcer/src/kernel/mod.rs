@@ -13,6 +13,7 @@ pub mod limits;
 pub mod lower;
 pub mod object;
 pub mod offsets;
+pub mod trial;
 pub mod unix_hooks;
 pub mod users;
 

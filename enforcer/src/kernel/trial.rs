@@ -1,0 +1,140 @@
+//! Execs that nobody makes, judged by the kernel's own program: for tests that hold the kernel against user space.
+//!
+//! `judge_trial` is loaded, never attached; `BPF_PROG_TEST_RUN` runs it over this process's memory.
+
+use std::ffi::CString;
+
+use aya::{
+    Ebpf,
+    programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
+};
+use enforcer_common::load::Settings;
+
+use super::{
+    KernelError,
+    lower::{self, Need},
+    object::{self, Sizes},
+    offsets,
+};
+use crate::{
+    decide::{Decision, ExecAction, Judgement},
+    policy::compile::Tables,
+};
+
+/// The program's name in the object.
+const PROGRAM: &str = "judge_trial";
+/// The one slot.
+const SLOT: u32 = 0;
+
+/// The kernel program over one policy.
+#[derive(Debug)]
+pub struct Trial {
+    ebpf: Ebpf,
+}
+
+impl Trial {
+    /// Loads the program and fills its maps.
+    ///
+    /// # Errors
+    ///
+    /// The kernel lacks something, or refuses something.
+    pub fn load(tables: &Tables) -> Result<Self, KernelError> {
+        let need = Need::of(tables);
+        let sizes = Sizes {
+            slots: 1,
+            segments: need.segments,
+            heads: need.heads,
+            connects: need.connects,
+            cells: need.cells,
+            ring_bytes: 1 << 12,
+        };
+        let settings = Settings {
+            agent_level: 0,
+            sole_slot: SLOT,
+            ..Settings::ZERO
+        };
+        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes, &[])?;
+        lower::fill(&mut ebpf, SLOT, Need::default(), [0; 2], tables)?;
+        let refused = |error: &dyn std::error::Error| KernelError::Program {
+            program: PROGRAM,
+            reason: object::chain(error),
+        };
+        let program = ebpf
+            .program_mut(PROGRAM)
+            .ok_or_else(|| KernelError::map("programs", PROGRAM))?;
+        <&mut RawTracePoint>::try_from(program)
+            .and_then(RawTracePoint::load)
+            .map_err(|error| refused(&error))?;
+        Ok(Self { ebpf })
+    }
+
+    /// What the kernel says of an exec; `None` where the texts cannot be those of one (a NUL in a word), or there was
+    /// nothing to judge with.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not run the program.
+    pub fn exec(&self, action: &ExecAction) -> Result<Option<Judgement>, KernelError> {
+        let failed = |reason: String| KernelError::Program {
+            program: PROGRAM,
+            reason,
+        };
+        let text = |bytes: &[u8]| CString::new(bytes).ok();
+        let script = action.script.as_ref();
+        // The kernel puts the interpreter, its argument and the script's path in the place of `argv[0]`.
+        let mut words: Vec<&[u8]> = Vec::new();
+        match script {
+            None => words.extend(action.argv.first().map(Vec::as_slice)),
+            Some(script) => {
+                words.push(&script.interpreter);
+                words.extend(script.argument.as_deref());
+                words.push(&action.path);
+            }
+        }
+        words.extend(action.argv.iter().skip(1).map(Vec::as_slice));
+        let mut area = Vec::new();
+        for word in words {
+            if word.contains(&0) {
+                return Ok(None);
+            }
+            area.extend_from_slice(word);
+            area.push(0);
+        }
+        let interpreter = script.map(|script| text(&script.interpreter));
+        let own = action.resolved.as_deref().unwrap_or_else(|| {
+            let path = script.map_or(&action.path, |script| &script.interpreter);
+            path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+        });
+        let (Some(path), Some(own)) = (text(&action.path), text(own)) else {
+            return Ok(None);
+        };
+        let mut options = RawTracePointRunOptions::new();
+        let start = area.as_ptr() as u64;
+        options.args[..7].copy_from_slice(&[
+            u64::from(SLOT),
+            path.as_ptr() as u64,
+            interpreter
+                .as_ref()
+                .and_then(Option::as_ref)
+                .map_or(0, |text| text.as_ptr() as u64),
+            own.as_ptr() as u64,
+            u64::from(!action.fileless),
+            start,
+            start + area.len() as u64,
+        ]);
+        let program: &RawTracePoint = self
+            .ebpf
+            .program(PROGRAM)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| failed("it is not in the object".to_owned()))?;
+        let result = program
+            .test_run(options)
+            .map_err(|error| failed(object::chain(&error)))?
+            .return_value;
+        Ok((result != u32::MAX).then(|| Judgement {
+            decision: Decision::from_number(result & 0xff),
+            rank: result >> 16,
+            cause: result >> 8 & 0xff,
+        }))
+    }
+}

@@ -102,7 +102,6 @@ fn judged(engine: &Engine, script: &Script, whole: impl FnOnce() -> Outcome) -> 
                     suggestion: Some("split it into simpler commands".to_owned()),
                     suggestions: vec!["split it into simpler commands".to_owned()],
                     security_risk: true,
-                    suggestions: Vec::new(),
                 },
                 Vec::new(),
             )
@@ -163,7 +162,6 @@ fn not_known(default: Decision) -> Outcome {
         suggestions: suggestion.clone().into_iter().collect(),
         suggestion,
         security_risk: false,
-        suggestions: Vec::new(),
     }
 }
 
@@ -176,6 +174,5 @@ fn no_program() -> Outcome {
         suggestion: None,
         suggestions: Vec::new(),
         security_risk: false,
-        suggestions: Vec::new(),
     }
 }

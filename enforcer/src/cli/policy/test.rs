@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{counted, engine};
 use crate::{
     cli::{explain, prove_examples},
-    decide::{Decision, Engine, Outcome, redact},
+    decide::{Decision, Engine, Outcome, command_text, redact},
     policy_file,
 };
 
@@ -246,19 +246,23 @@ fn judge(engine: &Engine, case: &Case) -> Result<(String, Outcome), String> {
                 return Err("`argv` is empty; give it the program at least".to_owned());
             }
             let words: Vec<Vec<u8>> = argv.iter().map(|word| word.clone().into_bytes()).collect();
-            Ok((argv.join(" "), explain::judge_argv(engine, &words).outcome))
+            Ok((
+                argv.join(" "),
+                command_text::judge_words(engine, &words).outcome,
+            ))
         }
         (None, Some(command), None, None) => Ok((
             command.clone(),
-            explain::judge_command(engine, command).outcome,
+            command_text::judge(engine, command).outcome,
         )),
         (None, None, Some(host), None) => {
             let port = case.port.ok_or("`port` is missing")?;
-            let outcome = explain::judge_host(engine, host, port, case.protocol.as_deref())?;
-            Ok((format!("{host} port {port}"), outcome))
+            let judged = explain::judge_host(engine, host, port, case.protocol.as_deref())?;
+            Ok((format!("{host} port {port}"), judged.outcome))
         }
         (None, None, None, Some(name)) => {
-            Ok((name.clone(), explain::judge_unix(engine, name.as_bytes())?))
+            let judged = explain::judge_unix(engine, name.as_bytes())?;
+            Ok((name.clone(), judged.outcome))
         }
         _ => Err("give one of `argv`, `command`, `host`, `unix`".to_owned()),
     }

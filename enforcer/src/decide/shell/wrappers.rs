@@ -69,7 +69,7 @@ const WRAPPERS: &[Wrapper] = &[
     },
     Wrapper {
         names: &["env"],
-        short: "uCSa",
+        short: "uCSaP",
         long: &["unset", "chdir", "split-string", "argv0"],
         assignments: true,
         ..PLAIN

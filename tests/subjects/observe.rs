@@ -32,7 +32,7 @@ fn what_is_denied_runs_and_is_recorded() {
         .variable("MARK", &mark)
         .option("--observe");
     let script = format!(
-        "for n in 1 2 3 4 5; do $DENIED forbidden-$n || exit 1; done; $ASKED forbidden-6 || exit 2; \
+        "for n in 1 2 3 4 5; do $DENIED try-$n || exit 1; done; $ASKED try-6 || exit 2; \
          exec 3<>/dev/tcp/127.0.0.1/{port} || exit 3; echo done"
     );
     let ended = session.run(["/bin/bash", "-c", &script]);
@@ -54,7 +54,7 @@ fn what_is_denied_runs_and_is_recorded() {
         .trail
         .lines
         .iter()
-        .filter(|line| line.command().contains("forbidden-"))
+        .filter(|line| line.command().contains("try-"))
         .filter(|line| !line.command().starts_with("bash"))
         .filter(|line| !line.command().contains("for n in"))
         .collect();

@@ -61,7 +61,7 @@ pub struct ExplainArgs {
     /// Judge for an agent with this capability; can be repeated
     #[arg(long, value_name = "NAME", conflicts_with = "last")]
     pub capability: Vec<Name>,
-    /// Judge in this mode: everywhere, subagent_only or disabled
+    /// Judge in this mode: everywhere, `subagent_only` or disabled
     #[arg(
         long,
         value_name = "MODE",

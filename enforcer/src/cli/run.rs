@@ -23,7 +23,7 @@ pub struct RunArgs {
     /// The agent's name in the trail [default: `CLAUDE_AGENT_NAME`]
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
-    /// Where actions are approved: everywhere, subagent_only (agents that the policy trusts) or disabled
+    /// Where actions are approved: everywhere, `subagent_only` (agents that the policy trusts) or disabled
     #[arg(long, value_name = "MODE", default_value = "everywhere")]
     pub mode: Mode,
     /// Give the agent a capability that rules of the policy require; can be repeated

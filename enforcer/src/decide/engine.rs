@@ -36,7 +36,10 @@ pub struct Engine {
 
 /// Rules that explanations have compiled alone, by their place in the policy and how they stand.
 #[derive(Clone, Debug, Default)]
-struct Checks(Arc<Mutex<HashMap<(usize, Standing), Arc<RuleCheck>>>>);
+struct Checks(Arc<Mutex<Alone>>);
+
+/// Rules, each with tables of its own.
+type Alone = HashMap<(usize, Standing), Arc<RuleCheck>>;
 
 impl Checks {
     /// The rule, compiled the first time that it is looked at.

@@ -359,7 +359,7 @@ fn luhn(digits: &[u32]) -> bool {
             (_, double) => double - 9,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 #[cfg(test)]

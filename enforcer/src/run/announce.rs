@@ -73,12 +73,14 @@ impl Start<'_> {
         let shown = |text: &str| redact::text(text.as_bytes());
         let mut labels = format!(", for {}", shown(&self.subject.user));
         if let Some(tenant) = &self.subject.tenant {
-            labels.push_str(&format!(" of {}", shown(tenant)));
+            labels.push_str(" of ");
+            labels.push_str(&shown(tenant));
         }
         let capabilities = self.subject.capabilities_under(self.policy);
         if !capabilities.is_empty() {
             let names: Vec<String> = capabilities.iter().map(|name| shown(name)).collect();
-            labels.push_str(&format!(", capabilities {}", names.join(" ")));
+            labels.push_str(", capabilities ");
+            labels.push_str(&names.join(" "));
         }
         labels
     }
@@ -115,7 +117,7 @@ impl Start<'_> {
                     .to_owned(),
             );
         }
-        if self.unix == UnixJudgement::Called && !self.first.connector {
+        if self.unix == UnixJudgement::Called && !self.first.connector && !self.options.observe {
             weaker.push(
                 "unix sockets are judged by the name in the call: with --keep nobody looks where a link leads"
                     .to_owned(),

@@ -452,8 +452,11 @@ fn new_id(agent: Option<&str>) -> anyhow::Result<String> {
                 '-'
             }
         })
+        // A cgroup's name begins with a letter or a digit.
+        .skip_while(|c| *c == '-')
         .take(24)
         .collect();
+    let stem = if stem.is_empty() { "agent" } else { &stem };
     let random = random()? & 0xffff_ffff;
     Ok(format!("{stem}-{}-{random:08x}", process::id()))
 }

@@ -96,7 +96,7 @@ pub enum RiskWord {
 }
 
 /// The word of a value, as the trail has it.
-fn word(value: impl ValueEnum) -> String {
+fn word(value: &impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map(|value| value.get_name().to_owned())
@@ -173,11 +173,17 @@ impl QueryArgs {
             .agent
             .as_ref()
             .is_none_or(|agent| agent.to_lowercase() == entry.text("agent").to_lowercase())
-            && same(self.event.map(word).as_deref(), entry.text("event"))
-            && same(self.tool.as_deref(), entry.text("tool"))
-            && same(self.risk.map(word).as_deref(), entry.parameter("risk"))
             && same(
-                self.decision.map(word).as_deref(),
+                self.event.as_ref().map(word).as_deref(),
+                entry.text("event"),
+            )
+            && same(self.tool.as_deref(), entry.text("tool"))
+            && same(
+                self.risk.as_ref().map(word).as_deref(),
+                entry.parameter("risk"),
+            )
+            && same(
+                self.decision.as_ref().map(word).as_deref(),
                 entry.parameter("decision"),
             )
             && same(self.rule.as_deref(), entry.parameter("rule"))
@@ -197,12 +203,10 @@ impl QueryArgs {
 /// The trail is missing or cannot be read, or `out` cannot be written.
 pub(super) fn show(args: &QueryArgs, style: Style, out: &mut impl Write) -> anyhow::Result<()> {
     let mut malformed = 0_u64;
-    let wanted = |line: &[u8]| match Entry::parse(line) {
-        Ok(entry) => args.wants(&entry),
-        Err(_) => {
-            malformed += 1;
-            false
-        }
+    let wanted = |line: &[u8]| {
+        let entry = Entry::parse(line);
+        malformed += u64::from(entry.is_err());
+        entry.is_ok_and(|entry| args.wants(&entry))
     };
     let count = args.lines.unwrap_or(usize::MAX);
     let (lines, _) = Reader::new(&args.file()).last(count, wanted)?;

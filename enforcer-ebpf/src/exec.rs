@@ -86,7 +86,7 @@ fn committed(
     };
     // SAFETY: claimed scratch memory.
     unsafe { (*scratch).from_kernel = 0 };
-    let mut judgement = judge_exec(&facts, member.slot, state, scratch);
+    let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
     if member.escaped {
         judgement = Judgement {
             decision: DENY,
@@ -115,6 +115,7 @@ fn committed(
             judgement = within_rates(judgement, member.slot, Kind::Exec, Rates::Take);
         }
     }
+    let judgement = judgement.forgotten();
     let tripped = if judgement.permits() {
         0
     } else {

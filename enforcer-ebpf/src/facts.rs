@@ -26,6 +26,7 @@ use crate::{
 
 /// A judgement's result.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Judgement {
     /// `ALLOW`, `ASK` or `DENY`.
     pub decision: u32,
@@ -36,6 +37,13 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// The same judgement, of which the verifier knows nothing any more. It would follow each that it knows through all
+    /// that comes after.
+    #[inline(always)]
+    pub fn forgotten(self) -> Self {
+        read_kernel::<Self>(ptr::addr_of!(self) as u64).unwrap_or(INTERNAL)
+    }
+
     /// Whether the action may go on.
     #[inline(always)]
     pub fn permits(&self) -> bool {

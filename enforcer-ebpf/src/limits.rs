@@ -51,6 +51,12 @@ fn limits_of(slot: u32) -> Option<&'static Limits> {
     Some(unsafe { &(*header).limits })
 }
 
+/// A number, of which the verifier knows nothing any more: it would follow each answer through all that comes after.
+#[inline(always)]
+fn forgotten(place: &u32) -> u32 {
+    read_kernel::<u32>(ptr::from_ref(place) as u64).unwrap_or(0)
+}
+
 /// The breaker's word, as [`Cells`].
 struct Word(*mut u64);
 
@@ -135,8 +141,8 @@ fn ask(state: *mut SlotState, slot: u32, ask: Ask) -> u32 {
             ptr::from_mut(&mut question).cast(),
             0,
         );
-        ptr::read_volatile(ptr::addr_of!(question.said))
     }
+    forgotten(&question.said)
 }
 
 /// Whether the breaker lets the rules decide about the current process.
@@ -295,16 +301,15 @@ fn ask_rate(slot: u32, which: u32, rates: Rates) -> u32 {
         got: GOT_NOTHING,
     };
     // SAFETY: the context lives for the call.
-    let got = unsafe {
+    unsafe {
         bpf_loop(
             TRIES,
             try_wish as *mut c_void,
             ptr::from_mut(&mut wish).cast(),
             0,
         );
-        ptr::read_volatile(ptr::addr_of!(wish.got))
-    };
-    match got {
+    }
+    match forgotten(&wish.got) {
         GOT_TAKEN => 0,
         GOT_EXCEEDED if which >= USER_EXEC => CAUSE_USER_RATE,
         GOT_EXCEEDED => CAUSE_RATE,
@@ -347,12 +352,7 @@ pub const BROKEN: Judgement = Judgement {
 
 /// What the limits on complexity make of a judgement that lets an exec pass.
 #[inline(always)]
-pub fn within_complexity(
-    judgement: Judgement,
-    slot: u32,
-    bprm: u64,
-    argv_bytes: u32,
-) -> Judgement {
+pub fn within_complexity(judgement: Judgement, slot: u32, bprm: u64, argv_bytes: u32) -> Judgement {
     let refused = |cause, rank| Judgement {
         decision: DENY,
         cause,

@@ -69,7 +69,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     };
     let mut result = 0;
     if let Some(facts) = gather(bprm, scratch) {
-        let mut judgement = judge_exec(&facts, member.slot, state, scratch);
+        let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
         if !admits(state, member.slot) {
             judgement = BROKEN;
         } else if judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, false) {
@@ -262,7 +262,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         _ => ([0; 16], 0),
     };
     let mut judgement = if family == AF_INET || family == AF_INET6 {
-        net::weigh(member.slot, judged, port, protocol)
+        net::weigh(member.slot, judged, port, protocol).forgotten()
     } else {
         Judgement {
             decision: DENY,

@@ -4,7 +4,10 @@ use core::{ffi::c_void, ptr};
 
 use crate::atomic;
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct},
+    bindings::{
+        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type,
+        task_struct,
+    },
     btf_maps::{Array, HashMap, LpmTrie, RingBuf},
     helpers::generated::{bpf_get_smp_processor_id, bpf_task_storage_get},
     macros::btf_map,

@@ -176,7 +176,7 @@ fn judge(
     let Some(state) = slot_state(slot) else {
         return REFUSE;
     };
-    let mut judgement = weigh(slot, address, port, protocol);
+    let mut judgement = weigh(slot, address, port, protocol).forgotten();
     let mut approval = 0;
     if !admits(state, slot) {
         judgement = BROKEN;

@@ -170,7 +170,8 @@ fn judge(
         address + u64::from(FAMILY_BYTES),
         length,
         way,
-    );
+    )
+    .forgotten();
     // SAFETY: claimed scratch memory.
     let silent = judgement.decision == ALLOW
         && (!record_allowed

@@ -278,6 +278,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     );
     // Set once: there is nothing there yet.
     let _ = control.recorder.set(recorder.clone());
+    // The desk has it; whoever gives up the trail must be the last to hold it.
+    drop(control);
     let agent = agent.unwrap_or_else(|| lines::UNNAMED.to_owned());
     if !options.quiet {
         recorder.announce_trips();

@@ -344,11 +344,12 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
             // The same name with the same arguments needs no second look. Hashes are keyed, so nobody can
             // make two names look the same.
             mark = hash ^ (*form).args.rotate_left(17);
-            if flags & FORM_FIRST == 0 && seen_before(scratch, index, mark) {
-                return 0;
-            }
         }
+        // Also where the form is left out: what an earlier judgement left there would hide another form.
         (*scratch).seen[index as usize] = mark;
+        if mark != 0 && flags & FORM_FIRST == 0 && seen_before(scratch, index, mark) {
+            return 0;
+        }
 
         (*scratch).job_count = 0;
         (*scratch).own_count = 0;

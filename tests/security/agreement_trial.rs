@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use enforcer::{
-    decide::{Decision, Engine, ExecAction, Script},
+    decide::{Decision, Engine, ExecAction, Judgement, Script},
     kernel::trial::Trial,
     policy,
 };
@@ -178,6 +178,54 @@ impl Random {
     }
 }
 
+/// Among several denials the kernel may name another: nothing is stricter than the first that it finds.
+fn agree(kernel: Judgement, user: Judgement) -> bool {
+    let named = kernel.decision == Decision::Deny || kernel.rank == user.rank;
+    (kernel.decision, kernel.cause) == (user.decision, user.cause) && named
+}
+
+/// A disagreement without the rules and words that it does not need.
+fn smallest(policy: &Value, action: &ExecAction) -> String {
+    let judged = |policy: &Value, action: &ExecAction| {
+        let parsed = policy::parse(&policy.to_string()).unwrap();
+        let engine = Engine::new(parsed.policy, 1).unwrap();
+        let kernel = Trial::load(engine.tables()).unwrap().exec(action).unwrap();
+        (kernel, engine.matcher().exec(action))
+    };
+    let differ = |policy: &Value, action: &ExecAction| {
+        let (kernel, user) = judged(policy, action);
+        kernel.is_none_or(|kernel| !agree(kernel, user))
+    };
+    let (mut policy, mut action) = (policy.clone(), action.clone());
+    let mut at = 0;
+    while at < policy["exec"]["rules"].as_array().unwrap().len() {
+        let mut fewer = policy.clone();
+        fewer["exec"]["rules"].as_array_mut().unwrap().remove(at);
+        if differ(&fewer, &action) {
+            policy = fewer;
+        } else {
+            at += 1;
+        }
+    }
+    let mut at = 1;
+    while at < action.argv.len() {
+        let mut fewer = action.clone();
+        fewer.argv.remove(at);
+        if differ(&policy, &fewer) {
+            action = fewer;
+        } else {
+            at += 1;
+        }
+    }
+    let (kernel, user) = judged(&policy, &action);
+    let words: Vec<_> = action
+        .argv
+        .iter()
+        .map(|word| String::from_utf8_lossy(word))
+        .collect();
+    format!("kernel {kernel:?}, user space {user:?}: {words:?}, {action:?} under {policy}")
+}
+
 #[test]
 fn the_kernel_and_user_space_judge_random_lines_alike() {
     if !root() {
@@ -199,7 +247,7 @@ fn the_kernel_and_user_space_judge_random_lines_alike() {
             let action = random.action();
             let kernel = trial.exec(&action).unwrap().expect("the kernel judges it");
             let user = engine.matcher().exec(&action);
-            assert_eq!(kernel, user, "{action:?} under {policy}");
+            assert!(agree(kernel, user), "{}", smallest(&policy, &action));
             *decisions.entry(user.decision).or_default() += 1;
             judged += 1;
         }

@@ -214,9 +214,8 @@ impl Matcher {
         };
         also(base_name(&action.path), arguments);
         if let Some(script) = &action.script {
-            let class = self.accept(&self.tables.header.path, [&script.interpreter, b""]);
-            let first = first_form(&script.interpreter, class == PATH_TRUSTED);
-            also(&first, interpreted);
+            // As the kernel has it: by its path as it is written, trusted or not.
+            also(&script.interpreter, interpreted);
             also(base_name(&script.interpreter), interpreted);
             // The kernel cannot tell an interpreter's argument from a script in between.
             if let Some(argument) = &script.argument {

@@ -2,13 +2,18 @@
 
 pub mod action;
 pub mod approval;
+pub mod breaker;
 mod decision;
 pub mod engine;
 pub mod line;
 pub mod masking;
 pub mod matcher;
+pub mod paths;
+pub mod ratelimit;
 pub mod redact;
 pub mod shell;
+pub mod tool;
+pub mod web;
 pub mod wording;
 
 pub use action::{ConnectAction, ExecAction, Script, UnixAction};

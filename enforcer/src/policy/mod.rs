@@ -8,7 +8,7 @@ pub mod compile;
 mod error;
 mod governance;
 pub mod hook_form;
-mod hosts;
+pub mod hosts;
 pub mod json_text;
 mod lower;
 pub mod model;

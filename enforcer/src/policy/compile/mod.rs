@@ -40,6 +40,7 @@ mod unix;
 mod unix_tests;
 
 pub use connect::{ConnectPrefix, number as protocol_number};
+pub use glob::Glob;
 
 use exec::ExecTables;
 use group::Groups;

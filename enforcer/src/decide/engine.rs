@@ -38,6 +38,16 @@ impl Engine {
         })
     }
 
+    /// The engine of a policy whose tables were compiled before ([`Tables::from_bytes`]).
+    pub fn with_tables(policy: Policy, tables: Tables) -> Self {
+        let policy = Arc::new(policy);
+        Self {
+            wording: Wording::new(Arc::clone(&policy), &tables),
+            policy,
+            matcher: Matcher::new(Arc::new(tables)),
+        }
+    }
+
     /// The words alone; the tables, megabytes of them, are given up.
     pub fn into_wording(self) -> Wording {
         self.wording

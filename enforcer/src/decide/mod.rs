@@ -1,6 +1,7 @@
 //! The decision: what the policy says of one action. Pure: no I/O, no clock.
 
 pub mod action;
+pub mod admission;
 pub mod approval;
 pub mod breaker;
 mod decision;
@@ -12,13 +13,16 @@ pub mod paths;
 pub mod ratelimit;
 pub mod redact;
 pub mod shell;
+pub mod subject;
 pub mod tool;
 pub mod web;
 pub mod wording;
 
 pub use action::{ConnectAction, ExecAction, Script, UnixAction};
+pub use admission::{Refusal, admit};
 pub use decision::{Decision, Risk};
 pub use engine::{Engine, RuleCheck};
 pub use masking::Masking;
 pub use matcher::{Judgement, Matcher};
+pub use subject::{Mode, Subject};
 pub use wording::{Outcome, Wording};

@@ -261,6 +261,9 @@ fn argv_pattern(section: ArgvSection, at: &JsonPath, problems: &mut Problems<'_>
 }
 
 fn examples(given: Vec<TextOrList>, at: &JsonPath, problems: &mut Problems<'_>) -> Vec<Example> {
+    if problems.is_known() {
+        return Vec::new();
+    }
     let mut examples = Vec::with_capacity(given.len());
     for (index, example) in given.into_iter().enumerate() {
         let example = match example {

@@ -24,5 +24,5 @@ pub mod validate;
 
 pub use error::{PolicyError, Warning};
 pub use model::Policy;
-pub use parse::{MAX_BYTES, Parsed, parse, parse_all, parse_bytes};
+pub use parse::{MAX_BYTES, Parsed, parse, parse_all, parse_bytes, parse_known};
 pub use place::{JsonPath, Place, Step};

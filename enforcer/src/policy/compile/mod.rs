@@ -33,6 +33,7 @@ mod rank;
 mod reference_tests;
 mod row;
 mod search;
+mod stored;
 mod subsets;
 mod union;
 mod unix;
@@ -41,6 +42,7 @@ mod unix_tests;
 
 pub use connect::{ConnectPrefix, number as protocol_number};
 pub use glob::Glob;
+pub use stored::StoredError;
 
 use exec::ExecTables;
 use group::Groups;

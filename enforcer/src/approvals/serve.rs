@@ -14,6 +14,7 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -32,7 +33,7 @@ use tokio::{
 };
 
 use super::{
-    ApprovalsError, Approvers, Asking, Desk, Limits, Store, Waiter, WaiterId,
+    ApprovalsError, Approvers, Asking, Desk, Limits, Store, ToolDesk, Waiter, WaiterId,
     desk::Event,
     files::{Directory, Files},
     peer::Guard,
@@ -73,6 +74,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `--approvals-dir`.
     pub directory: Option<PathBuf>,
+    /// Who takes what hooks report; without, hooks are told to deny.
+    pub tools: Option<Arc<dyn ToolDesk>>,
 }
 
 enum Command {
@@ -214,6 +217,7 @@ pub fn start(settings: Settings) -> Result<DeskHandle, ApprovalsError> {
                     files: directory.map(Files::new).transpose()?,
                     watchers: RefCell::default(),
                     denials: RefCell::default(),
+                    tools: settings.tools,
                     processes: RefCell::default(),
                     connections: Cell::new(0),
                     agent_connections: Cell::new(0),
@@ -269,6 +273,7 @@ pub(super) struct Shared {
     files: Option<Files>,
     watchers: RefCell<Vec<mpsc::Sender<Rc<str>>>>,
     denials: RefCell<VecDeque<String>>,
+    pub tools: Option<Arc<dyn ToolDesk>>,
     /// The processes that wait.
     processes: RefCell<HashMap<WaiterId, Rc<AsyncFd<OwnedFd>>>>,
     pub connections: Cell<usize>,

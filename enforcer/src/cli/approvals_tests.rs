@@ -52,6 +52,7 @@ impl Trial {
                 agent_cgroup: "/enforcer/of-this-test".to_owned(),
                 limits: Limits::default(),
                 directory: None,
+                tools: None,
             })
             .unwrap()
         });

@@ -22,6 +22,8 @@ use crate::{
 
 mod last;
 
+pub(crate) use last::own_agent;
+
 /// Longest input line, in bytes; a longer one is an error line.
 const LINE_MAX: u64 = 16 << 20;
 
@@ -203,6 +205,7 @@ pub fn judge_host(
         ),
         risk: Risk::Medium,
         suggestion: Some("ask about the address that the name stands for".to_owned()),
+        suggestions: vec!["ask about the address that the name stands for".to_owned()],
         security_risk: false,
     })
 }

@@ -15,6 +15,7 @@ pub mod approvals;
 pub mod audit;
 pub mod doctor;
 pub mod explain;
+pub mod hook;
 pub mod policy;
 pub mod run;
 
@@ -51,6 +52,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// See and answer what waits for a person
     Approvals(approvals::ApprovalsArgs),
+    /// Answer an agent's pre-tool hook, or install it
+    Hook(Box<hook::HookArgs>),
     /// Read the audit trail
     Audit(audit::AuditArgs),
     /// Say what this kernel can enforce, found by really loading
@@ -59,16 +62,18 @@ enum Command {
 
 /// The `enforcer` command: parses the arguments, runs, and turns errors into one message and a status.
 pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
     let filter = tracing_subscriber::EnvFilter::from_env("ENFORCER_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let result = match Cli::parse().command {
+    let result = match command {
         Command::Run(args) => run::run(args),
         Command::Explain(args) => explain::run(&args),
         Command::Policy(args) => policy::run(&args, &prove_policy),
         Command::Approvals(args) => approvals::run(&args),
+        Command::Hook(args) => hook::run(*args),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     };

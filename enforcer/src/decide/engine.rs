@@ -1,15 +1,21 @@
 //! The engine: a policy, its tables, and what they decide.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use crate::policy::{
     Policy,
-    compile::{CompileError, RuleRef, Tables, compile, compile_rule},
-    model::{self, Rule},
+    compile::{
+        CompileError, RuleRef, Tables, compile_for, compile_rule, connect_matches, programs,
+        unix_matches,
+    },
+    model::{self, ConnectRule, Rule},
+    standing::{self, Standing},
 };
 
 use super::{
+    Decision, Subject,
     action::{ConnectAction, ExecAction, UnixAction},
+    explanation::{Explanation, Matched},
     matcher::{Matcher, base_name},
     wording::{Outcome, Wording},
 };
@@ -18,32 +24,53 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Engine {
     policy: Arc<Policy>,
+    capabilities: BTreeSet<String>,
     matcher: Matcher,
     wording: Wording,
 }
 
 impl Engine {
-    /// Compiles a policy. `seed` keys the hashes of program names.
+    /// Compiles a policy for an agent without capabilities. `seed` keys the hashes of program names.
     ///
     /// # Errors
     ///
     /// [`CompileError`] if the tables cannot hold the policy.
     pub fn new(policy: Policy, seed: u64) -> Result<Self, CompileError> {
-        let tables = compile(&policy, seed)?;
-        let policy = Arc::new(policy);
-        Ok(Self {
-            wording: Wording::new(Arc::clone(&policy), &tables),
-            policy,
-            matcher: Matcher::new(Arc::new(tables)),
-        })
+        Self::with_capabilities(policy, BTreeSet::new(), seed)
     }
 
-    /// The engine of a policy whose tables were compiled before ([`Tables::from_bytes`]).
-    pub fn with_tables(policy: Policy, tables: Tables) -> Self {
+    /// Compiles a policy for one subject: its capabilities change what allow rules say. Whether it is let in at all
+    /// is asked before ([`super::admit`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub fn for_subject(policy: Policy, subject: &Subject, seed: u64) -> Result<Self, CompileError> {
+        let capabilities = subject.capabilities_under(&policy);
+        Self::with_capabilities(policy, capabilities, seed)
+    }
+
+    /// Compiles a policy for an agent with exactly these capabilities.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub fn with_capabilities(
+        policy: Policy,
+        capabilities: BTreeSet<String>,
+        seed: u64,
+    ) -> Result<Self, CompileError> {
+        let tables = compile_for(&policy, &capabilities, seed)?;
+        Ok(Self::with_tables(policy, capabilities, tables))
+    }
+
+    /// The engine of a policy whose tables were compiled before for these capabilities ([`Tables::from_bytes`]).
+    pub fn with_tables(policy: Policy, capabilities: BTreeSet<String>, tables: Tables) -> Self {
         let policy = Arc::new(policy);
         Self {
-            wording: Wording::new(Arc::clone(&policy), &tables),
+            wording: Wording::new(Arc::clone(&policy), capabilities.clone(), &tables),
             policy,
+            capabilities,
             matcher: Matcher::new(Arc::new(tables)),
         }
     }
@@ -122,21 +149,77 @@ impl Engine {
         &self.wording
     }
 
-    /// Ids of all exec rules that match, in the order of the policy. Compiles each rule anew, so it is for
-    /// explanations only.
+    /// The capabilities that it decides for.
+    pub fn capabilities(&self) -> &BTreeSet<String> {
+        &self.capabilities
+    }
+
+    /// Judges an exec, and names every rule that matches. Compiles the rules that could, one by one: for
+    /// explanations, not for every exec.
     ///
     /// # Errors
     ///
     /// [`CompileError`], though not for a policy that has been compiled.
-    pub fn exec_matches(&self, action: &ExecAction) -> Result<Vec<String>, CompileError> {
-        let mut ids = Vec::new();
+    pub fn explain_exec(&self, action: &ExecAction) -> Result<Explanation, CompileError> {
+        let names = self.matcher.names(action);
+        let mut matched = Vec::new();
         for rule in &self.policy.exec.rules {
-            let check = RuleCheck::new(rule, &self.policy.exec.trusted_dirs)?;
-            if check.matches(action) {
-                ids.push(rule.id.clone());
+            let possible = programs(rule)
+                .is_none_or(|programs| programs.iter().any(|program| names.contains(program)));
+            if !possible {
+                continue;
             }
+            let check = |standing: Standing| {
+                RuleCheck::standing(rule, standing, &self.policy.exec.trusted_dirs)
+                    .map(|check| check.matches(action))
+            };
+            let decision = match standing::of_exec(rule, &self.capabilities) {
+                Standing::RaisedByDanger if check(Standing::RaisedByDanger)? => Some(Decision::Ask),
+                Standing::Plain | Standing::RaisedByDanger => {
+                    check(Standing::Plain)?.then_some(rule.decision)
+                }
+                Standing::Lacking => check(Standing::Lacking)?.then_some(Decision::Deny),
+                Standing::Raised => check(Standing::Raised)?.then_some(Decision::Ask),
+            };
+            matched.extend(decision.map(|decision| Matched {
+                id: rule.id.clone(),
+                decision,
+                risk: rule.risk,
+            }));
         }
-        Ok(ids)
+        Ok(Explanation::new(self.exec(action), matched))
+    }
+
+    /// Judges a connect, and names every rule that matches.
+    pub fn explain_connect(&self, action: &ConnectAction) -> Explanation {
+        let matched = self.connect_matches(|rule, _| connect_matches(rule, action));
+        Explanation::new(self.connect(action), matched)
+    }
+
+    /// Judges a connect to a unix socket, and names every rule that matches. For explanations, as
+    /// [`Engine::explain_exec`].
+    pub fn explain_unix(&self, action: &UnixAction) -> Explanation {
+        let matched =
+            self.connect_matches(|rule, decision| unix_matches(rule, decision, &action.name));
+        Explanation::new(self.unix(action), matched)
+    }
+
+    fn connect_matches(&self, matches: impl Fn(&ConnectRule, Decision) -> bool) -> Vec<Matched> {
+        let rules = self.policy.connect.rules.iter();
+        rules
+            .filter_map(|rule| {
+                let decision = match standing::of_connect(rule, &self.capabilities) {
+                    Standing::Plain => rule.decision,
+                    Standing::Lacking => Decision::Deny,
+                    Standing::Raised | Standing::RaisedByDanger => Decision::Ask,
+                };
+                matches(rule, decision).then(|| Matched {
+                    id: rule.id.clone(),
+                    decision,
+                    risk: rule.risk,
+                })
+            })
+            .collect()
     }
 }
 
@@ -153,8 +236,22 @@ impl RuleCheck {
     ///
     /// [`CompileError`] if the tables cannot hold the rule even alone.
     pub fn new(rule: &Rule, trusted_dirs: &[String]) -> Result<Self, CompileError> {
+        Self::standing(rule, Standing::Plain, trusted_dirs)
+    }
+
+    /// Compiles the rule as it stands for an agent.
+    fn standing(
+        rule: &Rule,
+        standing: Standing,
+        trusted_dirs: &[String],
+    ) -> Result<Self, CompileError> {
+        let of: (fn(usize) -> RuleRef, Decision) = match standing {
+            Standing::Plain => (RuleRef::Rule, rule.decision),
+            Standing::Lacking => (RuleRef::Lacking, Decision::Deny),
+            Standing::Raised | Standing::RaisedByDanger => (RuleRef::Raised, Decision::Ask),
+        };
         // The seed guards against chosen names; nothing is enforced here.
-        let tables = compile_rule(rule, trusted_dirs, 0)?;
+        let tables = compile_rule(rule, of, trusted_dirs, 0)?;
         Ok(Self {
             matcher: Matcher::new(Arc::new(tables)),
         })
@@ -173,3 +270,7 @@ mod tests;
 #[cfg(test)]
 #[path = "engine_alone_tests.rs"]
 mod alone_tests;
+
+#[cfg(test)]
+#[path = "engine_standing_tests.rs"]
+mod standing_tests;

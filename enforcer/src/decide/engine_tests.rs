@@ -122,7 +122,12 @@ fn the_strictest_rule_wins_and_among_equals_the_first() {
     assert_eq!(rule(&["git", "push", "-f"]).as_deref(), Some("git push *"));
     assert_eq!(rule(&["ls"]), None);
     assert_eq!(decides(&engine, &["git", "push"]), Ask);
-    let matches = engine.exec_matches(&words(&["git", "push", "-f"])).unwrap();
+    let explained = engine.explain_exec(&words(&["git", "push", "-f"])).unwrap();
+    let matches: Vec<_> = explained
+        .matched
+        .iter()
+        .map(|rule| rule.id.as_str())
+        .collect();
     assert_eq!(matches, ["git *", "git push*", "git push *", "^git push -"]);
 }
 

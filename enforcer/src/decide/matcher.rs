@@ -115,6 +115,21 @@ impl Matcher {
         self.ranked(action, self.path_class(action))
     }
 
+    /// The names of the program in all forms, as the tables of programs have them.
+    pub(super) fn names(&self, action: &ExecAction) -> Vec<Vec<u8>> {
+        let trusted = action.found || self.path_class(action) == PATH_TRUSTED;
+        let arguments = action.arguments();
+        let interpreted = interpreted(action);
+        self.forms(action, trusted, &arguments, &interpreted)
+            .into_iter()
+            .map(|mut form| {
+                let end = form.program.iter().position(|byte| *byte == b' ');
+                form.program.truncate(end.unwrap_or(form.program.len()));
+                form.program
+            })
+            .collect()
+    }
+
     fn path_class(&self, action: &ExecAction) -> u32 {
         self.accept(&self.tables.header.path, [&action.path, b""])
     }

@@ -4,7 +4,7 @@
 
 use crate::policy::{compile::Glob, model::PathLists};
 
-use super::{Decision, Outcome, Risk};
+use super::{Outcome, Risk, tool};
 
 /// A path that a tool names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,14 +67,10 @@ pub fn judge(lists: &PathLists, grounds: &Grounds, path: &NamedPath) -> Outcome 
         );
     }
     match first(&lists.whitelist, grounds, &[real]) {
-        Some(pattern) => Outcome {
-            decision: Decision::Allow,
-            rule: Some(pattern.to_owned()),
-            reason: format!("Matches whitelist pattern: {pattern}"),
-            risk: Risk::Low,
-            suggestion: None,
-            security_risk: false,
-        },
+        Some(pattern) => tool::allowed(
+            Some(pattern),
+            format!("Matches whitelist pattern: {pattern}"),
+        ),
         None => denied(
             None,
             format!("Path not in whitelist (deny by default): {shown}"),
@@ -93,12 +89,10 @@ pub fn is_below(path: &str, root: &str) -> bool {
 
 fn denied(rule: Option<&str>, reason: String, risk: Risk, security_risk: bool) -> Outcome {
     Outcome {
-        decision: Decision::Deny,
         rule: rule.map(str::to_owned),
-        reason,
         risk,
-        suggestion: None,
         security_risk,
+        ..tool::denied(reason)
     }
 }
 
@@ -126,6 +120,7 @@ fn at_home(pattern: &str, grounds: &Grounds) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::Decision;
 
     fn lists(whitelist: &[&str], blacklist: &[&str]) -> PathLists {
         let owned = |list: &[&str]| list.iter().map(|p| (*p).to_owned()).collect();

@@ -183,14 +183,10 @@ pub fn judge(policy: &Policy, tool: &str, web: bool) -> Outcome {
     let web_pattern = first(&policy.web_tools.whitelist, tool).filter(|_| web);
     let pattern = web_pattern.or_else(|| first(&policy.tools.always_allowed, tool));
     if let Some(pattern) = pattern {
-        return Outcome {
-            decision: Decision::Allow,
-            rule: Some(pattern.to_owned()),
-            reason: format!("Tool is allowed: {tool} (matches {pattern})"),
-            risk: Risk::Low,
-            suggestion: None,
-            security_risk: false,
-        };
+        return allowed(
+            Some(pattern),
+            format!("Tool is allowed: {tool} (matches {pattern})"),
+        );
     }
     let (reason, list) = if web {
         (
@@ -217,7 +213,18 @@ pub fn denied(reason: String) -> Outcome {
         reason,
         risk: Risk::Medium,
         suggestion: None,
+        suggestions: Vec::new(),
         security_risk: false,
+    }
+}
+
+/// An allowance by an entry of a list, if one made it.
+pub fn allowed(rule: Option<&str>, reason: String) -> Outcome {
+    Outcome {
+        decision: Decision::Allow,
+        rule: rule.map(str::to_owned),
+        risk: Risk::Low,
+        ..denied(reason)
     }
 }
 

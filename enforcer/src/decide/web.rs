@@ -15,7 +15,7 @@ use crate::policy::{
     model::{Network, WebTools},
 };
 
-use super::{Decision, Outcome, Risk};
+use super::{Outcome, Risk, tool};
 
 /// Networks that are no part of the public Internet: loopback, private, shared, link-local (with the metadata services
 /// of clouds), documentation, benchmarks, multicast, reserved. IANA's special-purpose registries (RFC 6890).
@@ -70,6 +70,9 @@ const ECHOING_NAMES: [&str; 6] = [
     "lvh.me",
     "vcap.me",
 ];
+
+/// How to be allowed.
+const TO_ALLOW: &str = "the operator can add it to `web_tools.allowed_domains` of the policy";
 
 /// What a URL leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,58 +174,38 @@ pub fn judge(web: &WebTools, host: &Host) -> Outcome {
         return denied(
             Some(entry),
             format!("Domain is blocked: {host} (matches blacklist pattern: {entry})"),
-            Risk::High,
         );
     }
     let allowed = (web.allowed_domains.iter()).find(|entry| allows(entry, host));
     if let Some(entry) = allowed {
-        return Outcome {
-            decision: Decision::Allow,
-            rule: Some(entry.clone()),
-            reason: format!("Domain is allowed: {host} (matches {entry})"),
-            risk: Risk::Low,
-            suggestion: None,
-            security_risk: false,
-        };
+        return tool::allowed(
+            Some(entry),
+            format!("Domain is allowed: {host} (matches {entry})"),
+        );
     }
     if let Some(why) = internal(host) {
         return Outcome {
-            suggestion: Some("name it in `web_tools.allowed_domains` if the agent needs it".into()),
-            ..denied(
-                None,
-                format!("Domain is blocked: {host} ({why})"),
-                Risk::High,
-            )
+            suggestions: vec![TO_ALLOW.to_owned()],
+            ..denied(None, format!("Domain is blocked: {host} ({why})"))
         };
     }
     if web.allow_all_domains {
-        return Outcome {
-            decision: Decision::Allow,
-            rule: None,
-            reason: format!("All domains are allowed: {host}"),
-            risk: Risk::Low,
-            suggestion: None,
-            security_risk: false,
-        };
+        return tool::allowed(None, format!("All domains are allowed: {host}"));
     }
     Outcome {
-        security_risk: false,
-        ..denied(
-            None,
-            format!("Domain not in allowed domains (deny by default): {host}"),
-            Risk::Medium,
-        )
+        suggestions: vec![TO_ALLOW.to_owned()],
+        ..tool::denied(format!(
+            "Domain not in allowed domains (deny by default): {host}"
+        ))
     }
 }
 
-fn denied(rule: Option<&str>, reason: String, risk: Risk) -> Outcome {
+fn denied(rule: Option<&str>, reason: String) -> Outcome {
     Outcome {
-        decision: Decision::Deny,
         rule: rule.map(str::to_owned),
-        reason,
-        risk,
-        suggestion: None,
+        risk: Risk::High,
         security_risk: true,
+        ..tool::denied(reason)
     }
 }
 

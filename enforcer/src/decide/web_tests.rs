@@ -1,4 +1,5 @@
 use super::*;
+use crate::decide::Decision;
 
 fn open() -> WebTools {
     WebTools {

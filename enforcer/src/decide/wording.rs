@@ -1,6 +1,6 @@
 //! The words for a decision: which rule made it, why, and what to do instead.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use enforcer_common::event::{
     CAUSE_APPROVED, CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FAMILY, CAUSE_FILELESS,
@@ -11,9 +11,10 @@ use crate::policy::{
     Policy,
     compile::{Builtin, RuleRef, Tables},
     model::{Form, Rate},
+    standing,
 };
 
-use super::{Decision, Risk, approval::Ending, matcher::Judgement, redact};
+use super::{Decision, Risk, approval::Ending, matcher::Judgement, redact, suggest};
 
 /// Reason of what an open breaker denies.
 pub const BREAKER_OPEN: &str = "Circuit breaker tripped (too many denials)";
@@ -63,6 +64,8 @@ pub struct Outcome {
     pub risk: Risk,
     /// What to do instead.
     pub suggestion: Option<String>,
+    /// What to do instead, then how to be allowed; nothing for what is allowed.
+    pub suggestions: Vec<String>,
     /// Whether the trail marks it as a security risk: a rule forbade it or asks about it, or it tried to evade
     /// judgement. An action that merely no rule names is none.
     pub security_risk: bool,
@@ -72,16 +75,18 @@ pub struct Outcome {
 #[derive(Clone, Debug)]
 pub struct Wording {
     policy: Arc<Policy>,
+    capabilities: Arc<BTreeSet<String>>,
     ranks: Arc<[RuleRef]>,
     connect_ranks: Arc<[RuleRef]>,
     unix_ranks: Arc<[RuleRef]>,
 }
 
 impl Wording {
-    /// The words of `policy` for the ranks of its `tables`.
-    pub fn new(policy: Arc<Policy>, tables: &Tables) -> Self {
+    /// The words of `policy` for the ranks of its `tables`, which were compiled for these capabilities.
+    pub fn new(policy: Arc<Policy>, capabilities: BTreeSet<String>, tables: &Tables) -> Self {
         Self {
             policy,
+            capabilities: Arc::new(capabilities),
             ranks: tables.ranks.as_slice().into(),
             connect_ranks: tables.connect_ranks.as_slice().into(),
             unix_ranks: tables.unix_ranks.as_slice().into(),
@@ -90,21 +95,28 @@ impl Wording {
 
     /// Words an exec's judgement, from the tables or from a kernel event.
     pub fn exec_outcome(&self, judgement: Judgement) -> Outcome {
-        match by_rank(&self.ranks, judgement) {
-            RuleRef::Rule(at) => {
+        let of = by_rank(&self.ranks, judgement);
+        match (of, of.rule()) {
+            (_, Some(at)) => {
                 let rule = &self.policy.exec.rules[at];
                 self.by_rule(
-                    judgement.decision,
-                    &rule.id,
-                    rule.justification.as_deref(),
-                    rule.risk,
-                    rule.suggestion.as_deref(),
+                    judgement,
+                    of,
+                    &Said {
+                        id: &rule.id,
+                        justification: rule.justification.as_deref(),
+                        risk: rule.risk,
+                        suggestion: rule.suggestion.as_deref(),
+                        requires: &rule.requires,
+                    },
                 )
             }
-            RuleRef::Builtin(builtin) => by_builtin(judgement.decision, builtin),
-            RuleRef::None | RuleRef::Transparent => {
-                self.without_rule(judgement, "Command not in whitelist (deny by default)")
-            }
+            (RuleRef::Builtin(builtin), _) => by_builtin(judgement.decision, builtin),
+            _ => self.without_rule(
+                judgement,
+                "Command not in whitelist (deny by default)",
+                "exec.rules",
+            ),
         }
     }
 
@@ -119,51 +131,75 @@ impl Wording {
     }
 
     fn by_connect_rank(&self, ranks: &[RuleRef], judgement: Judgement) -> Outcome {
-        match by_rank(ranks, judgement) {
-            RuleRef::Rule(at) => {
+        let of = by_rank(ranks, judgement);
+        match (of, of.rule()) {
+            (_, Some(at)) => {
                 let rule = &self.policy.connect.rules[at];
                 self.by_rule(
-                    judgement.decision,
-                    &rule.id,
-                    rule.justification.as_deref(),
-                    rule.risk,
-                    rule.suggestion.as_deref(),
+                    judgement,
+                    of,
+                    &Said {
+                        id: &rule.id,
+                        justification: rule.justification.as_deref(),
+                        risk: rule.risk,
+                        suggestion: rule.suggestion.as_deref(),
+                        requires: &rule.requires,
+                    },
                 )
             }
-            RuleRef::Builtin(builtin) => by_builtin(judgement.decision, builtin),
-            RuleRef::None | RuleRef::Transparent => {
-                self.without_rule(judgement, "No rule matches (default: deny)")
-            }
+            (RuleRef::Builtin(builtin), _) => by_builtin(judgement.decision, builtin),
+            _ => self.without_rule(
+                judgement,
+                "No rule matches (default: deny)",
+                "connect.rules",
+            ),
         }
     }
 
-    fn by_rule(
-        &self,
-        decision: Decision,
-        id: &str,
-        justification: Option<&str>,
-        risk: Risk,
-        suggestion: Option<&str>,
-    ) -> Outcome {
-        let reason = match (self.policy.form, justification) {
-            (Form::Hook, _) if decision == Decision::Allow => {
+    /// Words what a rule decided: an allow rule that lacks capabilities or that is too dangerous says so.
+    fn by_rule(&self, judgement: Judgement, of: RuleRef, said: &Said<'_>) -> Outcome {
+        let decision = judgement.decision;
+        let id = said.id;
+        let own = match (self.policy.form, said.justification) {
+            (Form::Hook, _) if decision == Decision::Allow || matches!(of, RuleRef::Raised(_)) => {
                 format!("Matches whitelist pattern: {id}")
             }
             (Form::Hook, _) => format!("Matches blacklist pattern: {id}"),
             (Form::Native, Some(justification)) => format!("{justification} [{id}]"),
             (Form::Native, None) => format!("Matches rule: {id}"),
         };
+        let missing: Vec<&str> = standing::missing(said.requires, &self.capabilities).collect();
+        let reason = match of {
+            RuleRef::Lacking(_) => format!("Missing required capabilities: {}", missing.join(", ")),
+            RuleRef::Raised(_) if said.risk == Risk::Critical => {
+                format!("CRITICAL risk needs a person's approval: {own}")
+            }
+            RuleRef::Raised(_) => format!(
+                "{} risk with a dangerous flag or raised privileges needs a person's approval: {own}",
+                said.risk
+            ),
+            _ => own,
+        };
+        let mut suggestions: Vec<String> = said.suggestion.map(str::to_owned).into_iter().collect();
+        match of {
+            RuleRef::Lacking(_) => suggestions.push(suggest::capabilities(&missing)),
+            _ => suggestions.extend(suggest::after_rule(decision, id)),
+        }
         Outcome {
             decision,
             rule: Some(id.to_owned()),
             reason,
-            risk,
-            suggestion: suggestion.map(str::to_owned),
+            risk: said.risk,
+            suggestion: match of {
+                RuleRef::Lacking(_) => suggestions.first().cloned(),
+                _ => said.suggestion.map(str::to_owned),
+            },
+            suggestions: suggest::unless_allowed(decision, suggestions),
             security_risk: decision != Decision::Allow,
         }
     }
 
-    fn without_rule(&self, judgement: Judgement, hook_default: &str) -> Outcome {
+    fn without_rule(&self, judgement: Judgement, hook_default: &str, rules: &str) -> Outcome {
         let decision = judgement.decision;
         let (rule, reason) = match judgement.cause {
             CAUSE_DEFAULT if self.policy.form == Form::Hook && decision == Decision::Deny => {
@@ -218,9 +254,22 @@ impl Wording {
             reason,
             risk,
             suggestion: None,
+            suggestions: match judgement.cause {
+                CAUSE_DEFAULT => suggest::after_default(decision, rules),
+                _ => suggest::after_cause(decision, judgement.cause),
+            },
             security_risk: decision != Decision::Allow && !usual,
         }
     }
+}
+
+/// What a rule says of itself.
+struct Said<'a> {
+    id: &'a str,
+    justification: Option<&'a str>,
+    risk: Risk,
+    suggestion: Option<&'a str>,
+    requires: &'a [String],
 }
 
 /// What a judgement's rank stands for, if a rule made the judgement (or a person did, asked by a rule).
@@ -258,6 +307,13 @@ fn by_builtin(decision: Decision, builtin: Builtin) -> Outcome {
         reason: format!("{reason} [{}]", builtin.id()),
         risk: Risk::High,
         suggestion: (decision != Decision::Allow).then(|| suggestion.to_owned()),
+        suggestions: suggest::unless_allowed(
+            decision,
+            [suggestion.to_owned()]
+                .into_iter()
+                .chain(suggest::approval(decision))
+                .collect(),
+        ),
         security_risk: decision != Decision::Allow,
     }
 }

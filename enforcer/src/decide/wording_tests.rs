@@ -10,6 +10,7 @@ fn asked() -> Outcome {
         reason: "Rewrites history [push-force]".to_owned(),
         risk: Risk::High,
         suggestion: None,
+        suggestions: Vec::new(),
         security_risk: true,
     }
 }

@@ -196,10 +196,17 @@ fn ask() -> (bool, Source) {
 
 /// Whether this is a job that nobody watches, as build services say.
 fn is_ci() -> bool {
-    ["CI", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "TF_BUILD", "JENKINS_URL"]
-        .iter()
-        .filter_map(|name| env::var(name).ok())
-        .any(|value| !matches!(value.as_str(), "" | "0" | "false"))
+    [
+        "CI",
+        "GITHUB_ACTIONS",
+        "GITLAB_CI",
+        "BUILDKITE",
+        "TF_BUILD",
+        "JENKINS_URL",
+    ]
+    .iter()
+    .filter_map(|name| env::var(name).ok())
+    .any(|value| !matches!(value.as_str(), "" | "0" | "false"))
 }
 
 fn question(mut terminal: impl Read + Write + AsFd) -> (bool, Source) {

@@ -84,7 +84,11 @@ pub fn answer(event: &str, verdict: Verdict<'_>) -> Value {
     let permission = verdict.decision.as_str();
     if event == READ_EVENT {
         // This event has no way to ask; nor does it take messages.
-        let permission = if permission == "allow" { "allow" } else { "deny" };
+        let permission = if permission == "allow" {
+            "allow"
+        } else {
+            "deny"
+        };
         return json!({"permission": permission});
     }
     json!({

@@ -14,6 +14,9 @@ pub const PATIENCE: Duration = Duration::from_secs(22);
 /// Bytes of the stack that a call has.
 const STACK: usize = 16 << 20;
 
+/// Where the work broke down.
+static BROKE_AT: Mutex<String> = Mutex::new(String::new());
+
 /// What the answer has to look like, as far as that is known by now.
 #[derive(Clone, Debug)]
 pub struct Told(Arc<Mutex<Option<Shape>>>);
@@ -25,12 +28,18 @@ impl Told {
     }
 
     fn shape(&self) -> Option<Shape> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 /// Does the work on a thread of its own. A panic in it, and work that does not end in time, are answered with a denial.
-pub fn bounded(shape: Option<Shape>, work: impl FnOnce(&Told) -> Answered + Send + 'static) -> Answered {
+pub fn bounded(
+    shape: Option<Shape>,
+    work: impl FnOnce(&Told) -> Answered + Send + 'static,
+) -> Answered {
     within(PATIENCE, shape, work)
 }
 
@@ -40,11 +49,9 @@ fn within(
     work: impl FnOnce(&Told) -> Answered + Send + 'static,
 ) -> Answered {
     let told = Told(Arc::new(Mutex::new(shape)));
-    let place = Arc::new(Mutex::new(String::new()));
-    let noted = Arc::clone(&place);
     // Standard error is for the reason alone.
-    panic::set_hook(Box::new(move |info| {
-        let mut place = noted.lock().unwrap_or_else(PoisonError::into_inner);
+    panic::set_hook(Box::new(|info| {
+        let mut place = BROKE_AT.lock().unwrap_or_else(PoisonError::into_inner);
         *place = info.location().map(ToString::to_string).unwrap_or_default();
     }));
     let (sender, receiver) = mpsc::channel();
@@ -66,7 +73,7 @@ fn within(
             ),
             Err(mpsc::RecvTimeoutError::Disconnected) => format!(
                 "The hook broke down, so it denies; report this as a defect ({})",
-                place.lock().unwrap_or_else(PoisonError::into_inner)
+                BROKE_AT.lock().unwrap_or_else(PoisonError::into_inner)
             ),
         },
     };
@@ -85,7 +92,11 @@ mod tests {
             panic!("on purpose");
         });
         assert_eq!(answered.code, 0);
-        assert!(answered.stdout.starts_with(r#"{"decision":"deny","reason":"The hook broke down"#));
+        assert!(
+            answered
+                .stdout
+                .starts_with(r#"{"decision":"deny","reason":"The hook broke down"#)
+        );
         assert!(answered.stdout.contains("guard.rs"), "{}", answered.stdout);
         let answered = bounded(None, |_| panic!("before anything is known"));
         assert_eq!(answered.code, 2);

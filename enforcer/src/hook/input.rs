@@ -94,10 +94,7 @@ pub fn read(mut input: impl Read + AsFd, patience: Duration) -> Result<Vec<u8>, 
             Err(error) => return Err(format!("standard input cannot be read: {error}")),
         }
         if bytes.len() > MAX_BYTES {
-            return Err(format!(
-                "the event is larger than {} MiB",
-                MAX_BYTES >> 20
-            ));
+            return Err(format!("the event is larger than {} MiB", MAX_BYTES >> 20));
         }
     }
 }
@@ -111,10 +108,17 @@ pub fn parse(bytes: &[u8], format: Option<Format>) -> Result<Event, Fault> {
     let fault = |shape: Option<Shape>, why: String| Fault { shape, why };
     let named = format.map(Format::shape);
     if bytes.trim_ascii().is_empty() {
-        return Err(fault(named, "The hook got no event: standard input is empty".into()));
+        return Err(fault(
+            named,
+            "The hook got no event: standard input is empty".into(),
+        ));
     }
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        let what = if error.is_eof() { "ends too early" } else { "is no JSON" };
+        let what = if error.is_eof() {
+            "ends too early"
+        } else {
+            "is no JSON"
+        };
         fault(named.clone(), format!("The hook's event {what}: {error}"))
     })?;
     let Value::Object(object) = value else {
@@ -137,9 +141,12 @@ pub fn parse(bytes: &[u8], format: Option<Format>) -> Result<Event, Fault> {
     {
         event.clone_into(&mut shape.event);
     }
-    format
-        .event(&object)
-        .map_err(|why| fault(Some(shape), format!("The hook's event cannot be judged: {why}")))
+    format.event(&object).map_err(|why| {
+        fault(
+            Some(shape),
+            format!("The hook's event cannot be judged: {why}"),
+        )
+    })
 }
 
 /// The start of a text, for a message.
@@ -148,19 +155,26 @@ fn short(text: &str) -> &str {
 }
 
 /// The event's name, if it is one of these.
-pub(super) fn known<'e>(object: &Map<String, Value>, events: &[&'e str]) -> Result<&'e str, String> {
+pub(super) fn known<'e>(
+    object: &Map<String, Value>,
+    events: &[&'e str],
+) -> Result<&'e str, String> {
     let name = match object.get("hook_event_name") {
         None => return Err("`hook_event_name` is missing".to_owned()),
         Some(Value::String(name)) => name,
         Some(_) => return Err("`hook_event_name` is not a string".to_owned()),
     };
-    events.iter().find(|event| **event == name).copied().ok_or_else(|| {
-        format!(
-            "the event `{}` is not answered, only {}",
-            short(name),
-            events.join(", ")
-        )
-    })
+    events
+        .iter()
+        .find(|event| **event == name)
+        .copied()
+        .ok_or_else(|| {
+            format!(
+                "the event `{}` is not answered, only {}",
+                short(name),
+                events.join(", ")
+            )
+        })
 }
 
 /// A text that must be there, without NUL.

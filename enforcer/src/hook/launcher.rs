@@ -44,7 +44,9 @@ pub fn find() -> Result<Option<Launcher>, String> {
         })
     };
     let facts = serde_json::from_str(&read(Facts::FILE)?).map_err(|error| {
-        format!("This agent's launcher ({id}) is of another version, so nothing is allowed: {error}")
+        format!(
+            "This agent's launcher ({id}) is of another version, so nothing is allowed: {error}"
+        )
     })?;
     Ok(Some(Launcher {
         facts,
@@ -70,15 +72,19 @@ impl Launcher {
     ///
     /// In words: the launcher cannot be asked. Nothing is allowed then.
     pub fn report(&self, report: ToolReport) -> Result<ToolAnswer, String> {
-        let fault =
-            |why: String| format!("This agent's launcher cannot be asked, so nothing is allowed: {why}");
+        let fault = |why: String| {
+            format!("This agent's launcher cannot be asked, so nothing is allowed: {why}")
+        };
         let request = Request::Tool {
             report: Box::new(report),
         };
-        let reply = client::request(&self.socket, &request).map_err(|error| fault(error.to_string()))?;
+        let reply =
+            client::request(&self.socket, &request).map_err(|error| fault(error.to_string()))?;
         match (reply.tool, reply.error) {
             (Some(answer), None) => Ok(answer),
-            (_, error) => Err(fault(error.unwrap_or_else(|| "it gave no answer".to_owned()))),
+            (_, error) => Err(fault(
+                error.unwrap_or_else(|| "it gave no answer".to_owned()),
+            )),
         }
     }
 }

@@ -12,7 +12,6 @@ pub mod format;
 mod gemini;
 mod guard;
 pub mod input;
-pub mod install;
 mod judge;
 mod launcher;
 pub mod place;
@@ -23,11 +22,7 @@ pub mod state;
 mod tables;
 mod trail;
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    process,
-};
+use std::{collections::BTreeSet, path::PathBuf, process};
 
 use nix::unistd::{getppid, getuid};
 use serde_json::{Map, Value};
@@ -35,9 +30,8 @@ use serde_json::{Map, Value};
 use crate::{
     approvals::protocol::{ToolKind, ToolReport},
     decide::{
-        Decision, Mode, Outcome, Refusal, Risk, Subject, admit,
-        breaker::Standing,
-        redact, tool, wording,
+        Decision, Mode, Outcome, Refusal, Risk, Subject, admit, breaker::Standing, redact, tool,
+        wording,
     },
     policy::{Policy, PolicyError},
 };
@@ -162,9 +156,11 @@ impl Ending {
             Refusal::Tenant { .. } => Decision::Deny,
             Refusal::Disabled | Refusal::NotSubagent | Refusal::Untrusted(_) => Decision::Ask,
         };
+        let hint = note.unwrap_or_else(|| refusal.suggestion());
         let outcome = Outcome {
             decision,
-            suggestion: Some(note.unwrap_or_else(|| refusal.suggestion())),
+            suggestion: Some(hint.clone()),
+            suggestions: vec![hint],
             ..tool::denied(refusal.to_string())
         };
         Self {
@@ -183,11 +179,15 @@ impl Ending {
 
     fn text(&self) -> String {
         let mut text = printable(&self.outcome.reason);
-        if let Some(suggestion) = self.outcome.suggestion.as_deref().filter(|_| {
-            self.answered != Decision::Allow
-        }) {
+        // How a request is approved helps only where one waits at the desk.
+        let said = match (self.answered, self.outcome.decision) {
+            (Decision::Allow, _) => String::new(),
+            (_, Decision::Deny) => self.outcome.suggestions.join("; "),
+            _ => self.outcome.suggestion.clone().unwrap_or_default(),
+        };
+        if !said.is_empty() {
             text.push_str(". Instead: ");
-            text.push_str(printable(suggestion).trim_end_matches('.'));
+            text.push_str(&printable(&said));
         }
         if let Some(note) = &self.note {
             text.push_str(". ");
@@ -210,9 +210,7 @@ fn decide(options: &Options, event: &Event) -> Answered {
         Ok(None) => alone(options, event),
         Err(why) => Err(why),
     };
-    ending
-        .unwrap_or_else(Ending::denied)
-        .answer(&event.shape)
+    ending.unwrap_or_else(Ending::denied).answer(&event.shape)
 }
 
 /// The agent's name: as given, else of the environment, else of the event.
@@ -282,10 +280,7 @@ fn policy_of(source: &Source) -> Result<Policy, String> {
     })
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is given to map_err"
-)]
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn unusable(error: StateError) -> String {
     format!("The hook's state cannot be used, so nothing is allowed: {error}")
 }
@@ -394,9 +389,8 @@ impl Alone<'_> {
         );
         let mut lines = vec![line];
         lines.extend_from_slice(more);
-        trail::append(self.trail, &lines).map_err(|error| {
-            format!("The call cannot be recorded, so it is denied: {error}")
-        })?;
+        trail::append(self.trail, &lines)
+            .map_err(|error| format!("The call cannot be recorded, so it is denied: {error}"))?;
         Ok(ending)
     }
 }
@@ -404,9 +398,7 @@ impl Alone<'_> {
 fn opened() -> Ending {
     let outcome = Outcome {
         risk: Risk::High,
-        suggestion: Some(
-            "only the operator can close it: enforcer hook breaker reset".to_owned(),
-        ),
+        suggestions: vec!["only the operator can close it: enforcer hook breaker reset".to_owned()],
         ..tool::denied(wording::BREAKER_OPEN.to_owned())
     };
     Ending {
@@ -420,7 +412,11 @@ fn opened() -> Ending {
 fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending, String> {
     let scene = Scene::of(event)?;
     let root = place::root().ok();
-    let source = Source::new(launcher.policy.clone(), "of the run".to_owned(), root.as_deref());
+    let source = Source::new(
+        launcher.policy.clone(),
+        "of the run".to_owned(),
+        root.as_deref(),
+    );
     let policy = policy_of(&source)?;
     let mut subject = launcher.facts.subject();
     // Whoever calls can only make it stricter.
@@ -504,11 +500,7 @@ fn cut(text: &str) -> String {
 fn shortened(value: Value) -> Value {
     match value {
         Value::String(text) => cut(&text).into(),
-        Value::Array(items) => items
-            .into_iter()
-            .take(4)
-            .map(shortened)
-            .collect(),
+        Value::Array(items) => items.into_iter().take(4).map(shortened).collect(),
         other => other,
     }
 }

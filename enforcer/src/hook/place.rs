@@ -104,7 +104,10 @@ fn refuse(
     } else if metadata.uid() != geteuid().as_raw() {
         format!("belongs to another user (uid {})", metadata.uid())
     } else if metadata.mode() & 0o022 != 0 {
-        format!("can be written by others (mode {:03o})", metadata.mode() & 0o777)
+        format!(
+            "can be written by others (mode {:03o})",
+            metadata.mode() & 0o777
+        )
     } else {
         return Ok(());
     };

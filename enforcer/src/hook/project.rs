@@ -91,7 +91,10 @@ impl Scene {
                 .collect()
         };
         let projects: Vec<&Path> = self.projects.iter().map(PathBuf::as_path).collect();
-        let mut exempt: Vec<String> = EXEMPT.iter().filter_map(|path| real(Path::new(path))).collect();
+        let mut exempt: Vec<String> = EXEMPT
+            .iter()
+            .filter_map(|path| real(Path::new(path)))
+            .collect();
         exempt.extend(below(&homes, &EXEMPT_AT_HOME));
         let tops = [projects.as_slice(), homes.as_slice(), &[&self.cwd]].concat();
         let mut guarded = below(&tops, &SETTINGS);

@@ -180,7 +180,12 @@ fn follow(path: &Path) -> Result<PathBuf, String> {
         for part in parts(&target).into_iter().rev() {
             ahead.push_front(part);
         }
-        if ahead.iter().map(|part| part.as_bytes().len() + 1).sum::<usize>() > 16 * PATH_MAX {
+        if ahead
+            .iter()
+            .map(|part| part.as_bytes().len() + 1)
+            .sum::<usize>()
+            > 16 * PATH_MAX
+        {
             return Err("is longer than any path".to_owned());
         }
     }

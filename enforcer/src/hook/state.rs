@@ -284,13 +284,11 @@ impl States {
 
 fn remove(path: &Path) -> Result<(), StateError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(PlaceError::Io {
-                path: path.display().to_string(),
-                source: error,
-            }
-            .into())
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PlaceError::Io {
+            path: path.display().to_string(),
+            source: error,
         }
+        .into()),
         _ => Ok(()),
     }
 }

@@ -5,6 +5,7 @@
 //! a hook without a launcher reads; below a launcher the kernel judges again what really runs.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -86,11 +87,12 @@ impl Source {
         let file = self.file("tables", &names);
         if let Some(file) = &file
             && let Ok(Some(bytes)) = place::read(file)
-            && let Some(tables) = whole(&bytes).and_then(|bytes| Tables::from_bytes(bytes, &policy).ok())
+            && let Some(tables) =
+                whole(&bytes).and_then(|bytes| Tables::from_bytes(bytes, &policy).ok())
         {
-            return Ok(Engine::with_tables(policy, tables));
+            return Ok(Engine::with_tables(policy, capabilities, tables));
         }
-        let engine = compiled(&policy)?;
+        let engine = compiled(&policy, &capabilities)?;
         if let Some(file) = &file {
             let bytes = engine.tables().to_bytes();
             let digest: [u8; 32] = Sha256::digest(&bytes).into();
@@ -116,7 +118,11 @@ impl Source {
 
     /// Takes the oldest files away when there are many.
     fn prune(&self) {
-        let Some(entries) = self.directory.as_ref().and_then(|dir| fs::read_dir(dir).ok()) else {
+        let Some(entries) = self
+            .directory
+            .as_ref()
+            .and_then(|dir| fs::read_dir(dir).ok())
+        else {
             return;
         };
         let mut files: Vec<_> = entries
@@ -135,14 +141,18 @@ impl Source {
 }
 
 /// Compiles under a fresh seed: two names with one hash under it are told apart by another.
-fn compiled(policy: &Policy) -> Result<Engine, String> {
+fn compiled(policy: &Policy, capabilities: &BTreeSet<String>) -> Result<Engine, String> {
     use crate::policy::compile::CompileError;
     let mut seed = [0; 8];
     for _ in 0..8 {
         fs::File::open("/dev/urandom")
             .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut seed))
             .map_err(|error| format!("/dev/urandom cannot be read: {error}"))?;
-        match Engine::new(policy.clone(), u64::from_ne_bytes(seed)) {
+        match Engine::with_capabilities(
+            policy.clone(),
+            capabilities.clone(),
+            u64::from_ne_bytes(seed),
+        ) {
             Err(CompileError::Collision { .. }) => {}
             made => return made.map_err(|error| error.to_string()),
         }

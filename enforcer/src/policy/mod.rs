@@ -18,6 +18,7 @@ mod place;
 pub mod schema;
 pub mod shape;
 pub mod sockets;
+pub mod standing;
 mod tools;
 pub mod unix_name;
 pub mod validate;

@@ -18,6 +18,7 @@ mod selftest;
 mod state;
 mod supervisor;
 mod tell;
+mod tools;
 mod trail;
 mod watch;
 
@@ -37,7 +38,7 @@ use tokio::sync::mpsc;
 use crate::{
     approvals::{self, Approvers, DeskHandle, Limits, Rate},
     cli::{fault, prove_examples, unknown_hatches},
-    decide::Engine,
+    decide::{Engine, Subject},
     kernel::{
         attach::{PinDir, mount_bpf},
         instance::{Instance, Plan, Types, give_memory_back},
@@ -60,6 +61,7 @@ use scene::Scene;
 use state::State;
 use supervisor::{Supervised, Supervisor};
 use tell::Telling;
+use tools::Tools;
 use trail::Trail;
 use watch::{Watch, supervise};
 
@@ -127,6 +129,10 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             seed,
             policy_path: options.policy.clone(),
             policy_text: loaded.parsed.text().to_owned(),
+        },
+        &Subject {
+            agent: agent.clone(),
+            ..Subject::default()
         },
     )?;
     let tally = state.tally();
@@ -218,6 +224,13 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     drop(probe);
     let feed = instance.pin(&pins, links)?;
 
+    let recorder = Recorder::new(
+        Source::new(feed, tally),
+        engine.wording().clone(),
+        trail.start()?,
+        agent.clone(),
+        cgroup.id(),
+    );
     let desk = if options.keep {
         None
     } else {
@@ -231,6 +244,10 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             agent_cgroup: cgroup.membership(),
             limits: limits(&policy.approvals),
             directory: options.approvals_dir.clone(),
+            tools: Some(Arc::new(Tools::new(
+                recorder.clone(),
+                agent.clone().unwrap_or_else(|| "unknown".to_owned()),
+            ))),
         })?)
     };
     let teller = if options.quiet {
@@ -240,13 +257,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     };
     let asker = desk.as_ref().map(DeskHandle::asker);
     let telling = Arc::new(Telling::new(teller, asker.clone(), first.notified.exec));
-    let recorder = Recorder::new(
-        Source::new(feed, tally),
-        engine.wording().clone(),
-        trail.start()?,
-        agent.clone(),
-        cgroup.id(),
-    );
     let agent = agent.unwrap_or_else(|| "unknown".to_owned());
     if !options.quiet {
         Start {

@@ -187,6 +187,7 @@ fn outcome(refused: Refused<'_>) -> Outcome {
         reason: refused.why.to_owned(),
         risk: Risk::High,
         suggestion: Some(hatches::suggestion(refused.group)),
+        suggestions: vec![hatches::suggestion(refused.group)],
         security_risk: true,
     }
 }

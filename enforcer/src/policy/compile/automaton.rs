@@ -103,6 +103,37 @@ impl Automaton {
         seen
     }
 
+    /// The same, but once it has accepted it accepts ever after: so that it can be held against another that accepts
+    /// at another place.
+    pub(super) fn lasting(&self) -> Self {
+        let mut lasting = self.clone();
+        let last = self.accept.len();
+        for (state, row) in lasting.next.chunks_exact_mut(self.stride).enumerate() {
+            if self.accept[state] > 0 {
+                row.fill(last as u32);
+            }
+        }
+        lasting.next.extend(vec![last as u32; self.stride]);
+        lasting.accept.push(1);
+        lasting.ahead.push(1);
+        lasting.distance.push(0);
+        lasting
+    }
+
+    /// What is left to be matched behind a beginning of the text; `None` if that alone matches.
+    pub(super) fn behind(&self, beginning: &[u8]) -> Option<Self> {
+        let mut state = self.start;
+        for byte in beginning {
+            state = self.row(state)[usize::from(self.classes[usize::from(*byte)])];
+            if self.accept[state as usize] > 0 {
+                return None;
+            }
+        }
+        let mut rest = self.clone();
+        rest.start = state;
+        Some(rest)
+    }
+
     /// Whether it is small enough for a group.
     pub(super) fn fits(&self, states: usize) -> bool {
         self.accept.len() <= states && self.words() <= SEGMENT_WORDS

@@ -4,13 +4,16 @@
 //! rank of the four answers decides. Within a form the longest prefix answers, so every entry carries the
 //! strictest rule that covers its whole range.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use enforcer_common::{address, rule::ConnectValue};
 
 use crate::{
-    decide::Decision,
-    policy::model::{ConnectPolicy, Network, Protocol},
+    decide::{ConnectAction, Decision},
+    policy::{
+        model::{ConnectPolicy, ConnectRule, Network, Protocol},
+        standing::{self, Standing},
+    },
 };
 
 use super::{Builtin, RuleRef, rank::Ranks};
@@ -47,32 +50,29 @@ const METADATA: [Network; 3] = [
 ];
 
 /// The connect table, and what its ranks stand for.
-pub(super) fn table(policy: &ConnectPolicy) -> (Vec<(ConnectPrefix, ConnectValue)>, Ranks) {
-    let mut rules: Vec<_> = policy
-        .rules
-        .iter()
-        .enumerate()
-        // Nobody has capabilities yet, so a rule that allows only with one never does.
-        .filter(|(_, rule)| rule.decision != Decision::Allow || rule.requires.is_empty())
-        .map(|(at, rule)| (RuleRef::Rule(at), rule.decision))
-        .collect();
+pub(super) fn table(
+    policy: &ConnectPolicy,
+    capabilities: &BTreeSet<String>,
+) -> (Vec<(ConnectPrefix, ConnectValue)>, Ranks) {
+    let mut rules = standings(policy, capabilities, |rule| rule.unix.is_empty());
     rules.push((RuleRef::Builtin(Builtin::Metadata), Decision::Deny));
     let ranks = Ranks::new(vec![RuleRef::None], &rules);
+    let decisions: HashMap<RuleRef, Decision> = rules.into_iter().collect();
     let mut entries: HashMap<ConnectPrefix, u32> = HashMap::new();
     let mut exempt = Vec::new();
     let mut metadata = 0;
     for (rank, rule) in ranks.refs.iter().enumerate() {
         let rank = rank as u32;
-        let RuleRef::Rule(at) = rule else {
+        let (Some(at), Some(decision)) = (rule.rule(), decisions.get(rule)) else {
             if *rule == RuleRef::Builtin(Builtin::Metadata) {
                 metadata = rank;
             }
             continue;
         };
-        let rule = &policy.rules[*at];
+        let rule = &policy.rules[at];
         for host in &rule.hosts {
             let network = masked(normalise(*host));
-            if rule.decision != Decision::Deny
+            if *decision != Decision::Deny
                 && METADATA.iter().any(|builtin| contains(builtin, &network))
             {
                 exempt.push(network);
@@ -131,6 +131,44 @@ pub(super) fn table(policy: &ConnectPolicy) -> (Vec<(ConnectPrefix, ConnectValue
         .collect();
     table.sort_unstable_by_key(|(entry, _)| *entry);
     (table, ranks)
+}
+
+/// Whether a rule matches a connect, whatever other rules say.
+pub fn matches(rule: &ConnectRule, action: &ConnectAction) -> bool {
+    let address = Network {
+        address: address::normalise(action.address),
+        prefix: 128,
+    };
+    let hosts = rule.hosts.iter().map(|host| masked(normalise(*host)));
+    let fits = |listed: &[u16], own: u16| listed.is_empty() || listed.contains(&own);
+    let protocols: Vec<u16> = rule.protocols.iter().copied().map(number).collect();
+    hosts.into_iter().any(|host| contains(&host, &address))
+        && fits(&rule.ports, action.port)
+        && fits(&protocols, action.protocol)
+}
+
+/// The connect rules that `wanted` picks, and what each says of what it matches. What lacks a capability comes
+/// first, so that of all that denies it is named.
+pub(super) fn standings(
+    policy: &ConnectPolicy,
+    capabilities: &BTreeSet<String>,
+    wanted: impl Fn(&ConnectRule) -> bool,
+) -> Vec<(RuleRef, Decision)> {
+    let mut rules = Vec::new();
+    let mut lacking = Vec::new();
+    for (at, rule) in policy.rules.iter().enumerate() {
+        if !wanted(rule) {
+            continue;
+        }
+        match standing::of_connect(rule, capabilities) {
+            Standing::Lacking => lacking.push((RuleRef::Lacking(at), Decision::Deny)),
+            Standing::Raised | Standing::RaisedByDanger => {
+                rules.push((RuleRef::Raised(at), Decision::Ask));
+            }
+            Standing::Plain => rules.push((RuleRef::Rule(at), rule.decision)),
+        }
+    }
+    [lacking, rules].concat()
 }
 
 fn protocols(protocols: &[Protocol]) -> Vec<u16> {

@@ -8,14 +8,15 @@ use enforcer_common::{
 };
 
 use crate::{
-    decide::Decision,
-    policy::model::{ArgvPattern, ExecPolicy, Matcher},
+    decide::{Decision, Risk},
+    policy::model::{ArgvPattern, ExecPolicy, Matcher, Rule},
 };
 
 use super::{
     CompileError, RuleRef,
     argv::{self, Reading},
-    automaton::Alphabet,
+    automaton::{Alphabet, Failure},
+    danger,
     glob::Glob,
     group::{Groups, Item, Refusal},
     path,
@@ -50,6 +51,7 @@ pub(super) fn tables(
         heads: BTreeMap::new(),
         shared: Lists::default(),
         known: HashMap::new(),
+        within: HashMap::new(),
     };
     compiler.learn();
     compiler.collect(transparent)?;
@@ -74,6 +76,25 @@ struct Compiler<'a> {
     heads: BTreeMap<Vec<u8>, Lists>,
     shared: Lists,
     known: HashMap<String, Known>,
+    /// What is dangerous of patterns, by what decides on it: alphabet, expressions, where the danger's walk stands.
+    within: HashMap<(Alphabet, Vec<usize>, u32), Option<Vec<usize>>>,
+}
+
+/// Which list of a program, or of what is shared, a pattern goes to.
+#[derive(Clone, Copy, Debug)]
+enum List {
+    Anchored,
+    Floating,
+    Words,
+}
+
+impl List {
+    fn alphabet(self) -> Alphabet {
+        match self {
+            Self::Anchored | Self::Floating => Alphabet::Text,
+            Self::Words => Alphabet::Exact,
+        }
+    }
 }
 
 /// What the ask and deny rules of one program name as words.
@@ -93,10 +114,12 @@ impl Compiler<'_> {
     fn learn(&mut self) {
         let exec = self.exec;
         for of in &self.ranks.refs {
-            let RuleRef::Rule(at) = of else { continue };
-            let rule = &exec.rules[*at];
+            let Some(at) = of.rule() else { continue };
+            let rule = &exec.rules[at];
+            let allows = *of == RuleRef::Rule(at) && rule.decision == Decision::Allow;
             if let Matcher::Argv(pattern) = &rule.matcher
-                && rule.decision != Decision::Allow
+                && !allows
+                && !self.splits(*of)
                 && !pattern.words.is_empty()
             {
                 for program in &pattern.program {
@@ -123,16 +146,24 @@ impl Compiler<'_> {
                     let text = loader();
                     self.regex(rank, &text)?;
                 }
-                RuleRef::Rule(at) => self.rule(rank, at)?,
+                RuleRef::Rule(at) => {
+                    let allow = self.exec.rules[at].decision == Decision::Allow;
+                    self.rule(rank, at, allow)?;
+                }
+                // Such a rule sees what rules of its new decision see. Of a rule that goes on allowing what is not
+                // dangerous, what it allows is split, and nothing more.
+                RuleRef::Raised(at) | RuleRef::Lacking(at) => {
+                    let split = self.splits(of);
+                    self.rule(rank, at, split)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn rule(&mut self, rank: u16, at: usize) -> Result<(), CompileError> {
+    fn rule(&mut self, rank: u16, at: usize, allow: bool) -> Result<(), CompileError> {
         let exec = self.exec;
         let rule = &exec.rules[at];
-        let allow = rule.decision == Decision::Allow;
         match &rule.matcher {
             Matcher::Glob(globs) => {
                 for text in globs {
@@ -183,12 +214,11 @@ impl Compiler<'_> {
             weight: glob.stars(),
             text: text.to_owned(),
         };
-        match head {
-            Some(name) => self.head(name.into_bytes()).anchored.push(item),
-            None if glob.floats() => self.shared.floating.push(item),
-            None => self.shared.anchored.push(item),
-        }
-        Ok(())
+        let list = match head {
+            None if glob.floats() => List::Floating,
+            _ => List::Anchored,
+        };
+        self.put(head.map(String::into_bytes), list, item)
     }
 
     fn regex(&mut self, rank: u16, text: &str) -> Result<(), CompileError> {
@@ -205,11 +235,11 @@ impl Compiler<'_> {
                 weight,
                 text: text.to_owned(),
             };
-            match head {
-                Some(name) => self.head(name).anchored.push(item),
-                None if search.floats => self.shared.floating.push(item),
-                None => self.shared.anchored.push(item),
-            }
+            let list = match head {
+                None if search.floats => List::Floating,
+                _ => List::Anchored,
+            };
+            self.put(head, list, item)?;
         }
         Ok(())
     }
@@ -266,23 +296,90 @@ impl Compiler<'_> {
                 pieces,
                 text: text.to_owned(),
             };
-            if space > HEAD_NAME_MAX {
-                self.shared.words.push(item);
-            } else {
-                self.head(name.as_bytes().to_vec()).words.push(item);
-            }
+            let head = (space <= HEAD_NAME_MAX).then(|| name.as_bytes().to_vec());
+            self.put(head, List::Words, item)?;
         }
         Ok(())
     }
 
-    fn head(&mut self, name: Vec<u8>) -> &mut Lists {
-        self.heads.entry(name).or_default()
+    /// Whether it stands for the dangerous part of a rule.
+    fn splits(&self, of: RuleRef) -> bool {
+        matches!(of, RuleRef::Raised(at) if self.exec.rules[at].risk == Risk::High)
+    }
+
+    /// Puts a pattern to its program, or to what is shared. Of a rule that asks about what is dangerous only, what
+    /// the pattern matches and is dangerous.
+    fn put(
+        &mut self,
+        head: Option<Vec<u8>>,
+        list: List,
+        mut item: Item,
+    ) -> Result<(), CompileError> {
+        if self.splits(self.ranks.refs[usize::from(item.rank)]) {
+            let name = head.as_deref().unwrap_or_default();
+            let found = self
+                .dangerous(list.alphabet(), &item, name)
+                .map_err(|failure| {
+                    let why = match failure {
+                        Failure::TooLarge => {
+                            "what it matches and is dangerous needs a larger automaton than a table segment holds"
+                                .to_owned()
+                        }
+                        Failure::Unsupported(why) => why,
+                    };
+                    self.wrong(item.rank, &item.text, &why, SIMPLER)
+                })?;
+            match found {
+                Some(piece) => item.pieces = piece,
+                None => return Ok(()),
+            }
+        }
+        let lists = match head {
+            Some(name) => self.heads.entry(name).or_default(),
+            None => &mut self.shared,
+        };
+        match list {
+            List::Anchored => lists.anchored.push(item),
+            List::Floating => lists.floating.push(item),
+            List::Words => lists.words.push(item),
+        }
+        Ok(())
+    }
+
+    /// The expressions of what a pattern matches and is dangerous behind this program's name; nothing if there is no
+    /// such text.
+    fn dangerous(
+        &mut self,
+        alphabet: Alphabet,
+        item: &Item,
+        name: &[u8],
+    ) -> Result<Option<Vec<usize>>, Failure> {
+        let danger = danger::automaton(alphabet)?;
+        let Some(danger) = danger.behind(name) else {
+            return Ok(Some(item.pieces.clone()));
+        };
+        // Most names are like any other to it: equal patterns behind them have one automaton.
+        let key = (alphabet, item.pieces.clone(), danger.start);
+        if let Some(known) = self.within.get(&key) {
+            return Ok(known.clone());
+        }
+        let rule = self.groups.whole(alphabet, &item.pieces)?;
+        let found = danger::within(&rule, &danger)?;
+        let pieces = if found.is_nothing() {
+            None
+        } else {
+            Some(vec![self.groups.add_automaton(alphabet, found)])
+        };
+        self.within.insert(key, pieces.clone());
+        Ok(pieces)
     }
 
     /// An error about a pattern of the rule with this rank.
     fn wrong(&self, rank: u16, pattern: &str, why: &str, mend: &'static str) -> CompileError {
         let rule = match self.ranks.refs[usize::from(rank)] {
-            RuleRef::Rule(at) => self.exec.rules[at].id.clone(),
+            RuleRef::Rule(at) | RuleRef::Raised(at) | RuleRef::Lacking(at) => {
+                self.exec.rules[at].id.clone()
+            }
             RuleRef::Builtin(builtin) => builtin.id().to_owned(),
             RuleRef::Transparent | RuleRef::None => "exec.transparent".to_owned(),
         };
@@ -370,6 +467,35 @@ impl Compiler<'_> {
         self.groups
             .place(&all, room)
             .map_err(|refusal| self.refused(refusal, room, &place()))
+    }
+}
+
+/// The names, up to their first space, of the only programs that a rule can match; `None` if it looks at all.
+pub fn programs(rule: &Rule) -> Option<Vec<Vec<u8>>> {
+    let cut = |name: &str| {
+        let end = name.find(' ').unwrap_or(name.len());
+        (end <= HEAD_NAME_MAX).then(|| name.as_bytes()[..end].to_vec())
+    };
+    match &rule.matcher {
+        Matcher::Glob(globs) => globs
+            .iter()
+            .map(|text| {
+                Glob::parse(text)
+                    .head()
+                    .filter(|head| head.len() <= HEAD_NAME_MAX)
+            })
+            .map(|head| head.map(String::into_bytes))
+            .collect(),
+        Matcher::Argv(pattern) => pattern.program.iter().map(|name| cut(name)).collect(),
+        Matcher::Regex(regexes) => {
+            let mut names = Vec::new();
+            for text in regexes {
+                for search in search::split(&search::parse(text).ok()?) {
+                    names.push(search.head.filter(|head| head.len() <= HEAD_NAME_MAX)?);
+                }
+            }
+            Some(names)
+        }
     }
 }
 

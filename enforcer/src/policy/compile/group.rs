@@ -292,7 +292,11 @@ impl Groups {
     }
 
     /// The automaton of expressions that must all match; it accepts with 1.
-    fn whole(&mut self, alphabet: Alphabet, pieces: &[usize]) -> Result<Rc<Automaton>, Failure> {
+    pub(super) fn whole(
+        &mut self,
+        alphabet: Alphabet,
+        pieces: &[usize],
+    ) -> Result<Rc<Automaton>, Failure> {
         if let [only] = pieces {
             return self.part(*only, alphabet);
         }

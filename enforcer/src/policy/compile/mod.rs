@@ -3,7 +3,11 @@
 //!
 //! Pure: the kernel side puts the result into maps, [`crate::decide::Matcher`] walks it in user space.
 
-use std::{collections::HashMap, panic::resume_unwind, thread};
+use std::{
+    collections::{BTreeSet, HashMap},
+    panic::resume_unwind,
+    thread,
+};
 
 use enforcer_common::{
     rule::{ConnectValue, Head, PolicyHeader},
@@ -16,6 +20,7 @@ use crate::{
     policy::{
         model::{ExecPolicy, Policy, Rule},
         sockets,
+        standing::{self, Standing},
     },
 };
 
@@ -23,6 +28,7 @@ mod arena;
 mod argv;
 mod automaton;
 mod connect;
+mod danger;
 mod exec;
 mod glob;
 mod group;
@@ -40,9 +46,12 @@ mod unix;
 #[cfg(test)]
 mod unix_tests;
 
-pub use connect::{ConnectPrefix, number as protocol_number};
+pub use connect::{ConnectPrefix, matches as connect_matches, number as protocol_number};
+pub use danger::is_dangerous;
+pub use exec::programs;
 pub use glob::Glob;
 pub use stored::StoredError;
+pub use unix::matches as unix_matches;
 
 use exec::ExecTables;
 use group::Groups;
@@ -86,8 +95,22 @@ pub enum RuleRef {
     Transparent,
     /// A rule, by its index in the policy's list.
     Rule(usize),
+    /// An allow rule that is too dangerous to allow without a person: it asks.
+    Raised(usize),
+    /// An allow rule that requires capabilities which the agent lacks: it denies.
+    Lacking(usize),
     /// A rule that every policy has.
     Builtin(Builtin),
+}
+
+impl RuleRef {
+    /// The index of the rule in the policy's list, if it is one of these.
+    pub fn rule(self) -> Option<usize> {
+        match self {
+            Self::Rule(at) | Self::Raised(at) | Self::Lacking(at) => Some(at),
+            Self::None | Self::Transparent | Self::Builtin(_) => None,
+        }
+    }
 }
 
 /// A compiled policy.
@@ -200,28 +223,53 @@ pub enum CompileError {
     },
 }
 
-/// Compiles a policy. `seed` keys the hashes of program names: secret, and new for each load.
-///
-/// An allow rule that `requires` capabilities gets no rank, because no agent has capabilities yet.
+/// Compiles a policy for an agent without capabilities. `seed` keys the hashes of program names: secret, and new for
+/// each load.
 ///
 /// # Errors
 ///
 /// [`CompileError`] names the rule and pattern that the tables cannot hold; nothing is left out or weakened.
 pub fn compile(policy: &Policy, seed: u64) -> Result<Tables, CompileError> {
+    compile_for(policy, &BTreeSet::new(), seed)
+}
+
+/// Compiles a policy for an agent with these capabilities.
+///
+/// An allow rule that `requires` what the agent lacks becomes one that denies, above all others that do; one of
+/// critical risk becomes one that asks; one of high risk also becomes one that asks about what is dangerous
+/// ([`danger`]). From there on such a rule is like any that asks or denies: a plain allow rule that matches too does
+/// not outweigh it, and it sees every name of the program.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn compile_for(
+    policy: &Policy,
+    capabilities: &BTreeSet<String>,
+    seed: u64,
+) -> Result<Tables, CompileError> {
     let exec = &policy.exec;
-    let mut rules: Vec<_> = exec
-        .rules
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| rule.decision != Decision::Allow || rule.requires.is_empty())
-        .map(|(at, rule)| (RuleRef::Rule(at), rule.decision))
-        .collect();
+    let mut lacking = Vec::new();
+    let mut others = Vec::with_capacity(exec.rules.len() + 1);
+    for (at, rule) in exec.rules.iter().enumerate() {
+        match standing::of_exec(rule, capabilities) {
+            Standing::Lacking => lacking.push((RuleRef::Lacking(at), Decision::Deny)),
+            Standing::Raised => others.push((RuleRef::Raised(at), Decision::Ask)),
+            Standing::RaisedByDanger => {
+                others.push((RuleRef::Raised(at), Decision::Ask));
+                others.push((RuleRef::Rule(at), rule.decision));
+            }
+            Standing::Plain => others.push((RuleRef::Rule(at), rule.decision)),
+        }
+    }
+    // Among denials the first is the one to name.
+    let mut rules = [lacking, others].concat();
     rules.push((RuleRef::Builtin(Builtin::Loader), exec.loader));
     // The two halves share no pattern, so each has a processor and segments of its own.
     let (exec, unix) = thread::scope(|scope| {
         let unix = scope.spawn(|| {
             let mut groups = Groups::default();
-            let table = unix::table(&mut groups, &policy.connect)?;
+            let table = unix::table(&mut groups, &policy.connect, capabilities)?;
             Ok((table, groups.arena.finish()))
         });
         let exec = exec_tables(exec, &rules, &exec.transparent, seed);
@@ -241,7 +289,7 @@ pub fn compile(policy: &Policy, seed: u64) -> Result<Tables, CompileError> {
     tables.header.unix_deny_from = unix.ranks.deny_from;
     tables.unix_ranks = unix.ranks.refs;
     tables.unix_rule_asks = unix.asks;
-    let (entries, ranks) = connect::table(&policy.connect);
+    let (entries, ranks) = connect::table(&policy.connect, capabilities);
     tables.connect = entries;
     tables.connect_ask_from = ranks.ask_from;
     tables.connect_deny_from = ranks.deny_from;
@@ -271,13 +319,15 @@ fn closed(trusted_dirs: &[String]) -> ExecPolicy {
     }
 }
 
-/// Compiles one exec rule alone, with nothing built in: for a rule's own examples.
+/// Compiles one exec rule alone, with nothing built in: for a rule's own examples. `of` is how the rule stands, and
+/// `decision` what it says then.
 ///
 /// # Errors
 ///
 /// As [`compile`].
 pub fn compile_rule(
     rule: &Rule,
+    (of, decision): (fn(usize) -> RuleRef, Decision),
     trusted_dirs: &[String],
     seed: u64,
 ) -> Result<Tables, CompileError> {
@@ -285,7 +335,7 @@ pub fn compile_rule(
         rules: vec![rule.clone()],
         ..closed(trusted_dirs)
     };
-    exec_tables(&exec, &[(RuleRef::Rule(0), rule.decision)], &[], seed)
+    exec_tables(&exec, &[(of(0), decision)], &[], seed)
 }
 
 /// The exec part alone. Every connect is denied.

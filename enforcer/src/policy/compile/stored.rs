@@ -206,6 +206,8 @@ impl Out {
             RuleRef::Builtin(Builtin::Loader) => (3, 0),
             RuleRef::Builtin(Builtin::Metadata) => (4, 0),
             RuleRef::Builtin(Builtin::Socket(at)) => (5, at),
+            RuleRef::Raised(at) => (6, at),
+            RuleRef::Lacking(at) => (7, at),
         };
         self.0.push(kind);
         self.u32(at as u32);
@@ -291,6 +293,8 @@ impl<'b> Read<'b> {
                 3 => RuleRef::Builtin(Builtin::Loader),
                 4 => RuleRef::Builtin(Builtin::Metadata),
                 5 => RuleRef::Builtin(Builtin::Socket(at)),
+                6 if at < rules => RuleRef::Raised(at),
+                7 if at < rules => RuleRef::Lacking(at),
                 _ => return Err(StoredError::Range),
             });
         }

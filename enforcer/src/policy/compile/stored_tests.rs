@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -28,8 +30,11 @@ fn stored_tables_decide_as_compiled_ones() {
     for policy in [small(), shipped()] {
         let compiled = Engine::new(policy.clone(), 7).unwrap();
         let bytes = compiled.tables().to_bytes();
-        let stored =
-            Engine::with_tables(policy.clone(), Tables::from_bytes(&bytes, &policy).unwrap());
+        let stored = Engine::with_tables(
+            policy.clone(),
+            BTreeSet::new(),
+            Tables::from_bytes(&bytes, &policy).unwrap(),
+        );
         assert_eq!(stored.tables().to_bytes(), bytes);
         let mut runner = proptest::test_runner::TestRunner::default();
         let word = prop_oneof![
@@ -72,7 +77,7 @@ fn no_bytes_make_it_panic() {
             bent[at] ^= flip;
             // Whatever comes of it: an error, or tables that can be walked.
             if let Ok(tables) = Tables::from_bytes(&bent, &policy) {
-                let _ = Engine::with_tables(policy.clone(), tables).exec(&action);
+                let _ = Engine::with_tables(policy.clone(), BTreeSet::new(), tables).exec(&action);
             }
         }
     }

@@ -7,24 +7,30 @@
 //! An allow rule never matches a path with an empty, `.` or `..` component, so that a name that was not resolved
 //! cannot pose as one below an allowed directory.
 
-use std::rc::Rc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use enforcer_common::rule::{HEAD_GROUPS, Head};
 
 use crate::{
     decide::Decision,
     policy::{
-        model::ConnectPolicy,
+        model::{ConnectPolicy, ConnectRule},
         sockets::{self, SocketRule},
+        unix_name,
     },
 };
 
 use super::{
     Builtin, CompileError, RuleRef,
     automaton::{Alphabet, Automaton, Failure},
+    connect,
     glob::Glob,
     group::{BUDGETS, Groups, Item, Refusal, STATES},
     rank::Ranks,
+    search,
     union::{both, without},
 };
 
@@ -49,17 +55,10 @@ pub(super) struct UnixTables {
 pub(super) fn table(
     groups: &mut Groups,
     policy: &ConnectPolicy,
+    capabilities: &BTreeSet<String>,
 ) -> Result<UnixTables, CompileError> {
     let built_in = sockets::built_in().map_err(|why| CompileError::Sockets { why })?;
-    let mut rules: Vec<_> = policy
-        .rules
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| !rule.unix.is_empty())
-        // Nobody has capabilities yet, so a rule that allows only with one never does.
-        .filter(|(_, rule)| rule.decision != Decision::Allow || rule.requires.is_empty())
-        .map(|(at, rule)| (RuleRef::Rule(at), rule.decision))
-        .collect();
+    let mut rules = connect::standings(policy, capabilities, |rule| !rule.unix.is_empty());
     for (at, rule) in built_in.iter().enumerate() {
         rules.push((RuleRef::Builtin(Builtin::Socket(at)), rule.decision));
     }
@@ -68,6 +67,7 @@ pub(super) fn table(
     let mut compiler = Compiler {
         policy,
         groups,
+        decisions: rules.into_iter().collect(),
         ranks,
         asks: false,
     };
@@ -79,9 +79,27 @@ pub(super) fn table(
     })
 }
 
+/// Whether a rule that says `decision` matches the name of a socket. For explanations: it compiles the patterns anew.
+pub fn matches(rule: &ConnectRule, decision: Decision, name: &[u8]) -> bool {
+    let [_, largest] = BUDGETS;
+    let name = unix_name::normalised(name).concat();
+    let found = |expression: &str| {
+        search::parse(expression)
+            .ok()
+            .and_then(|hir| Automaton::of(&hir, Alphabet::Exact, largest).ok())
+            .is_some_and(|automaton| automaton.matches(&name))
+    };
+    rule.unix
+        .iter()
+        .any(|pattern| found(&Glob::parse(pattern).closed()))
+        && (decision != Decision::Allow || found(PLAIN))
+}
+
 struct Compiler<'a> {
     policy: &'a ConnectPolicy,
     groups: &'a mut Groups,
+    /// What each rule says of what it matches.
+    decisions: HashMap<RuleRef, Decision>,
     ranks: Ranks,
     asks: bool,
 }
@@ -91,12 +109,14 @@ impl Compiler<'_> {
         let mut items = Vec::new();
         let mut named = Vec::new();
         for (rank, of) in self.ranks.refs.clone().into_iter().enumerate() {
-            let RuleRef::Rule(at) = of else { continue };
+            let (Some(at), Some(decision)) = (of.rule(), self.decisions.get(&of).copied()) else {
+                continue;
+            };
             let rule = &self.policy.rules[at];
             for text in &rule.unix {
-                let item = self.item(rank as u16, text, rule.decision)?;
-                self.asks |= rule.decision == Decision::Ask;
-                named.push((rule.decision, item.clone()));
+                let item = self.item(rank as u16, text, decision)?;
+                self.asks |= decision == Decision::Ask;
+                named.push((decision, item.clone()));
                 items.push(item);
             }
         }
@@ -246,7 +266,9 @@ impl Compiler<'_> {
     /// An error about a pattern of the rule with this rank.
     fn wrong(&self, rank: u16, pattern: &str, why: String, mend: &'static str) -> CompileError {
         let rule = match self.ranks.refs[usize::from(rank)] {
-            RuleRef::Rule(at) => self.policy.rules[at].id.clone(),
+            RuleRef::Rule(at) | RuleRef::Raised(at) | RuleRef::Lacking(at) => {
+                self.policy.rules[at].id.clone()
+            }
             RuleRef::Builtin(builtin) => builtin.id().to_owned(),
             RuleRef::Transparent | RuleRef::None => "connect".to_owned(),
         };

@@ -48,7 +48,7 @@ fn tables(unix_default: Decision, rules: Vec<ConnectRule>) -> Tables {
     };
     let mut groups = Groups::default();
     let exec = exec::tables(&mut groups, &exec, &[], &[], 1).unwrap();
-    let unix = unix::table(&mut groups, &policy).unwrap();
+    let unix = unix::table(&mut groups, &policy, &std::collections::BTreeSet::new()).unwrap();
     let mut tables = assemble(exec, groups);
     tables.header.unix = unix.head;
     tables.header.unix_default = unix_default.number();

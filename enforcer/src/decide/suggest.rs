@@ -1,0 +1,85 @@
+//! What to do about a denial: how to be allowed, and by whom. What to do instead is the rule's own to say.
+
+use enforcer_common::event::{CAUSE_FILELESS, CAUSE_UNREADABLE};
+
+use super::Decision;
+
+/// How to have what asks approved.
+const APPROVE: &str =
+    "an approver answers what waits: enforcer approvals list, then enforcer approvals approve ID";
+
+/// How the agent gets capabilities.
+pub fn capabilities(missing: &[&str]) -> String {
+    let flags: Vec<String> = missing
+        .iter()
+        .map(|name| format!("--capability {name}"))
+        .collect();
+    format!(
+        "ask the operator for the missing capabilities: start the agent with {}, or add them to its name under \
+         `capabilities` in the policy",
+        flags.join(" ")
+    )
+}
+
+/// How the breaker is closed. `agent` as `enforcer breaker reset` takes it.
+pub fn breaker(agent: &str) -> String {
+    format!(
+        "stop and look at what was denied; an operator closes the breaker: enforcer breaker reset {agent}"
+    )
+}
+
+/// When a rate allows again.
+pub fn rate(window: &str) -> String {
+    format!(
+        "wait: the limit is over a sliding window of {window}, so room comes back as old actions leave it"
+    )
+}
+
+/// How a rule that is in the way is changed.
+pub(super) fn after_rule(decision: Decision, id: &str) -> Vec<String> {
+    match decision {
+        Decision::Allow => Vec::new(),
+        Decision::Ask => vec![APPROVE.to_owned()],
+        Decision::Deny => vec![format!(
+            "if the work cannot be done otherwise, ask the operator to change the rule `{id}` in the policy"
+        )],
+    }
+}
+
+/// How something gets a rule; `rules` is the section where it goes.
+pub(super) fn after_default(decision: Decision, rules: &str) -> Vec<String> {
+    match decision {
+        Decision::Allow => Vec::new(),
+        Decision::Ask => vec![APPROVE.to_owned()],
+        Decision::Deny => vec![format!(
+            "if the work needs it, ask the operator for an allow rule in `{rules}` of the policy"
+        )],
+    }
+}
+
+/// What can be done where no rule decided.
+pub(super) fn after_cause(decision: Decision, cause: u32) -> Vec<String> {
+    let said = match cause {
+        _ if decision == Decision::Allow => return Vec::new(),
+        CAUSE_FILELESS => "write the program to a file and run it by its path",
+        CAUSE_UNREADABLE => "try again with fewer or shorter arguments",
+        _ => return approval(decision).into_iter().collect(),
+    };
+    [said.to_owned()]
+        .into_iter()
+        .chain(approval(decision))
+        .collect()
+}
+
+/// How to have it approved, if it asks.
+pub(super) fn approval(decision: Decision) -> Option<String> {
+    (decision == Decision::Ask).then(|| APPROVE.to_owned())
+}
+
+/// What is allowed needs no advice.
+pub(super) fn unless_allowed(decision: Decision, suggestions: Vec<String>) -> Vec<String> {
+    match decision {
+        Decision::Allow => Vec::new(),
+        Decision::Ask | Decision::Deny => suggestions,
+    }
+}

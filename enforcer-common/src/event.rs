@@ -60,6 +60,25 @@ pub const CAUSE_OUTSIDER: u32 = 12;
 /// The path of a unix socket may only be connected to through the launcher's connector.
 pub const CAUSE_CONNECTOR: u32 = 13;
 
+/// The breaker is open.
+pub const CAUSE_BREAKER: u32 = 14;
+/// The agent's rate is used up.
+pub const CAUSE_RATE: u32 = 15;
+/// The rate of all agents of the user is used up.
+pub const CAUSE_USER_RATE: u32 = 16;
+/// Too many arguments, or too deep in the process tree: `rank` is a [`crate::limits::complexity_rank`].
+pub const CAUSE_COMPLEXITY: u32 = 17;
+
+/// Whether a denial for this cause counts for the breaker: those by the policy's rules and defaults, and what cannot
+/// be judged by them. What the breaker or a limit denies does not, nor what the kernel side could not do.
+#[inline(always)]
+pub const fn counts_for_breaker(cause: u32) -> bool {
+    matches!(
+        cause,
+        CAUSE_RULE | CAUSE_DEFAULT | CAUSE_FILELESS | CAUSE_UNREADABLE | CAUSE_CONNECTOR
+    )
+}
+
 /// Flag: the text of the exec is longer than what the event stores.
 pub const FLAG_TRUNCATED: u32 = 1;
 /// Flag: a script; the text is the script's, `exe` its interpreter.
@@ -110,6 +129,8 @@ pub struct Header {
     pub flags: u32,
     /// Number of the approved request; 0 none.
     pub approval: u64,
+    /// Denials in a row, if this one opened the breaker; else 0.
+    pub tripped: u64,
 }
 
 /// What follows the header of an exec; then come `text_len` bytes of text, `path_len` of the path as given
@@ -175,7 +196,7 @@ pub const REACH_TRACE: u32 = 1;
 /// To signal it.
 pub const REACH_SIGNAL: u32 = 2;
 
-const _: () = assert!(size_of::<Header>() == 80);
+const _: () = assert!(size_of::<Header>() == 88);
 const _: () = assert!(size_of::<UnixTail>() == 8);
 const _: () = assert!(size_of::<ProcessTail>() == 16);
 const _: () = assert!(size_of::<ExecTail>() == 16);

@@ -32,6 +32,8 @@ pub struct Offsets {
     pub bprm_filename: u32,
     /// `linux_binprm.interp`
     pub bprm_interp: u32,
+    /// `linux_binprm.argc`
+    pub bprm_argc: u32,
     /// `file.f_path.dentry`
     pub file_dentry: u32,
     /// `file.f_inode`
@@ -127,6 +129,7 @@ impl Offsets {
         bprm_file: 0,
         bprm_filename: 0,
         bprm_interp: 0,
+        bprm_argc: 0,
         file_dentry: 0,
         file_inode: 0,
         dentry_name: 0,
@@ -172,7 +175,7 @@ impl Settings {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * 46);
+const _: () = assert!(size_of::<Offsets>() == 4 * 47);
 const _: () = assert!(size_of::<Settings>() == 8);
 
 #[cfg(feature = "user")]

@@ -1,6 +1,6 @@
 //! Keys and values of the maps that hold a policy in the kernel.
 
-use crate::table::GroupRef;
+use crate::{limits::Limits, table::GroupRef};
 
 /// Groups that one program name can lead to.
 pub const HEAD_GROUPS: usize = 4;
@@ -91,6 +91,8 @@ pub struct PolicyHeader {
     pub reserved_unix: u32,
     /// Key of the hashes in grants ([`crate::grant`]); the agent must not come to know it.
     pub grant_key: [u64; 2],
+    /// Breaker, rates and complexity.
+    pub limits: Limits,
 }
 
 /// Key data of the connect tries, after the prefix length: slot, protocol, port, address.
@@ -124,7 +126,7 @@ pub struct ConnectValue {
     pub decision: u32,
 }
 
-/// Counters and state of one agent: one element a slot, written by the kernel.
+/// Counters and state of one agent: one element a slot, written by the kernel, and by user space where it judges.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct SlotState {
@@ -147,15 +149,20 @@ pub struct SlotState {
     pub mount_namespace: u32,
     /// Address of the root directory that the operator's command started in; 0 until it has.
     pub root: u64,
+    /// The breaker ([`crate::limits::Breaker`]).
+    pub breaker: u64,
+    /// Denials in a row when the breaker opened last.
+    pub tripped_at: u64,
 }
 
 const _: () = assert!(size_of::<GroupRef>() == 16);
 const _: () = assert!(size_of::<HeadKey>() == 16);
 const _: () = assert!(size_of::<Head>() == 72);
-const _: () = assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40 + 72 + 16 + 16);
+const _: () =
+    assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40 + 72 + 16 + 16 + 96);
 const _: () = assert!(size_of::<ConnectKey>() == 24);
 const _: () = assert!(size_of::<ConnectValue>() == 8);
-const _: () = assert!(size_of::<SlotState>() == 64);
+const _: () = assert!(size_of::<SlotState>() == 80);
 
 #[cfg(feature = "user")]
 mod pod {

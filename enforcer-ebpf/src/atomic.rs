@@ -38,3 +38,17 @@ pub unsafe fn replace(place: *mut u32, old: u32, new: u32) -> bool {
     }
     .1
 }
+
+/// [`replace`] for a whole word.
+///
+/// # Safety
+///
+/// `place` is a map value or a field of one.
+#[inline(always)]
+pub unsafe fn replace_wide(place: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(place, old, new)
+    }
+    .1
+}

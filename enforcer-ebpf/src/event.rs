@@ -43,6 +43,7 @@ pub fn describe(header: &mut Header, kind: u32, slot: u32, stage: u32) {
     }
     header.flags = 0;
     header.approval = 0;
+    header.tripped = 0;
 }
 
 /// The state of a slot.

@@ -22,7 +22,10 @@ use crate::{
     event::{count, describe, next_seq, now, output, pid, slot_state, take_operator},
     facts::{Facts, Judgement, KEPT_NAME, KEPT_PATH, judge_exec},
     grant::exec_granted,
-    maps::{Scratch, claim_scratch, offset, release_scratch, set_mark},
+    limits::{
+        BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_complexity, within_rates,
+    },
+    maps::{Scratch, claim_scratch, keep_mark, offset, release_scratch},
     task::{self, Membership, read_kernel},
 };
 
@@ -39,7 +42,7 @@ pub fn exec_committed(ctx: BtfTracePointContext) -> i32 {
         kill();
         return 0;
     };
-    set_mark(task::current(), member.slot);
+    keep_mark(task::current(), member.slot);
     let Some(scratch) = claim_scratch() else {
         deny_bare(state, member.slot);
         return 0;
@@ -97,10 +100,26 @@ fn committed(
             cause: CAUSE_OPERATOR,
             rank: 0,
         };
+    } else if !admits(state, member.slot) {
+        judgement = BROKEN;
+    } else {
+        if judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, true) {
+            judgement.cause = CAUSE_APPROVED;
+        }
+        if judgement.permits() {
+            // SAFETY: claimed scratch memory.
+            let argv_bytes = unsafe { (*scratch).event.tail.argv_bytes };
+            judgement = within_complexity(judgement, member.slot, bprm, argv_bytes);
+        }
+        if judgement.permits() {
+            judgement = within_rates(judgement, member.slot, Kind::Exec, Rates::Take);
+        }
     }
-    if judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, true) {
-        judgement.cause = CAUSE_APPROVED;
-    }
+    let tripped = if judgement.permits() {
+        0
+    } else {
+        count_denial(state, member.slot, judgement.cause)
+    };
     let verdict = if judgement.permits() {
         VERDICT_ALLOWED
     } else {
@@ -114,6 +133,7 @@ fn committed(
         verdict,
         STAGE_EXEC,
         start,
+        tripped,
     );
     if !judgement.permits() || !recorded {
         kill();
@@ -122,6 +142,9 @@ fn committed(
     } else {
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_allowed) });
+        if judgement.cause != CAUSE_OPERATOR {
+            count_allowance(state, member.slot, judgement.cause);
+        }
     }
     judgement
 }
@@ -151,8 +174,9 @@ fn deny_bare(state: *mut SlotState, slot: u32) {
     kill();
 }
 
-/// Writes the event of a judgement; false when there was no room for it.
+/// Writes the event of a judgement; false when there was no room for it. `tripped` is what [`count_denial`] gave.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the parts of one event")]
 pub fn record(
     scratch: *mut Scratch,
     slot: u32,
@@ -161,6 +185,7 @@ pub fn record(
     verdict: u32,
     stage: u32,
     start: u64,
+    tripped: u64,
 ) -> bool {
     // SAFETY: map values; the length is clamped to the event.
     unsafe {
@@ -172,6 +197,7 @@ pub fn record(
         (*event).header.cause = judgement.cause;
         (*event).header.rank = judgement.rank;
         (*event).header.approval = (*scratch).approval;
+        (*event).header.tripped = tripped;
         (*event).header.verdict = verdict;
         let end = now();
         (*event).header.boottime_ns = end;

@@ -12,8 +12,8 @@ use enforcer_common::{
 };
 
 use crate::{
-    event::{describe, next_seq, now, output, slot_state},
-    maps::{mark_of, offset, set_mark},
+    event::{describe, next_seq, now, output, pid, slot_state},
+    maps::{depth_of, mark_of, offset, set_mark},
     task::{self, current, current_address, read_kernel, slot_of_task_cgroup},
 };
 
@@ -25,7 +25,10 @@ pub fn task_forked(ctx: BtfTracePointContext) -> i32 {
     let Some(member) = task::membership() else {
         return 0;
     };
-    if !set_mark(child, member.slot) {
+    // A thread is as deep as its process.
+    let forked = read_kernel::<u32>(child as u64 + offset!(task_tgid)) != Some(pid());
+    let depth = depth_of(current()).saturating_add(u32::from(forked));
+    if !set_mark(child, member.slot, depth) {
         // A child without a mark could walk away unseen.
         // SAFETY: a plain helper call; it reaches the current task only.
         unsafe { bpf_send_signal(SIGKILL) };

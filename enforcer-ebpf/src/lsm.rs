@@ -16,7 +16,7 @@ use enforcer_common::{
         CAUSE_APPROVED, CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM,
         VERDICT_ERRNO,
     },
-    rule::{ALLOW, ASK, DENY},
+    rule::{ASK, DENY},
 };
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     exec::record,
     facts::{Facts, Judgement, judge_exec},
     grant::{connect_granted, exec_granted},
+    limits::{BROKEN, Kind, Rates, admits, count_denial, within_complexity, within_rates},
     maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, offset, release_scratch},
     net,
     task::{self, read_kernel, read_user, read_user_str},
@@ -65,10 +66,23 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     };
     let mut result = 0;
     if let Some(facts) = gather(bprm, scratch) {
-        let judgement = judge_exec(&facts, member.slot, state, scratch);
-        // The grant is left for the stage behind, and for the interpreters still to come.
-        let granted = judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, false);
-        if judgement.decision != ALLOW && !granted && judgement.cause != CAUSE_UNREADABLE {
+        let mut judgement = judge_exec(&facts, member.slot, state, scratch);
+        if !admits(state, member.slot) {
+            judgement = BROKEN;
+        } else if judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, false) {
+            // The grant is left for the stage behind, and for the interpreters still to come.
+            judgement.cause = CAUSE_APPROVED;
+        }
+        if judgement.permits() {
+            // SAFETY: claimed scratch memory.
+            let argv_bytes = unsafe { (*scratch).event.tail.argv_bytes };
+            judgement = within_complexity(judgement, member.slot, bprm, argv_bytes);
+        }
+        if judgement.permits() {
+            judgement = within_rates(judgement, member.slot, Kind::Exec, Rates::Look);
+        }
+        if !judgement.permits() && judgement.cause != CAUSE_UNREADABLE {
+            let tripped = count_denial(state, member.slot, judgement.cause);
             record(
                 scratch,
                 member.slot,
@@ -77,6 +91,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
                 VERDICT_ERRNO,
                 STAGE_LSM,
                 start,
+                tripped,
             );
             // SAFETY: a field of a map value.
             count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
@@ -249,14 +264,25 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
             rank: 0,
         }
     };
-    if judgement.decision == ASK && connect_granted(member.slot, judged, port, protocol, false) != 0
+    let Some(state) = slot_state(member.slot) else {
+        return -EPERM;
+    };
+    if judgement.cause == CAUSE_FAMILY {
+        // Refused whatever the breaker and the policy say.
+    } else if !admits(state, member.slot) {
+        judgement = BROKEN;
+    } else if judgement.decision == ASK
+        && connect_granted(member.slot, judged, port, protocol, false) != 0
     {
         // The cgroup program uses the grant up. (It does not run for a socket from outside the cgroup: that grant
         // lasts until it expires.)
         judgement.cause = CAUSE_APPROVED;
     }
     if judgement.permits() {
-        // The cgroup program behind this one records the allowance.
+        judgement = within_rates(judgement, member.slot, Kind::Connect, Rates::Look);
+    }
+    if judgement.permits() {
+        // The cgroup program behind this one takes from the rates and records the allowance.
         return 0;
     }
     let tail = ConnectTail {

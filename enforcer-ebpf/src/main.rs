@@ -24,6 +24,7 @@ mod facts;
 mod grant;
 mod judge;
 mod lifecycle;
+mod limits;
 mod lsm;
 mod maps;
 mod net;

@@ -4,7 +4,7 @@ use core::{ffi::c_void, ptr};
 
 use crate::atomic;
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct},
     btf_maps::{Array, HashMap, LpmTrie, RingBuf},
     helpers::generated::{bpf_get_smp_processor_id, bpf_task_storage_get},
     macros::btf_map,
@@ -20,6 +20,9 @@ use enforcer_common::{
     },
     table::{Cursor, Group, GroupRef, Segment},
 };
+
+/// User space maps it into its memory.
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 /// Segments of the compiled tables, all slots' behind one another.
 #[btf_map]
@@ -41,9 +44,21 @@ pub static CONNECTS: LpmTrie<ConnectKey, ConnectValue, 1> = LpmTrie::new();
 #[btf_map]
 pub static AGENTS: HashMap<u64, u32, 64> = HashMap::new();
 
-/// Counters and state of each slot.
+/// Counters and state of each slot. User space changes the breaker, too.
 #[btf_map]
-pub static SLOTS: Array<SlotState, 1> = Array::new();
+pub static SLOTS: Array<SlotState, 1, MMAPABLE> = Array::new();
+
+/// The cells of the agents' rates ([`enforcer_common::limits`]), all slots' behind one another.
+#[btf_map]
+pub static RATES: Array<u64, 1, MMAPABLE> = Array::new();
+
+/// The cells of the rate on execs of all agents of the user, in all instances together.
+#[btf_map]
+pub static USER_EXECS: Array<u64, 1, MMAPABLE> = Array::new();
+
+/// The same for connects.
+#[btf_map]
+pub static USER_CONNECTS: Array<u64, 1, MMAPABLE> = Array::new();
 
 /// Execs that a person approved.
 #[btf_map]
@@ -66,9 +81,20 @@ pub static EVENTS: RingBuf<Header, { 16 * 1024 * 1024 }> = RingBuf::new();
 #[btf_map]
 static SCRATCH: Array<Scratch, 1> = Array::new();
 
-/// The slot of each task of an agent, plus one. It follows the task wherever its cgroup goes.
+/// What each task of an agent carries. It follows the task wherever its cgroup goes.
 #[btf_map]
-static MARKS: TaskStorage<u32> = TaskStorage::new();
+static MARKS: TaskStorage<Mark> = TaskStorage::new();
+
+/// What a task of an agent carries.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Mark {
+    /// The agent's slot, plus one.
+    slot: u32,
+    /// Levels below the operator's command: how many processes were forked on the way, whoever their parents are by
+    /// now.
+    depth: u32,
+}
 
 /// A map of values kept with tasks. (aya has no type for it yet; the fields are what its loader reads.)
 #[repr(C)]
@@ -95,43 +121,65 @@ impl<T> TaskStorage<T> {
     }
 }
 
+/// What a task carries; null if it belongs to no agent.
+#[inline(always)]
+fn carried(task: *mut task_struct, initial: *mut Mark) -> *mut Mark {
+    let map = ptr::from_ref(&MARKS).cast_mut().cast::<c_void>();
+    let flags = if initial.is_null() {
+        0
+    } else {
+        BPF_LOCAL_STORAGE_GET_F_CREATE as u64
+    };
+    // SAFETY: `task` is a trusted task pointer (the current task or a tracepoint's argument); an initial value lives
+    // on the caller's stack for the call.
+    unsafe { bpf_task_storage_get(map, task.cast(), initial.cast(), flags) }.cast()
+}
+
 /// The mark of a task: its slot plus one; `None` if it belongs to no agent.
 #[inline(always)]
 pub fn mark_of(task: *mut task_struct) -> Option<u32> {
-    let map = ptr::from_ref(&MARKS).cast_mut().cast::<c_void>();
-    // SAFETY: `task` is a trusted task pointer (the current task or a tracepoint's argument).
-    let value = unsafe { bpf_task_storage_get(map, task.cast(), ptr::null_mut(), 0) }.cast::<u32>();
+    let value = carried(task, ptr::null_mut());
     if value.is_null() {
         return None;
     }
     // SAFETY: not null, so it points at the task's own value.
-    match unsafe { *value } {
+    match unsafe { (*value).slot } {
         0 => None,
         mark => Some(mark),
     }
 }
 
-/// Marks a task as belonging to a slot.
+/// Levels of the process tree between the operator's command and a task.
 #[inline(always)]
-pub fn set_mark(task: *mut task_struct, slot: u32) -> bool {
-    let map = ptr::from_ref(&MARKS).cast_mut().cast::<c_void>();
-    let mut mark = slot + 1;
-    // SAFETY: as in `mark_of`; the initial value lives on our stack for the call.
-    let value = unsafe {
-        bpf_task_storage_get(
-            map,
-            task.cast(),
-            ptr::from_mut(&mut mark).cast(),
-            BPF_LOCAL_STORAGE_GET_F_CREATE as u64,
-        )
+pub fn depth_of(task: *mut task_struct) -> u32 {
+    let value = carried(task, ptr::null_mut());
+    if value.is_null() {
+        return 0;
     }
-    .cast::<u32>();
+    // SAFETY: not null, so it points at the task's own value.
+    unsafe { (*value).depth }
+}
+
+/// Marks a new task as belonging to a slot, `depth` levels below the operator's command.
+#[inline(always)]
+pub fn set_mark(task: *mut task_struct, slot: u32, depth: u32) -> bool {
+    let mut mark = Mark {
+        slot: slot + 1,
+        depth,
+    };
+    let value = carried(task, ptr::from_mut(&mut mark));
     if value.is_null() {
         return false;
     }
     // SAFETY: not null, so it points at the task's own value.
     unsafe { *value = mark };
     true
+}
+
+/// Marks a task, as deep as it is, as belonging to a slot.
+#[inline(always)]
+pub fn keep_mark(task: *mut task_struct, slot: u32) {
+    set_mark(task, slot, depth_of(task));
 }
 
 /// Longest path the kernel hands to exec, with its NUL.

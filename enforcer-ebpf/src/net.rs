@@ -21,6 +21,7 @@ use crate::{
     event::{count, describe, next_seq, now, output, slot_state},
     facts::Judgement,
     grant::connect_granted,
+    limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
     maps::{CONNECTS, POLICIES, constant, settings},
     task,
 };
@@ -179,13 +180,21 @@ fn judge(
     start: u64,
 ) -> i32 {
     let slot = slot_of_socket_user();
+    let Some(state) = slot_state(slot) else {
+        return REFUSE;
+    };
     let mut judgement = weigh(slot, address, port, protocol);
     let mut approval = 0;
-    if judgement.decision == ASK {
+    if !admits(state, slot) {
+        judgement = BROKEN;
+    } else if judgement.decision == ASK {
         approval = connect_granted(slot, address, port, protocol, true);
         if approval != 0 {
             judgement.cause = CAUSE_APPROVED;
         }
+    }
+    if judgement.permits() {
+        judgement = within_rates(judgement, slot, Kind::Connect, Rates::Take);
     }
     let tail = ConnectTail {
         address,
@@ -204,6 +213,7 @@ fn judge(
         start,
     );
     if judgement.permits() && recorded {
+        count_allowance(state, slot, judgement.cause);
         PASS
     } else {
         REFUSE
@@ -254,7 +264,7 @@ pub fn weigh(slot: u32, address: [u8; 16], port: u16, protocol: u32) -> Judgemen
     }
 }
 
-/// Writes the event of a connect or a socket and counts it; false when there was no room.
+/// Writes the event of a connect or a socket and counts it, a denial for the breaker, too; false when there was no room.
 #[inline(always)]
 pub fn record(
     slot: u32,
@@ -274,6 +284,9 @@ pub fn record(
     };
     describe(&mut event.header, kind, slot, stage);
     let allowed = judgement.permits();
+    if !allowed {
+        event.header.tripped = count_denial(state, slot, judgement.cause);
+    }
     event.header.approval = approval;
     event.header.decision = judgement.decision;
     event.header.cause = judgement.cause;

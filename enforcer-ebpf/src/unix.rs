@@ -17,13 +17,14 @@ use enforcer_common::{
         KIND_UNIX, STAGE_CGROUP, STAGE_LSM, UNIX_NAME_MAX, UnixTail, VERDICT_ALLOWED,
         VERDICT_ERRNO,
     },
-    rule::{ALLOW, ASK, DENY},
+    rule::{ALLOW, ASK, DENY, SlotState},
 };
 
 use crate::{
     event::{count, describe, next_seq, now, output, pid, slot_state},
     facts::Judgement,
     judge::{Judge, judge_name},
+    limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
     maps::{CONNECTORS, POLICIES, Scratch, UNIX_NAME_ROOM, claim_scratch, offset, release_scratch},
     net::{PASS, REFUSE, slot_of_socket_user},
     scan::masked,
@@ -154,25 +155,36 @@ fn judge(
         // No name: the kernel refuses it, or (a bound peer) there is nothing to judge.
         return true;
     }
+    let Some(state) = slot_state(slot) else {
+        return false;
+    };
     let Some(scratch) = claim_scratch() else {
         return false;
     };
-    let judgement = weigh(
+    let mut judgement = weigh(
         slot,
         scratch,
         address + u64::from(FAMILY_BYTES),
         length,
         way,
     );
-    let allowed = judgement.decision == ALLOW;
-    let mut passes = allowed;
     // SAFETY: claimed scratch memory.
-    let silent = allowed
+    let silent = judgement.decision == ALLOW
         && (!record_allowed
             || unsafe { ptr::read_volatile(ptr::addr_of!((*scratch).unix_silent)) } != 0);
+    let mut passes = silent;
     if !silent {
-        let recorded = record(slot, scratch, sock, judgement, stage, start);
-        passes = allowed && recorded;
+        // The only stage, and so the last one.
+        if !admits(state, slot) {
+            judgement = BROKEN;
+        } else if judgement.decision == ALLOW {
+            judgement = within_rates(judgement, slot, Kind::Connect, Rates::Take);
+        }
+        let recorded = record(slot, state, scratch, sock, judgement, stage, start);
+        passes = judgement.decision == ALLOW && recorded;
+        if passes {
+            count_allowance(state, slot, judgement.cause);
+        }
     }
     release_scratch(scratch);
     passes
@@ -322,20 +334,21 @@ unsafe fn is_var_run(path: *const u8) -> bool {
 #[inline(always)]
 fn record(
     slot: u32,
+    state: *mut SlotState,
     scratch: *mut Scratch,
     sock: u64,
     judgement: Judgement,
     stage: u32,
     start: u64,
 ) -> bool {
-    let Some(state) = slot_state(slot) else {
-        return false;
-    };
     let allowed = judgement.decision == ALLOW;
     // SAFETY: map values; the length is masked.
     unsafe {
         let event = ptr::addr_of_mut!((*scratch).unix);
         describe(&mut (*event).header, KIND_UNIX, slot, stage);
+        if !allowed {
+            (*event).header.tripped = count_denial(state, slot, judgement.cause);
+        }
         (*event).header.decision = judgement.decision;
         (*event).header.cause = judgement.cause;
         (*event).header.rank = judgement.rank;

@@ -251,9 +251,10 @@ fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) -> Op
         segments: 1,
         heads: 1,
         connects: 1,
+        cells: 1,
         ring_bytes: 1 << 16,
     };
-    let mut ebpf = match object::load(offsets, &Settings::ZERO, sizes) {
+    let mut ebpf = match object::load(offsets, &Settings::ZERO, sizes, &[]) {
         Ok(ebpf) => {
             report.add("maps and ring buffer", true, Ok("created".to_owned()));
             ebpf

@@ -61,6 +61,7 @@ impl World {
         let cgroup = CgroupRoot::find().unwrap().path().join(id);
         fs::create_dir(&cgroup).unwrap();
         let mut instance = Instance::load(&Plan {
+            user: None,
             slots: vec![tables],
             agent_level: 1,
             lsm: true,

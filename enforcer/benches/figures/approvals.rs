@@ -35,6 +35,8 @@ fn asking(program: &str) -> String {
             {"id": "asked", "decision": "ask", "argv": {"program": program}},
         ]},
         "connect": {"default": "allow"},
+        // What is refused here over and over must not open it.
+        "breaker": {"denials": 1_000_000},
         "approvals": {"timeout_s": 600, "rate": "1000000/1s", "max_pending": 2 * HELD},
     })
     .to_string()

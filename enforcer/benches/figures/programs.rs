@@ -131,9 +131,10 @@ impl Unattached {
             segments: 1,
             heads: 1,
             connects: 1,
+            cells: 1,
             ring_bytes: 1 << 16,
         };
-        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes)?;
+        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes, &[])?;
         for spec in CORE {
             if matches!(spec.hook, Hook::Tracepoint(_)) {
                 object::load_program(&mut ebpf, spec, &types)?;

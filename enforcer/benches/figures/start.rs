@@ -149,8 +149,10 @@ fn phases(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
                 segments: 1,
                 heads: 8,
                 connects: 8,
+                cells: 1,
                 ring_bytes: enforcer::kernel::instance::RING_BYTES,
             },
+            &[],
         )?;
         times[2].push(start.elapsed().as_secs_f64() * 1e3);
         for (at, spec) in CORE.iter().chain(&LSM).enumerate() {

@@ -37,6 +37,7 @@ impl Trial {
             .create(&directory)
             .unwrap();
         let settings = Settings {
+            breaker: None,
             db: db(&scratch),
             instance: INSTANCE.to_owned(),
             socket: scratch.path().join("approvals.sock"),

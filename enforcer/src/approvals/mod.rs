@@ -5,6 +5,7 @@
 //! who may answer; [`client`] is the other end of the socket. Whatever fails denies.
 
 pub mod approvers;
+mod breaker;
 pub mod client;
 pub mod desk;
 mod error;
@@ -25,6 +26,7 @@ pub(crate) mod trial;
 mod waiter;
 
 pub use approvers::Approvers;
+pub use breaker::{BreakerControl, BreakerState, BreakerStatus, RateStatus};
 pub use desk::{Asking, Desk};
 pub use error::ApprovalsError;
 pub use flood::{Limits, Rate};

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ApprovalsError, Record, State, record::Outcome};
+use super::{ApprovalsError, BreakerStatus, Record, State, record::Outcome};
 use crate::decide::{Decision, Risk, approval::Scope};
 
 /// Bytes of a request's line.
@@ -52,6 +52,15 @@ pub enum Request {
     Tool {
         /// What was judged.
         report: Box<ToolReport>,
+    },
+    /// The breaker and the rates; with `reset` the breaker is closed. The agent's own user may look.
+    Breaker {
+        /// Whether to close it.
+        #[serde(default)]
+        reset: bool,
+        /// Who became root to do it; only root is believed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
 }
 
@@ -151,6 +160,9 @@ pub struct Reply {
     /// What a hook has to answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<ToolAnswer>,
+    /// The breaker; how it was, if it was reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
 }
 
 impl Reply {

@@ -33,7 +33,8 @@ use tokio::{
 };
 
 use super::{
-    ApprovalsError, Approvers, Asking, Desk, Limits, Store, ToolDesk, Waiter, WaiterId,
+    ApprovalsError, Approvers, Asking, BreakerControl, Desk, Limits, Store, ToolDesk, Waiter,
+    WaiterId,
     desk::Event,
     files::{Directory, Files},
     peer::Guard,
@@ -76,6 +77,8 @@ pub struct Settings {
     pub directory: Option<PathBuf>,
     /// Who takes what hooks report; without, hooks are told to deny.
     pub tools: Option<Arc<dyn ToolDesk>>,
+    /// The breaker of the run.
+    pub breaker: Option<Arc<dyn BreakerControl>>,
 }
 
 enum Command {
@@ -214,6 +217,7 @@ pub fn start(settings: Settings) -> Result<DeskHandle, ApprovalsError> {
                         agent_uid: settings.agent_uid,
                         agent_cgroup: settings.agent_cgroup,
                     },
+                    breaker: settings.breaker,
                     files: directory.map(Files::new).transpose()?,
                     watchers: RefCell::default(),
                     denials: RefCell::default(),
@@ -270,6 +274,7 @@ fn bind(path: &Path) -> Result<(StdListener, SocketFile), ApprovalsError> {
 pub(super) struct Shared {
     desk: RefCell<Desk>,
     pub guard: Guard,
+    pub breaker: Option<Arc<dyn BreakerControl>>,
     files: Option<Files>,
     watchers: RefCell<Vec<mpsc::Sender<Rc<str>>>>,
     denials: RefCell<VecDeque<String>>,

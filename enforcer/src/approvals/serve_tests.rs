@@ -41,6 +41,7 @@ impl Trial {
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let socket = scratch.path().join("approvals.sock");
         let desk = start(Settings {
+            breaker: None,
             db: db(&scratch),
             instance: INSTANCE.to_owned(),
             socket: socket.clone(),
@@ -248,6 +249,7 @@ fn a_peer_inside_the_agents_cgroup_is_the_agent_even_as_root() {
         .unwrap();
     let socket = scratch.path().join("approvals.sock");
     let _desk = start(Settings {
+        breaker: None,
         db: db(&scratch),
         instance: INSTANCE.to_owned(),
         socket: socket.clone(),

@@ -187,6 +187,7 @@ fn reply(shared: &Shared, role: &Role, reporter: Reporter, request: Request) -> 
             denials: Some(shared.last_denials()),
             ..Reply::default()
         }),
+        (Request::Breaker { reset, by }, _) => breaker(shared, role, reset, by),
         (_, Role::Agent | Role::Stranger) => Err(ApprovalsError::Refused(
             "the agent's own user and processes can neither see nor answer requests; another user must, outside the agent"
                 .to_owned(),
@@ -214,10 +215,7 @@ fn reply(shared: &Shared, role: &Role, reporter: Reporter, request: Request) -> 
             },
             Role::Approver(name),
         ) => verdict(approve, scope.as_deref(), for_s).and_then(|verdict| {
-            let approver = match by {
-                Some(by) if name == "root" => format!("root for {by}"),
-                _ => name.clone(),
-            };
+            let approver = full_name(name, by);
             let ended =
                 shared.at_desk(|desk, now| desk.answer(&id, &verdict, &approver, &reason, now))?;
             Ok(Reply {
@@ -251,6 +249,48 @@ fn tool(shared: &Shared, reporter: Reporter, report: &ToolReport) -> Result<Repl
         .flatten();
     Ok(Reply {
         tool: Some(tools.tool(reporter, report, approved.as_ref())),
+        ..Reply::default()
+    })
+}
+
+/// How the trail names who did something.
+fn full_name(name: &str, by: Option<String>) -> String {
+    match by {
+        Some(by) if name == "root" => format!("root for {by}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// Shows the breaker, or closes it.
+fn breaker(
+    shared: &Shared,
+    role: &Role,
+    reset: bool,
+    by: Option<String>,
+) -> Result<Reply, ApprovalsError> {
+    let Some(control) = &shared.breaker else {
+        return Err(ApprovalsError::NotFound("breaker".to_owned()));
+    };
+    let status = match role {
+        Role::Stranger => return Err(ApprovalsError::Refused("not your agent".to_owned())),
+        _ if !reset => control.status(),
+        Role::Approver(name) => control
+            .reset(&full_name(name, by))
+            .map_err(ApprovalsError::Refused)?,
+        Role::Onlooker => {
+            return Err(ApprovalsError::Refused(
+                "root is not among the approvers of this agent's policy (`approvals.approvers`), who alone may close its breaker".to_owned(),
+            ));
+        }
+        Role::Agent => {
+            return Err(ApprovalsError::Refused(
+                "the agent's own user and processes cannot close its breaker; another user must, outside the agent"
+                    .to_owned(),
+            ));
+        }
+    };
+    Ok(Reply {
+        breaker: Some(status),
         ..Reply::default()
     })
 }

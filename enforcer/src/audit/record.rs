@@ -211,10 +211,10 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     tool: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
-    reason: String,
+    pub(super) reason: String,
     security_risk: bool,
     #[serde(skip_serializing_if = "Map::is_empty")]
-    parameters: Map<String, Value>,
+    pub(super) parameters: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     denial_count: Option<u64>,
 }
@@ -362,6 +362,28 @@ impl Record {
         );
         action.judgement(&mut parameters);
         action.record(tool, parameters)
+    }
+
+    /// A command that was not started: its agent was not let in. `command` as in [`Exec::text`].
+    pub fn refusal(timestamp: Timestamp, agent: &str, command: &[u8], reason: &str) -> Self {
+        let mut parameters = Map::with_capacity(6);
+        let (text, cut) = within(command);
+        parameters.insert("command".into(), redact::command(text).into());
+        if cut {
+            parameters.insert("truncated".into(), true.into());
+        }
+        parameters.insert("decision".into(), Decision::Deny.as_str().into());
+        parameters.insert("stage".into(), "admission".into());
+        Self {
+            timestamp: stamp(timestamp),
+            event: Event::Denial,
+            agent: agent_name(agent),
+            tool: Some("exec".to_owned()),
+            reason: redact::text(within(reason.as_bytes()).0),
+            security_risk: false,
+            parameters,
+            denial_count: None,
+        }
     }
 
     /// A task left its agent's cgroup; it was killed. `action.verdict` says so.

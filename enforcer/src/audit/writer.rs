@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::file::{Locked, Mark, Place};
-use super::{AuditError, Record};
+use super::{AuditError, Record, Stamp};
 
 /// Bytes that a file may have before the next line goes to a new one.
 pub const MAX_BYTES: u64 = 10 * 1024 * 1024;
@@ -42,6 +42,7 @@ impl Default for Options {
 pub struct Writer {
     place: Place,
     options: Options,
+    stamp: Option<Stamp>,
     /// The file, between two flushes.
     file: Option<File>,
     /// How the last flush left the file; if it is so still, its last line is whole.
@@ -73,12 +74,22 @@ impl Writer {
         Ok(Self {
             place,
             options,
+            stamp: None,
             file: Some(file),
             left: None,
             held: Vec::new(),
             held_lines: 0,
             created,
         })
+    }
+
+    /// Puts a stamp on every record from now on.
+    #[must_use]
+    pub fn stamped(self, stamp: Stamp) -> Self {
+        Self {
+            stamp: Some(stamp),
+            ..self
+        }
     }
 
     /// The trail's file.
@@ -102,7 +113,10 @@ impl Writer {
     /// The record is longer than a file may be.
     pub fn append(&mut self, record: &Record) -> Result<(), AuditError> {
         let before = self.held.len();
-        record.write_line(&mut self.held)?;
+        match &self.stamp {
+            Some(stamp) => stamp.put_on(record).write_line(&mut self.held)?,
+            None => record.write_line(&mut self.held)?,
+        }
         let bytes = self.held.len() - before;
         if bytes as u64 > self.options.max_bytes {
             self.held.truncate(before);

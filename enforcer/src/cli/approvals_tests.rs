@@ -43,6 +43,7 @@ impl Trial {
                 .create(&directory)
                 .unwrap();
             serve::start(Settings {
+                breaker: None,
                 db: db(&scratch),
                 instance: instance.to_owned(),
                 socket: directory.join(SOCKET_NAME),

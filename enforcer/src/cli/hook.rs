@@ -10,10 +10,7 @@ use anyhow::Context;
 use clap::Subcommand;
 
 use crate::{
-    decide::{
-        Mode,
-        subject::{AgentName, Name},
-    },
+    decide::{Mode, Subject, subject::Name},
     hook::{self, Format, Options, consent, place, state::States},
     policy_file,
 };
@@ -55,7 +52,7 @@ struct AnswerArgs {
     mode: Option<Mode>,
     /// The agent's name [default: `CLAUDE_AGENT_NAME`, else told by the event]
     #[arg(long, value_name = "NAME")]
-    agent: Option<AgentName>,
+    agent: Option<String>,
     /// For whom the agent works
     #[arg(long, value_name = "USER")]
     user: Option<Name>,
@@ -137,7 +134,7 @@ fn answer(args: AnswerArgs) -> ExitCode {
         format: args.format,
         policy: args.policy,
         mode: args.mode,
-        agent: args.agent.and_then(|agent| agent.0),
+        agent: args.agent.as_deref().and_then(Subject::agent_name),
         user: args.user.map(text),
         tenant: args.tenant.map(text),
         capabilities: args.capabilities.into_iter().map(text).collect(),

@@ -13,6 +13,7 @@ use crate::{
 
 pub mod approvals;
 pub mod audit;
+pub mod breaker;
 pub mod doctor;
 pub mod explain;
 pub mod hook;
@@ -39,6 +40,7 @@ Examples:
   enforcer explain --policy policies/coding-agent.json -- git push --force
   enforcer policy check policies/strict.json
   sudo enforcer approvals watch
+  sudo enforcer breaker status
   sudo enforcer audit tail -n 20
   sudo enforcer doctor";
 
@@ -54,6 +56,8 @@ enum Command {
     Approvals(approvals::ApprovalsArgs),
     /// Answer an agent's pre-tool hook, or install it
     Hook(Box<hook::HookArgs>),
+    /// See and close the circuit breaker of running agents
+    Breaker(breaker::BreakerArgs),
     /// Read the audit trail
     Audit(audit::AuditArgs),
     /// Say what this kernel can enforce, found by really loading
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Policy(args) => policy::run(&args, &prove_policy),
         Command::Approvals(args) => approvals::run(&args),
         Command::Hook(args) => hook::run(*args),
+        Command::Breaker(args) => breaker::run(&args),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -4,6 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::decide::{
+    Mode,
+    subject::{Name, TenantName},
+};
 use crate::run::{self, DEFAULT_AUDIT, Level, OnDeny, Options};
 
 /// Arguments of `enforcer run`.
@@ -19,6 +23,18 @@ pub struct RunArgs {
     /// The agent's name in the trail [default: `CLAUDE_AGENT_NAME`]
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
+    /// Where actions are approved: everywhere, subagent_only (agents that the policy trusts) or disabled
+    #[arg(long, value_name = "MODE", default_value = "everywhere")]
+    pub mode: Mode,
+    /// Give the agent a capability that rules of the policy require; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub capability: Vec<Name>,
+    /// For whom the agent works, in the trail [default: who launches it]
+    #[arg(long, value_name = "NAME")]
+    pub label_user: Option<Name>,
+    /// Whose agent it is: a policy with `tenants` is for theirs only, and each tenant has a trail of its own
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<TenantName>,
     /// Run the command as this user [default: who called sudo, else the current user]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
@@ -31,6 +47,9 @@ pub struct RunArgs {
     /// Do not start if the kernel gives less than this
     #[arg(long, value_enum)]
     pub require: Option<Level>,
+    /// Decide and record, but never block: for writing a policy. Nothing is enforced
+    #[arg(long, conflicts_with_all = ["keep", "approvals_dir"])]
+    pub observe: bool,
     /// Leave processes that outlive the command running, governed, instead of killing them
     #[arg(long)]
     pub keep: bool,
@@ -55,6 +74,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let status = run::run(&Options {
         policy: args.policy,
         agent: args.agent,
+        mode: args.mode,
+        capabilities: args.capability.into_iter().map(Name::into_string).collect(),
+        label_user: args.label_user.map(Name::into_string),
+        tenant: args.tenant.map(TenantName::into_string),
+        observe: args.observe,
         user: args.user,
         audit: args.audit,
         on_deny: args.on_deny,

@@ -243,8 +243,28 @@ fn examples_hold_whatever_the_capabilities() {
     }
 }
 
+thread_local! {
+    /// For each shape of a pattern, the engine of a low and that of a high risk.
+    static SPLIT: Vec<[Engine; 2]> = ["argv", "regex", "floating", "glob"]
+        .map(|of| {
+            ["LOW", "HIGH"].map(|risk| {
+                let rules = ["git", "kill", "sudo", "tool"].map(|program| {
+                    let pattern = match of {
+                        "argv" => format!(r#""argv":{{"program":["{program}"]}}"#),
+                        "regex" => format!(r#""regex":["^{program}( |$)"]"#),
+                        "floating" => format!(r#""regex":["{program} x"]"#),
+                        _ => format!(r#""glob":["{program} *"]"#),
+                    };
+                    format!(r#"{{"id":"{program}","decision":"allow","risk":"{risk}",{pattern}}}"#)
+                });
+                engine(&rules.join(","), &[])
+            })
+        })
+        .into();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     /// What a rule allows at high risk is asked about exactly if the text is dangerous.
     #[test]
@@ -254,20 +274,16 @@ proptest! {
             "push", "--force", "-r", "-f", "-rf", "-9", "sudo", "su", "x", "--noconfirm", "stop", "--", "",
         ]), 0..6),
     ) {
-        let shape = |of: &str, risk: &str| match of {
-            "argv" => format!(r#"{{"id":"r","decision":"allow","risk":"{risk}","argv":{{"program":["{program}"]}}}}"#),
-            "regex" => format!(r#"{{"id":"r","decision":"allow","risk":"{risk}","regex":["^{program}( |$)"]}}"#),
-            "floating" => format!(r#"{{"id":"r","decision":"allow","risk":"{risk}","regex":["x"]}}"#),
-            _ => format!(r#"{{"id":"r","decision":"allow","risk":"{risk}","glob":["{program} *"]}}"#),
-        };
         let line = std::iter::once(program).chain(words).collect::<Vec<_>>();
         let action = ExecAction::from_words(line.iter().map(|word| word.as_bytes().to_vec()).collect());
         let dangerous = crate::policy::compile::is_dangerous(line.join("\0").as_bytes());
-        for of in ["argv", "regex", "floating", "glob"] {
-            let low = engine(&shape(of, "LOW"), &[]).exec(&action).decision;
-            let high = engine(&shape(of, "HIGH"), &[]).exec(&action).decision;
-            let expected = if low == Decision::Allow && dangerous { Decision::Ask } else { low };
-            prop_assert_eq!(high, expected, "{} {:?}", of, line);
-        }
+        SPLIT.with(|shapes| {
+            for [low, high] in shapes {
+                let low = low.exec(&action).decision;
+                let expected = if low == Decision::Allow && dangerous { Decision::Ask } else { low };
+                prop_assert_eq!(high.exec(&action).decision, expected, "{:?}", &line);
+            }
+            Ok(())
+        })?;
     }
 }

@@ -1,7 +1,7 @@
 //! Who acts: an agent's name, its labels and capabilities, and where actions are approved at all. Fixed when the
 //! agent starts, for its whole tree of processes.
 
-use std::{collections::BTreeSet, convert::Infallible, str::FromStr};
+use std::{collections::BTreeSet, str::FromStr};
 
 use thiserror::Error;
 
@@ -77,6 +77,31 @@ impl Name {
     }
 }
 
+/// The name of a tenant: a [`Name`] of ASCII letters, digits, `.`, `_` and `-` that begins with a letter or a digit, so
+/// that it can name a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantName(Name);
+
+impl TenantName {
+    /// The text.
+    pub fn into_string(self) -> String {
+        self.0.into_string()
+    }
+}
+
+impl FromStr for TenantName {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let name: Name = text.parse()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if !name.0.chars().all(plain) || !name.0.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            return Err(BadName::Tenant);
+        }
+        Ok(Self(name))
+    }
+}
+
 /// Why a text is no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadName {
@@ -89,6 +114,9 @@ pub enum BadName {
     /// Something that does not print, or that ends a line.
     #[error("a name has no control characters")]
     Control,
+    /// A tenant's trail has a directory of its name.
+    #[error("a tenant's name has letters, digits, `.`, `_` and `-`, a letter or digit first")]
+    Tenant,
 }
 
 impl FromStr for Name {
@@ -105,18 +133,6 @@ impl FromStr for Name {
         } else {
             Ok(Self(text.to_owned()))
         }
-    }
-}
-
-/// The name of an agent: whatever the text is, what is left of it is fit to be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentName(pub Option<String>);
-
-impl FromStr for AgentName {
-    type Err = Infallible;
-
-    fn from_str(raw: &str) -> Result<Self, Infallible> {
-        Ok(Self(Subject::agent_name(raw)))
     }
 }
 
@@ -234,6 +250,12 @@ mod tests {
         assert_eq!("a\nb".parse::<Name>(), Err(BadName::Control));
         assert_eq!(" ".parse::<Name>(), Err(BadName::Empty));
         assert_eq!("x".repeat(129).parse::<Name>(), Err(BadName::Long));
+        for name in ["acme", "a.b-c_d", "7up"] {
+            assert_eq!(name.parse::<TenantName>().unwrap().into_string(), name);
+        }
+        for name in ["..", "../x", "a/b", ".hidden", "-x", "a b", "é"] {
+            assert_eq!(name.parse::<TenantName>(), Err(BadName::Tenant), "{name}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What to do about a denial: how to be allowed, and by whom. What to do instead is the rule's own to say.
 
-use enforcer_common::event::{CAUSE_FILELESS, CAUSE_UNREADABLE};
+use enforcer_common::event::{
+    CAUSE_BREAKER, CAUSE_COMPLEXITY, CAUSE_FILELESS, CAUSE_RATE, CAUSE_UNREADABLE, CAUSE_USER_RATE,
+};
 
 use super::Decision;
 
@@ -21,18 +23,20 @@ pub fn capabilities(missing: &[&str]) -> String {
     )
 }
 
-/// How the breaker is closed. `agent` as `enforcer breaker reset` takes it.
-pub fn breaker(agent: &str) -> String {
-    format!(
-        "stop and look at what was denied; an operator closes the breaker: enforcer breaker reset {agent}"
-    )
-}
-
-/// When a rate allows again.
-pub fn rate(window: &str) -> String {
-    format!(
-        "wait: the limit is over a sliding window of {window}, so room comes back as old actions leave it"
-    )
+/// How what the breaker or a limit denies is allowed again.
+pub(super) fn after_limit(cause: u32) -> Option<String> {
+    let said = match cause {
+        CAUSE_BREAKER => {
+            "look at what was denied (enforcer audit query --event denial); only an operator closes the breaker, or the \
+             time that `breaker.half_open_after_s` in the policy gives"
+        }
+        CAUSE_RATE | CAUSE_USER_RATE => {
+            "room comes back as old actions leave the sliding window; the operator sets the rate in `limits` of the policy"
+        }
+        CAUSE_COMPLEXITY => "the operator sets what one exec may have in `limits` of the policy",
+        _ => return None,
+    };
+    Some(said.to_owned())
 }
 
 /// How a rule that is in the way is changed.

@@ -3,9 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use enforcer_common::event::{
-    CAUSE_APPROVED, CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_ESCAPE, CAUSE_FAMILY, CAUSE_FILELESS,
-    CAUSE_OPERATOR, CAUSE_OUTSIDER, CAUSE_ROUTED, CAUSE_RULE, CAUSE_TRANSPARENT, CAUSE_UNREADABLE,
+    CAUSE_APPROVED, CAUSE_BREAKER, CAUSE_COMPLEXITY, CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_ESCAPE,
+    CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_OPERATOR, CAUSE_OUTSIDER, CAUSE_RATE, CAUSE_ROUTED,
+    CAUSE_RULE, CAUSE_TRANSPARENT, CAUSE_UNREADABLE, CAUSE_USER_RATE,
 };
+use enforcer_common::limits::{COMPLEX_ARGUMENTS, COMPLEX_BYTES, complexity_of};
 
 use crate::policy::{
     Policy,
@@ -79,6 +81,17 @@ pub struct Wording {
     ranks: Arc<[RuleRef]>,
     connect_ranks: Arc<[RuleRef]>,
     unix_ranks: Arc<[RuleRef]>,
+    /// The user whose agents share rates.
+    user: Arc<str>,
+}
+
+/// What an action is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// An exec.
+    Exec,
+    /// A connect, or a datagram.
+    Connect,
 }
 
 impl Wording {
@@ -90,11 +103,73 @@ impl Wording {
             ranks: tables.ranks.as_slice().into(),
             connect_ranks: tables.connect_ranks.as_slice().into(),
             unix_ranks: tables.unix_ranks.as_slice().into(),
+            user: "".into(),
         }
+    }
+
+    /// The same words, for the agents of this user.
+    #[must_use]
+    pub fn for_user(self, user: &str) -> Self {
+        Self {
+            user: user.into(),
+            ..self
+        }
+    }
+
+    /// Words what the breaker or a limit denies; `None` if the judgement's cause is another.
+    pub fn limited(&self, judgement: Judgement, counted: Counted) -> Option<Outcome> {
+        let limits = &self.policy.limits;
+        let (own, of_user) = match counted {
+            Counted::Exec => (limits.exec, limits.user_exec),
+            Counted::Connect => (limits.connect, limits.user_connect),
+        };
+        let of = |rate: Option<Rate>, words: &dyn Fn(Rate) -> String| {
+            rate.map_or_else(|| "Rate limit exceeded".to_owned(), words)
+        };
+        let (reason, suggestion) = match judgement.cause {
+            CAUSE_BREAKER => (
+                BREAKER_OPEN.to_owned(),
+                "stop and tell the operator, who can close it with `enforcer breaker reset`",
+            ),
+            CAUSE_RATE => (of(own, &rate_exceeded), "wait before the next try"),
+            CAUSE_USER_RATE => (
+                of(of_user, &|rate| user_rate_exceeded(rate, &self.user)),
+                "wait before the next try",
+            ),
+            CAUSE_COMPLEXITY => (self.too_complex(judgement.rank), "do it in smaller steps"),
+            _ => return None,
+        };
+        Some(Outcome {
+            decision: Decision::Deny,
+            rule: None,
+            reason,
+            risk: Risk::Medium,
+            suggestion: Some(suggestion.to_owned()),
+            suggestions: [suggestion.to_owned()]
+                .into_iter()
+                .chain(suggest::after_limit(judgement.cause))
+                .collect(),
+            security_risk: false,
+        })
+    }
+
+    fn too_complex(&self, rank: u32) -> String {
+        let limits = &self.policy.limits;
+        let (what, measured) = complexity_of(rank);
+        let (most, unit) = match what {
+            COMPLEX_ARGUMENTS => (limits.arguments, "arguments"),
+            COMPLEX_BYTES => (limits.argv_bytes, "bytes of arguments"),
+            _ => (limits.depth, "levels of the process tree"),
+        };
+        let most = most.unwrap_or(0);
+        format!("Complexity limit exceeded: {measured}/{most} {unit}")
     }
 
     /// Words an exec's judgement, from the tables or from a kernel event.
     pub fn exec_outcome(&self, judgement: Judgement) -> Outcome {
+        if let Some(limited) = self.limited(judgement, Counted::Exec) {
+            return limited;
+        }
         let of = by_rank(&self.ranks, judgement);
         match (of, of.rule()) {
             (_, Some(at)) => {
@@ -131,6 +206,9 @@ impl Wording {
     }
 
     fn by_connect_rank(&self, ranks: &[RuleRef], judgement: Judgement) -> Outcome {
+        if let Some(limited) = self.limited(judgement, Counted::Connect) {
+            return limited;
+        }
         let of = by_rank(ranks, judgement);
         match (of, of.rule()) {
             (_, Some(at)) => {

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -16,7 +17,13 @@ use sha2::{Digest, Sha256};
 use super::place;
 use crate::{
     decide::{Engine, Subject},
-    policy::{self, Policy, PolicyError, compile::Tables},
+    policy::{
+        self, Policy, PolicyError,
+        compile::{
+            Tables,
+            stored::{self, Partial},
+        },
+    },
 };
 
 /// Where they lie, below [`place::root`].
@@ -86,18 +93,16 @@ impl Source {
         }
         let file = self.file("tables", &names);
         if let Some(file) = &file
-            && let Ok(Some(bytes)) = place::read(file)
-            && let Some(tables) =
-                whole(&bytes).and_then(|bytes| Tables::from_bytes(bytes, &policy).ok())
+            && let Some(tables) = kept(file, &policy)
         {
             return Ok(Engine::with_tables(policy, capabilities, tables));
         }
         let engine = compiled(&policy, &capabilities)?;
         if let Some(file) = &file {
             let bytes = engine.tables().to_bytes();
-            let digest: [u8; 32] = Sha256::digest(&bytes).into();
+            let sum = crc32fast::hash(&bytes).to_le_bytes();
             // Only time is lost without them.
-            if place::replace(file, &[&digest[..], &bytes].concat()).is_ok() {
+            if place::replace(file, &[&sum[..], &bytes].concat()).is_ok() {
                 self.prune();
             }
         }
@@ -160,11 +165,32 @@ fn compiled(policy: &Policy, capabilities: &BTreeSet<String>) -> Result<Engine, 
     Err("no seed tells the policy's program names apart; report this as a defect".to_owned())
 }
 
-/// The tables behind their digest, if it is theirs.
-fn whole(bytes: &[u8]) -> Option<&[u8]> {
-    let (digest, tables) = bytes.split_at_checked(32)?;
-    let own: [u8; 32] = Sha256::digest(tables).into();
-    (own == digest).then_some(tables)
+/// The tables in a file, if they are whole. The sum in front guards against accidents only: who could forge the tables
+/// could forge it too.
+fn kept(file: &Path, policy: &Policy) -> Option<Tables> {
+    let mut file = place::open(file, false).ok()??;
+    let mut sum = crc32fast::Hasher::new();
+    let mut take = |buffer: &mut [u8], sum: Option<&mut crc32fast::Hasher>| {
+        file.read_exact(buffer).ok()?;
+        if let Some(sum) = sum {
+            sum.update(buffer);
+        }
+        Some(())
+    };
+    let mut expected = [0; 4];
+    take(&mut expected, None)?;
+    let mut first = [0; stored::FIRST];
+    take(&mut first, Some(&mut sum))?;
+    let mut buffer = first.to_vec();
+    buffer.resize(stored::head_length(&first).ok()?, 0);
+    take(&mut buffer[stored::FIRST..], Some(&mut sum))?;
+    let mut partial = Partial::read(&buffer, policy).ok()?;
+    while let Some(length) = partial.missing() {
+        buffer.resize(length, 0);
+        take(&mut buffer, Some(&mut sum))?;
+        partial.add(&buffer).ok()?;
+    }
+    (sum.finalize() == u32::from_le_bytes(expected)).then(|| partial.finish().ok())?
 }
 
 /// What tells one build of this program from another.

@@ -304,6 +304,8 @@ impl PinDir {
         };
         let mut ids: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            // Rates that outlive instances are no instance.
+            .filter(|name| name != super::users::DIRECTORY)
             .collect();
         ids.sort_unstable();
         ids

@@ -10,10 +10,12 @@ use super::{
     attach::{self, NamedLink, PinDir},
     events::Feed,
     grants::{self, Grants},
+    limits::{self, Limiter},
     lower::{self, Need},
     object::{self, Sizes},
     offsets,
     unix_hooks::{self, UnixProgram},
+    users,
 };
 use crate::policy::compile::Tables;
 
@@ -69,6 +71,8 @@ pub struct Plan<'a> {
     pub agent_level: u32,
     /// Whether to attach LSM programs where the kernel loads them.
     pub lsm: bool,
+    /// The user whose agents share rates (that of the first slot). Without one such rates count in this instance only.
+    pub user: Option<&'a str>,
 }
 
 /// What is to be known of the running kernel before anything can be loaded. To read it creates nothing, and needs no
@@ -112,6 +116,7 @@ pub struct Instance {
     links: Vec<NamedLink>,
     lsm: Vec<&'static str>,
     grants: Grants,
+    limiters: Vec<Limiter>,
     unix: Option<Vec<UnixProgram>>,
 }
 
@@ -146,16 +151,26 @@ impl Instance {
             segments: need.segments,
             heads: need.heads,
             connects: need.connects,
+            cells: need.cells,
             ring_bytes: RING_BYTES,
         };
-        let mut ebpf = object::load(&offsets, &settings, sizes)?;
+        let first = plan.slots.first().map(|tables| tables.header.limits);
+        let users = users::maps(&first.unwrap_or_default(), plan.user);
+        let mut ebpf =
+            users::with_maps(&users, || object::load(&offsets, &settings, sizes, &users))?;
         let mut keys = Vec::new();
-        let mut first_segment = 0;
+        let mut limiters = Vec::new();
+        let mut start = Need::default();
         for (slot, tables) in (0..).zip(&plan.slots) {
             let key = grants::random_key()?;
-            lower::fill(&mut ebpf, slot, first_segment, key, tables)?;
+            lower::fill(&mut ebpf, slot, start, key, tables)?;
             keys.push(key);
-            first_segment += Need::of(tables).segments;
+            limiters.push(Limiter::new(
+                &ebpf,
+                slot,
+                lower::placed(&tables.header.limits, start.cells),
+            )?);
+            start = start.and(Need::of(tables));
         }
         let grants = Grants::new(&ebpf, &keys)?;
         let links = attach::system_wide(&mut ebpf, &types, plan.lsm)?;
@@ -175,6 +190,7 @@ impl Instance {
             links,
             lsm,
             grants,
+            limiters,
             unix,
         })
     }
@@ -192,6 +208,18 @@ impl Instance {
     /// The way to this instance's grants; it may be kept when the instance is gone.
     pub fn grants(&self) -> Grants {
         self.grants.clone()
+    }
+
+    /// The breaker and the rates of a slot; it may be kept when the instance is gone.
+    ///
+    /// # Errors
+    ///
+    /// The instance has no such slot.
+    pub fn limiter(&self, slot: u32) -> Result<Limiter, KernelError> {
+        usize::try_from(slot)
+            .ok()
+            .and_then(|slot| self.limiters.get(slot).cloned())
+            .ok_or_else(|| KernelError::map("SLOTS", "the instance has no such slot"))
     }
 
     /// Governs a cgroup and everything below it by the policy of `slot`.
@@ -228,7 +256,7 @@ impl Instance {
     ///
     /// The kernel refuses a pin. What was pinned stays for the caller to remove.
     pub fn pin(mut self, pins: &PinDir, links: Vec<NamedLink>) -> Result<Feed, KernelError> {
-        for name in ["EVENTS", "SLOTS"] {
+        for name in limits::PINNED {
             let map = self
                 .ebpf
                 .map_mut(name)

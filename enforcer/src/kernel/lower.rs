@@ -5,6 +5,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key},
 };
 use enforcer_common::{
+    limits::Limits,
     rule::{CONNECT_KEY_BITS, ConnectKey, ConnectValue, Head, HeadKey, PolicyHeader, SlotState},
     table::Segment,
 };
@@ -33,6 +34,8 @@ pub struct Need {
     pub heads: u32,
     /// Connect entries.
     pub connects: u32,
+    /// Cells of rates.
+    pub cells: u32,
 }
 
 impl Need {
@@ -43,6 +46,7 @@ impl Need {
             segments: count(tables.segments.len()),
             heads: count(tables.heads.len()),
             connects: count(tables.connect.len()),
+            cells: tables.header.limits.exec.cells() + tables.header.limits.connect.cells(),
         }
     }
 
@@ -53,12 +57,22 @@ impl Need {
             segments: self.segments.saturating_add(other.segments),
             heads: self.heads.saturating_add(other.heads),
             connects: self.connects.saturating_add(other.connects),
+            cells: self.cells.saturating_add(other.cells),
         }
     }
 }
 
-/// Writes a policy's tables for `slot`. `first_segment` is where its segments start in the shared map,
-/// `grant_key` the key of the hashes in its grants.
+/// The limits of a policy whose cells start at `first_cell` of the shared map: the cells of execs, then those of
+/// connects.
+pub fn placed(limits: &Limits, first_cell: u32) -> Limits {
+    let mut placed = *limits;
+    placed.exec.first = first_cell;
+    placed.connect.first = first_cell + limits.exec.cells();
+    placed
+}
+
+/// Writes a policy's tables for `slot`. `start` is where what it has in the shared maps begins, `grant_key` the key
+/// of the hashes in its grants.
 ///
 /// # Errors
 ///
@@ -66,10 +80,11 @@ impl Need {
 pub fn fill(
     ebpf: &mut Ebpf,
     slot: u32,
-    first_segment: u32,
+    start: Need,
     grant_key: [u64; 2],
     tables: &Tables,
 ) -> Result<(), KernelError> {
+    let first_segment = start.segments;
     let mut segments = map_mut!(ebpf, "TABLES", Array<Segment>)?;
     for (index, segment) in (first_segment..).zip(&tables.segments) {
         let segment: &Segment = segment;
@@ -107,6 +122,7 @@ pub fn fill(
     let header = PolicyHeader {
         first_segment,
         grant_key,
+        limits: placed(&tables.header.limits, start.cells),
         ..tables.header
     };
     policies

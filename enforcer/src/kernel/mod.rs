@@ -9,10 +9,12 @@ pub mod attach;
 pub mod events;
 pub mod grants;
 pub mod instance;
+pub mod limits;
 pub mod lower;
 pub mod object;
 pub mod offsets;
 pub mod unix_hooks;
+pub mod users;
 
 /// Why the kernel side cannot be brought up.
 #[derive(Debug, Error)]

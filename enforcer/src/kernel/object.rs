@@ -13,7 +13,7 @@ use aya::{
 use aya_log::Level;
 use enforcer_common::load::{Offsets, SCRATCH_LEVELS, Settings};
 
-use super::KernelError;
+use super::{KernelError, users::UserMap};
 
 /// The compiled kernel programs.
 pub(super) static OBJECT: &[u8] =
@@ -30,6 +30,8 @@ pub struct Sizes {
     pub heads: u32,
     /// Connect entries over all slots.
     pub connects: u32,
+    /// Cells of rates over all slots.
+    pub cells: u32,
     /// Bytes of the event ring, a power of two.
     pub ring_bytes: u32,
 }
@@ -101,14 +103,25 @@ pub fn kernel_types() -> Result<Btf, KernelError> {
 
 /// Creates the maps and relocates the programs; nothing is in force yet.
 ///
-/// The loader reads the kernel's types once more for itself.
+/// The loader reads the kernel's types once more for itself. `users` are maps that other instances may have, too.
 ///
 /// # Errors
 ///
 /// The kernel refuses a map (no privilege, no ring buffer, no memory).
-pub fn load(offsets: &Offsets, settings: &Settings, sizes: Sizes) -> Result<Ebpf, KernelError> {
+pub fn load(
+    offsets: &Offsets,
+    settings: &Settings,
+    sizes: Sizes,
+    users: &[UserMap],
+) -> Result<Ebpf, KernelError> {
     let log_level: u8 = if diagnostics() { Level::Debug as u8 } else { 0 };
-    EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for user in users {
+        loader
+            .map_pin_path(user.name, user.pin.as_path())
+            .map_max_entries(user.name, user.cells);
+    }
+    loader
         .override_global("OFFSETS", offsets, true)
         .override_global("SETTINGS", settings, true)
         .override_global(aya_log::LEVEL, &log_level, true)
@@ -119,6 +132,7 @@ pub fn load(offsets: &Offsets, settings: &Settings, sizes: Sizes) -> Result<Ebpf
         .map_max_entries("POLICIES", sizes.slots)
         .map_max_entries("SLOTS", sizes.slots)
         .map_max_entries("CONNECTORS", sizes.slots)
+        .map_max_entries("RATES", sizes.cells.max(1))
         .map_max_entries("EVENTS", sizes.ring_bytes)
         // MARKS, a task storage map: user space never touches it.
         .allow_unsupported_maps()
@@ -268,8 +282,10 @@ mod tests {
                 segments: 1,
                 heads: 1,
                 connects: 1,
+                cells: 1,
                 ring_bytes: 1 << 20,
             },
+            &[],
         )
         .unwrap();
         for spec in CORE {

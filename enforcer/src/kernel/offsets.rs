@@ -225,6 +225,7 @@ fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
         bprm_file: types.offset("linux_binprm", "file")?,
         bprm_filename: types.offset("linux_binprm", "filename")?,
         bprm_interp: types.offset("linux_binprm", "interp")?,
+        bprm_argc: types.offset("linux_binprm", "argc")?,
         file_dentry: types.offset("file", "f_path.dentry")?,
         file_inode: types.offset("file", "f_inode")?,
         dentry_name: types.offset("dentry", "d_name.name")?,

@@ -6,6 +6,7 @@ use super::error::Problems;
 use super::model::{Approvals, Policy};
 use super::native::ApprovalsSection;
 use super::place::{JsonPath, quoted};
+use super::standing;
 use super::validate::parse_rate;
 use crate::decide::Decision;
 
@@ -81,9 +82,13 @@ fn is_approver(text: &str) -> bool {
 pub fn first_ask(policy: &Policy) -> Option<String> {
     let ask = Decision::Ask;
     let (exec, connect) = (&policy.exec, &policy.connect);
-    let rules = exec.rules.iter().map(|rule| (rule.decision, &rule.id));
-    let connects = connect.rules.iter().map(|rule| (rule.decision, &rule.id));
-    if let Some((_, id)) = rules.chain(connects).find(|(decision, _)| *decision == ask) {
+    let rules = (exec.rules.iter())
+        .filter(|rule| standing::exec_can_ask(rule))
+        .map(|rule| &rule.id);
+    let connects = (connect.rules.iter())
+        .filter(|rule| standing::connect_can_ask(rule))
+        .map(|rule| &rule.id);
+    if let Some(id) = rules.chain(connects).next() {
         return Some(format!("rule {}", quoted(id)));
     }
     [
@@ -98,7 +103,7 @@ pub fn first_ask(policy: &Policy) -> Option<String> {
     .map(|(key, _)| format!("`{key}`"))
 }
 
-/// What a policy asks about, what is built in aside.
+/// What a policy can come to ask about, what is built in aside: also what allow rules of high and critical risk ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asks {
     /// Some execs.
@@ -117,11 +122,11 @@ pub fn asks(policy: &Policy) -> Asks {
         connect
             .rules
             .iter()
-            .any(|rule| rule.decision == ask && rule.unix.is_empty() != unix)
+            .any(|rule| standing::connect_can_ask(rule) && rule.unix.is_empty() != unix)
     };
     Asks {
         exec: [exec.default, exec.fileless, exec.loader].contains(&ask)
-            || exec.rules.iter().any(|rule| rule.decision == ask),
+            || exec.rules.iter().any(standing::exec_can_ask),
         connect: connect.default == ask || by_rule(false),
         unix: connect.unix_default == ask || by_rule(true),
     }

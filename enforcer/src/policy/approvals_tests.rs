@@ -105,3 +105,24 @@ fn the_agents_own_user_is_nobody() {
     let quiet = parse(&with(r#""exec": {}"#)).unwrap().policy;
     assert_eq!(unanswerable(&quiet, Some("root")), None);
 }
+
+#[test]
+fn allow_rules_of_high_risk_can_ask() {
+    let asks_of = |exec: &str, connect: &str| {
+        let text = format!(
+            r#"{{"version":"2","exec":{{"default":"deny","rules":[{exec}]}},"connect":{{"default":"deny","rules":[{connect}]}}}}"#
+        );
+        asks(&crate::policy::parse(&text).unwrap().policy)
+    };
+    let exec =
+        |risk: &str| format!(r#"{{"id":"x","decision":"allow","risk":"{risk}","glob":["x"]}}"#);
+    assert!(asks_of(&exec("HIGH"), "").exec);
+    assert!(asks_of(&exec("CRITICAL"), "").exec);
+    assert!(!asks_of(&exec("MEDIUM"), "").exec);
+    let connect = |risk: &str, what: &str| {
+        format!(r#"{{"id":"c","decision":"allow","risk":"{risk}",{what}}}"#)
+    };
+    assert!(asks_of("", &connect("CRITICAL", r#""hosts":["10.0.0.1"]"#)).connect);
+    assert!(!asks_of("", &connect("HIGH", r#""hosts":["10.0.0.1"]"#)).connect);
+    assert!(asks_of("", &connect("CRITICAL", r#""unix":["/x"]"#)).unix);
+}

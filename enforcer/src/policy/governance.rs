@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use enforcer_common::limits::RATE_MAX;
+
 use super::{
     error::Problems,
     model::{Agents, Breaker, Limits, Rate},
@@ -58,6 +60,18 @@ pub(super) fn limits(section: LimitsSection, problems: &mut Problems<'_>) -> Lim
                 &at,
                 format!("{} is not a rate", quoted(&text)),
                 "write a count and a window of seconds, minutes, hours or days: \"100/1h\"",
+            );
+        }
+        if let Some((count, _)) = rate
+            && count > RATE_MAX
+        {
+            problems.error(
+                &at,
+                format!(
+                    "{} counts more than the {RATE_MAX} that a rate can",
+                    quoted(&text)
+                ),
+                "write a smaller count in a shorter window: \"100000/1h\" is the most an hour",
             );
         }
         rate.map(|(count, window)| Rate { count, window })

@@ -52,6 +52,17 @@ fn of(
     }
 }
 
+/// Whether an exec rule can come to ask, whoever acts.
+pub fn exec_can_ask(rule: &Rule) -> bool {
+    rule.decision == Decision::Ask || rule.decision == Decision::Allow && rule.risk >= Risk::High
+}
+
+/// Whether a connect rule can come to ask, whoever acts.
+pub fn connect_can_ask(rule: &ConnectRule) -> bool {
+    rule.decision == Decision::Ask
+        || rule.decision == Decision::Allow && rule.risk == Risk::Critical
+}
+
 /// The capabilities that a rule requires and the agent lacks, in the rule's order.
 pub fn missing<'a>(
     requires: &'a [String],

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Level, Options, first::FirstJudgement};
 use crate::{
+    decide::{Subject, redact},
     kernel::instance::UnixJudgement,
     launch::{Fence, FenceLevel, Identity, PidsLimit},
     policy::{Policy, approvals},
@@ -30,6 +31,8 @@ pub struct Start<'a> {
     pub audit: &'a Path,
     /// The agent's name.
     pub agent: &'a str,
+    /// Who acts.
+    pub subject: &'a Subject,
     /// The run's id.
     pub id: &'a str,
     /// The limit on processes.
@@ -46,16 +49,32 @@ impl Start<'_> {
         );
         eprintln!("enforcer: first judgement: {}", self.first.describe());
         eprintln!(
-            "enforcer: agent {} [{}] as {}, policy {}, trail {}",
+            "enforcer: agent {} [{}] as {}{}, policy {}, trail {}",
             self.agent,
             self.id,
             self.identity.display_name(),
+            self.labels(),
             self.options.policy.display(),
             self.audit.display()
         );
         for weakness in self.weaknesses() {
             eprintln!("enforcer: weaker: {weakness}");
         }
+    }
+
+    /// For whom it works, and what it was given: `, for kim of acme, capabilities deploy`.
+    fn labels(&self) -> String {
+        let shown = |text: &str| redact::text(text.as_bytes());
+        let mut labels = format!(", for {}", shown(&self.subject.user));
+        if let Some(tenant) = &self.subject.tenant {
+            labels.push_str(&format!(" of {}", shown(tenant)));
+        }
+        let capabilities = self.subject.capabilities_under(self.policy);
+        if !capabilities.is_empty() {
+            let names: Vec<String> = capabilities.iter().map(|name| shown(name)).collect();
+            labels.push_str(&format!(", capabilities {}", names.join(" ")));
+        }
+        labels
     }
 
     /// The user who can never answer. Of root it is the agent's processes that cannot, not the user.

@@ -180,11 +180,12 @@ impl Shared {
                     request: String::new(),
                     ending: Ending::Refused(format!("{error:#}")),
                 };
-                return self.refuse_held(&held, &answer);
+                return self.refuse_held(&held, &answer, None);
             }
         };
         if let Some(answer) = refusals.find(held.who.tgid, &subject) {
-            return self.refuse_held(&held, &answer);
+            // Counted when it was given.
+            return self.refuse_held(&held, &answer, None);
         }
         let asked = Asked {
             agent: self.with.agent.clone(),
@@ -265,7 +266,12 @@ impl Shared {
         number: u64,
     ) -> anyhow::Result<()> {
         if !matches!(answer.ending, Ending::Approved { .. }) {
-            return self.refuse_held(&held, &answer);
+            // Who is gone was not denied anything, nor is a request that could not be put to anybody.
+            let counts = matches!(answer.ending, Ending::Denied { .. } | Ending::Expired(_));
+            let tripped = counts
+                .then(|| self.with.limiter.denied(held.who.tgid))
+                .flatten();
+            return self.refuse_held(&held, &answer, tripped);
         }
         let now = boot_ns()?;
         // What an approved call left unused must not fill the map.
@@ -278,7 +284,7 @@ impl Shared {
                         ending: Ending::Refused(why),
                         ..answer
                     };
-                    return self.refuse_held(&held, &refused);
+                    return self.refuse_held(&held, &refused, None);
                 }
                 let script = found.action.script.is_some();
                 let (key, grant) = self.exec_grant(&held, exec, script, number, expires_ns)?;
@@ -368,11 +374,19 @@ impl Shared {
         Ok((key, grant))
     }
 
-    /// Has a call fail for want of an approval, and says so.
-    fn refuse_held(&self, held: &Held, answer: &Answer) -> anyhow::Result<()> {
+    /// Has a call fail for want of an approval, and says so. `tripped`: the denials in a row, if this one opened the
+    /// breaker.
+    fn refuse_held(
+        &self,
+        held: &Held,
+        answer: &Answer,
+        tripped: Option<u64>,
+    ) -> anyhow::Result<()> {
         let outcome = &held.outcome;
         let recorded = match &held.wish {
-            Wish::Exec(found) => self.record_exec(held.who, &found.action, outcome, Some(answer)),
+            Wish::Exec(found) => {
+                self.record_exec(held.who, &found.action, outcome, Some(answer), tripped)
+            }
             Wish::Connect(subject) => self.with.recorder.answered(
                 self.caller(held.who),
                 Wanted::Connect {
@@ -383,6 +397,7 @@ impl Shared {
                 outcome,
                 Some(answer),
                 Verdict::Errno,
+                tripped,
             ),
             Wish::Unix { name, .. } => self.with.recorder.answered(
                 self.caller(held.who),
@@ -390,6 +405,7 @@ impl Shared {
                 outcome,
                 Some(answer),
                 Verdict::Errno,
+                tripped,
             ),
         };
         if answer.ending != Ending::Cancelled {

@@ -2,7 +2,6 @@
 
 use std::{fs, path::Path};
 
-use anyhow::Context;
 use jiff::Timestamp;
 use nix::{
     sys::signal::{Signal, kill},
@@ -19,7 +18,6 @@ use super::{
 use crate::{
     approvals::Store,
     audit::{Approval, Record, Writer},
-    decide::Engine,
     kernel::{attach::PinDir, events::Feed},
     launch::{AgentCgroup, CgroupRoot},
 };
@@ -76,8 +74,8 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
     if let Some(facts) = facts
         && pins.join("EVENTS").exists()
     {
-        let parsed = crate::policy::parse(&facts.policy_text).context("its policy")?;
-        let engine = Engine::new(parsed.policy, facts.seed).context("its policy")?;
+        let engine = facts.engine()?;
+        let stamp = facts.stamp(engine.policy().masking);
         let feed = Feed::from_pins(Path::new(&pins.join("")))?;
         let writer = match Writer::open(&facts.audit) {
             Ok(writer) => writer,
@@ -95,7 +93,7 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
         let recorder = Recorder::new(
             Source::new(feed, state.tally()),
             engine.into_wording(),
-            writer,
+            writer.stamped(stamp),
             facts.agent.clone(),
             cgroup.as_ref().map_or(0, AgentCgroup::id),
         );

@@ -26,7 +26,7 @@ use crate::{
 /// The agent's slot in its own instance.
 pub const SLOT: u32 = 0;
 /// An agent without a name is recorded as the hooks record it.
-const UNNAMED: &str = "unknown";
+pub const UNNAMED: &str = "unknown";
 
 /// What has been recorded so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -124,6 +124,8 @@ pub struct Lines {
     /// Answers whose actions the kernel has yet to tell of, by number of the grant. Grants are void after a while, and
     /// numbers ascend: old ones go when there are many.
     pub approved: BTreeMap<u64, Answer>,
+    /// Whether the operator is told when the breaker opens.
+    pub announces: bool,
 }
 
 impl Counts {
@@ -163,6 +165,36 @@ impl Lines {
         Ok(())
     }
 
+    /// Writes a line and, if the denial that it tells of opened the breaker, right behind it the line that says so.
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn write_with_trip(
+        &mut self,
+        record: &Record,
+        at: Timestamp,
+        tripped: Option<u64>,
+    ) -> anyhow::Result<()> {
+        self.writer.append(record)?;
+        if let Some(denials) = tripped {
+            let reason = wording::breaker_tripped(denials);
+            let trip = Record::breaker_trip(at, self.name(), &reason, denials);
+            self.writer.append(&trip)?;
+        }
+        // Both in one write: whoever resumes finds both or neither.
+        self.writer.flush()?;
+        if let Some(denials) = tripped
+            && self.announces
+        {
+            eprintln!(
+                "enforcer: circuit breaker open after {denials} denials in a row: everything is denied; `enforcer breaker reset {}` closes it",
+                self.name()
+            );
+        }
+        Ok(())
+    }
+
     /// Writes one event of the kernel's; `offset` is what [`boot_offset`] gave.
     ///
     /// # Errors
@@ -190,7 +222,8 @@ impl Lines {
             return Ok(());
         }
         let record = self.record(&event, offset, seen);
-        self.write(&record)
+        let tripped = Some(event.header.tripped).filter(|denials| *denials > 0);
+        self.write_with_trip(&record, at(event.header.boottime_ns, offset), tripped)
     }
 
     /// Whether the trail has this event. No other instance has had the same cgroup.

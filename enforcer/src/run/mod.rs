@@ -5,9 +5,11 @@
 //! the way takes away what was made so far.
 
 mod announce;
+mod breaker;
 mod first;
 mod held;
 mod leftover;
+mod limited;
 mod lines;
 mod options;
 mod paths;
@@ -16,6 +18,7 @@ mod refused;
 mod scene;
 mod selftest;
 mod state;
+mod subject;
 mod supervisor;
 mod tell;
 mod tools;
@@ -27,7 +30,7 @@ use std::{
     panic::resume_unwind,
     path::{Path, PathBuf},
     process,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
 };
 
@@ -37,8 +40,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     approvals::{self, Approvers, DeskHandle, Limits, Rate},
+    audit::Stamp,
     cli::{fault, prove_examples, unknown_hatches},
-    decide::{Engine, Subject},
+    decide::{Engine, Subject, admit},
     kernel::{
         attach::{PinDir, mount_bpf},
         instance::{Instance, Plan, Types, give_memory_back},
@@ -53,6 +57,7 @@ use crate::{
 };
 
 use announce::Start;
+pub use breaker::{Kept, ago};
 pub(crate) use first::FirstJudgement;
 use lines::SLOT;
 pub use options::{Level, OnDeny, Options};
@@ -104,36 +109,43 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
+    let subject = subject::subject(options);
+    if let Err(refusal) = admit(&subject, &loaded.parsed.policy) {
+        let trail = Trail::open(options.audit.as_deref(), subject.tenant.as_deref())?;
+        let policy = &loaded.parsed.policy;
+        return subject::refuse(&refusal, &subject, policy, &options.command, trail);
+    }
     give_memory_back();
     let (engine, seed, types) = thread::scope(|scope| {
-        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy));
+        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy, &subject));
         let types = Types::read();
         let compiled = compiled.join().unwrap_or_else(|panic| resume_unwind(panic));
         compiled.map(|(engine, seed)| (engine, seed, types))
     })?;
-    let mut trail = Trail::open(options.audit.as_deref())?;
+    let mut trail = Trail::open(options.audit.as_deref(), subject.tenant.as_deref())?;
     let audit = trail.path().to_owned();
 
     let root = CgroupRoot::find()?;
     mount_bpf()?;
     leftover::clean_up(&root, options.quiet);
 
-    let agent = agent_name(options.agent.as_deref());
+    let agent = subject.agent.clone();
     let id = new_id(agent.as_deref())?;
     let mut scene = Scene::new(&id);
     let state = State::create(
         &id,
         &state::Facts {
             agent: agent.clone(),
+            user: Some(subject.user.clone()),
+            tenant: subject.tenant.clone(),
+            capabilities: engine.capabilities().clone(),
+            observed: options.observe,
             audit: audit.clone(),
             seed,
             policy_path: options.policy.clone(),
             policy_text: loaded.parsed.text().to_owned(),
         },
-        &Subject {
-            agent: agent.clone(),
-            ..Subject::default()
-        },
+        &subject,
     )?;
     let tally = state.tally();
     let socket = state.socket();
@@ -143,11 +155,13 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
     let probe = selftest::tables()?;
+    let user = identity.display_name();
     let mut instance = Instance::load_with(
         &Plan {
             slots: vec![engine.tables(), &probe],
             agent_level: cgroup.level(),
             lsm: options.on_deny == OnDeny::Errno,
+            user: Some(&user),
         },
         types?,
     )?;
@@ -178,6 +192,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         options.keep,
     );
     let grants = instance.grants();
+    let limiter = instance.limiter(SLOT)?;
     // Before anything has threads.
     let connector = if first.connector {
         let connector = Connector::start(&identity, &cgroup)?;
@@ -224,13 +239,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     drop(probe);
     let feed = instance.pin(&pins, links)?;
 
-    let recorder = Recorder::new(
-        Source::new(feed, tally),
-        engine.wording().clone(),
-        trail.start()?,
-        agent.clone(),
-        cgroup.id(),
-    );
+    let control = Arc::new(breaker::Control {
+        id: id.clone(),
+        agent: agent.as_deref().unwrap_or(lines::UNNAMED).to_owned(),
+        limiter: limiter.clone(),
+        recorder: OnceLock::new(),
+    });
     let desk = if options.keep {
         None
     } else {
@@ -245,9 +259,13 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             limits: limits(&policy.approvals),
             directory: options.approvals_dir.clone(),
             tools: Some(Arc::new(Tools::new(
-                recorder.clone(),
-                agent.clone().unwrap_or_else(|| "unknown".to_owned()),
+                control.clone(),
+                tools::Rates {
+                    limits: policy.limits,
+                    user: user.clone(),
+                },
             ))),
+            breaker: Some(control.clone()),
         })?)
     };
     let teller = if options.quiet {
@@ -257,8 +275,21 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     };
     let asker = desk.as_ref().map(DeskHandle::asker);
     let telling = Arc::new(Telling::new(teller, asker.clone(), first.notified.exec));
-    let agent = agent.unwrap_or_else(|| "unknown".to_owned());
+    let wording = engine.wording().clone().for_user(&user);
+    let recorder = Recorder::new(
+        Source::new(feed, tally),
+        wording.clone(),
+        trail
+            .start()?
+            .stamped(Stamp::of(&subject, policy.masking).observed(options.observe)),
+        agent.clone(),
+        cgroup.id(),
+    );
+    // Set once: there is nothing there yet.
+    let _ = control.recorder.set(recorder.clone());
+    let agent = agent.unwrap_or_else(|| lines::UNNAMED.to_owned());
     if !options.quiet {
+        recorder.announce_trips();
         Start {
             options,
             policy: &policy,
@@ -269,6 +300,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             fence: &fence,
             audit: &audit,
             agent: &agent,
+            subject: &subject,
             id: &id,
             process_limit: &process_limit,
         }
@@ -285,6 +317,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             telling: Arc::clone(&telling),
             first,
             grants,
+            limiter: limiter.clone(),
+            wording,
             desk: desk.clone(),
             timeout: policy.approvals.timeout,
             connector,
@@ -296,7 +330,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             cgroups: root.clone(),
             roots: roots(&policy),
             loosened,
-            agent,
+            agent: agent.clone(),
             operator,
             failures,
         })?)
@@ -329,6 +363,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     };
     if !options.quiet {
         recorder.summary(&audit);
+        if let Some(line) = breaker::open_at_the_end(&limiter, &agent) {
+            eprintln!("{line}");
+        }
     }
     if options.keep && !cgroup.is_empty()? {
         scene.keep();
@@ -380,14 +417,14 @@ fn limits(approvals: &policy::model::Approvals) -> Limits {
 }
 
 /// Compiles the policy under a fresh secret seed and proves its examples.
-fn compile(parsed: &Parsed, file: &Path) -> anyhow::Result<(Engine, u64)> {
+fn compile(parsed: &Parsed, file: &Path, subject: &Subject) -> anyhow::Result<(Engine, u64)> {
     let refuse = |errors| PolicyFileError::Invalid {
         path: file.display().to_string(),
         errors,
     };
     for _ in 0..8 {
         let seed = random()?;
-        match Engine::new(parsed.policy.clone(), seed) {
+        match Engine::for_subject(parsed.policy.clone(), subject, seed) {
             Ok(engine) => {
                 let errors = prove_examples(parsed, Some(&engine));
                 if errors.is_empty() {
@@ -410,16 +447,6 @@ fn random() -> anyhow::Result<u64> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .context("/dev/urandom cannot be read")?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// The agent's name: the option, else the launcher's `CLAUDE_AGENT_NAME`; trimmed, control characters removed.
-fn agent_name(option: Option<&str>) -> Option<String> {
-    let name = match option {
-        Some(name) => name.to_owned(),
-        None => std::env::var("CLAUDE_AGENT_NAME").unwrap_or_default(),
-    };
-    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
-    (!name.is_empty()).then_some(name)
 }
 
 /// A new name for the agent's cgroup, pins and state.

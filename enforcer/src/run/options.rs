@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use crate::decide::Mode;
+
 /// How execs are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnDeny {
@@ -45,8 +47,18 @@ impl Level {
 pub struct Options {
     /// The policy's file.
     pub policy: PathBuf,
-    /// The agent's name.
+    /// The agent's name; `None` for what the launcher's environment says.
     pub agent: Option<String>,
+    /// Where actions are approved.
+    pub mode: Mode,
+    /// Capabilities that the agent gets.
+    pub capabilities: Vec<String>,
+    /// For whom it works; `None` for who launches it.
+    pub label_user: Option<String>,
+    /// Whose agent it is.
+    pub tenant: Option<String>,
+    /// Decide and record, but let everything go on.
+    pub observe: bool,
     /// Who it runs as.
     pub user: Option<String>,
     /// The trail; `None` for the usual place.

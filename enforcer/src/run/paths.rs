@@ -16,6 +16,7 @@ use super::{
 use crate::{
     audit::Verdict,
     decide::{Decision, Outcome, UnixAction, approval::Answer},
+    kernel::limits::Kind,
     seccomp::{
         ConnectCall, Notification, descriptor,
         resolve::SocketFile,
@@ -65,7 +66,11 @@ impl Shared {
                 return Ok(());
             }
         };
-        let outcome = self.unix_outcome(path, &name);
+        let by_rules = self.unix_outcome(path, &name);
+        let asks = by_rules.decision == Decision::Ask;
+        let limited = self.limited(tid, Kind::Connect, &by_rules);
+        let by_limit = limited.is_some();
+        let outcome = limited.unwrap_or(by_rules);
         let who = target::who(tid).unwrap_or_default();
         let socket = match socket_of(who, call) {
             Ok(socket) => socket,
@@ -79,7 +84,7 @@ impl Shared {
         }
         match outcome.decision {
             // Where LSM programs judge the socket itself, they do it without our help.
-            Decision::Allow | Decision::Deny if self.with.first.lsm => self.go_on(id),
+            Decision::Allow | Decision::Deny if self.with.first.lsm && !asks => self.go_on(id),
             Decision::Allow => {
                 let connect = PathConnect {
                     id,
@@ -108,16 +113,12 @@ impl Shared {
                 );
             }
             Decision::Deny => {
-                let what = [b"connect ", name.as_slice()].concat();
-                self.tell_denial(who, &what, &outcome, outcome.suggestion.as_deref());
-                self.with.recorder.answered(
-                    self.caller(who),
-                    Wanted::Unix(&name),
-                    &outcome,
-                    None,
-                    Verdict::Errno,
-                )?;
-                self.refuse(id, libc::EPERM);
+                let tripped = if by_limit {
+                    None
+                } else {
+                    self.with.limiter.denied(who.tgid)
+                };
+                self.refuse_connect(id, who, Wanted::Unix(&name), &outcome, tripped)?;
             }
         }
         Ok(())
@@ -169,12 +170,22 @@ impl Shared {
             self.refuse(id, libc::EPERM);
             return;
         };
+        // The last stage: the kernel leaves to us what the connector does.
+        if let Some(limited) = self.taken(connect.who.tgid, Kind::Connect) {
+            let wanted = Wanted::Unix(&connect.name);
+            if let Err(error) = self.refuse_connect(id, connect.who, wanted, &limited, None) {
+                self.refuse(id, libc::EPERM);
+                self.fail(error);
+            }
+            return;
+        }
         let recorded = self.with.recorder.answered(
             self.caller(connect.who),
             Wanted::Unix(&connect.name),
             &connect.outcome,
             answer,
             Verdict::Allowed,
+            None,
         );
         if let Err(error) = recorded {
             self.refuse(id, libc::EPERM);

@@ -80,6 +80,7 @@ impl Recorder {
                 next_seq: 0,
                 resumed: false,
                 approved: BTreeMap::new(),
+                announces: false,
             },
             seen: Seen::default(),
         })))
@@ -88,6 +89,11 @@ impl Recorder {
     /// Goes on after another recorder, which may have died between writing an event and taking it off the ring.
     pub fn resume(&self) {
         self.inner().lines.resumed = true;
+    }
+
+    /// Says on stderr, from now on, when the breaker opens.
+    pub fn announce_trips(&self) {
+        self.inner().lines.announces = true;
     }
 
     // A panic while it was held leaves whole values behind: every change is one assignment.
@@ -116,7 +122,8 @@ impl Recorder {
         Ok(take(&mut inner.seen))
     }
 
-    /// Writes what the supervisor did: `ending` is how the request ended, if there was one.
+    /// Writes what the supervisor did: `ending` is how the request ended, if there was one; `tripped` the denials in a
+    /// row, if this one opened the breaker.
     ///
     /// # Errors
     ///
@@ -128,13 +135,14 @@ impl Recorder {
         outcome: &Outcome,
         ending: Option<&Answer>,
         verdict: Verdict,
+        tripped: Option<u64>,
     ) -> anyhow::Result<()> {
         let mut inner = self.inner();
         inner.drain()?;
         let lines = &mut inner.lines;
         lines.counts.note_wanted(&wanted, verdict);
         let record = lines.supervised(caller, wanted, outcome, ending, verdict);
-        lines.write(&record)
+        lines.write_with_trip(&record, Timestamp::now(), tripped)
     }
 
     /// Remembers an answer until the kernel tells of its action.
@@ -153,6 +161,19 @@ impl Recorder {
     /// The trail cannot be written.
     pub fn line(&self, record: &Record) -> anyhow::Result<()> {
         self.inner().lines.write(record)
+    }
+
+    /// Writes a tool call that a hook has reported; `tripped` as in [`Recorder::answered`].
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn tool_call(&self, record: &Record, tripped: Option<u64>) -> anyhow::Result<()> {
+        let mut inner = self.inner();
+        inner.drain()?;
+        inner
+            .lines
+            .write_with_trip(record, Timestamp::now(), tripped)
     }
 
     /// Says on stderr what happened, and where it is written.

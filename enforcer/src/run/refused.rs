@@ -176,6 +176,7 @@ impl Shared {
             outcome,
             None,
             Verdict::Errno,
+            None,
         )
     }
 }

@@ -1,6 +1,7 @@
 //! What is kept of a running agent, so that a later start can write its last events and take it down.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -11,7 +12,12 @@ use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::{approvals::SOCKET_NAME, decide::Subject, hook};
+use crate::{
+    approvals::SOCKET_NAME,
+    audit::Stamp,
+    decide::{Engine, Masking, Subject},
+    hook,
+};
 
 /// Where the states lie. Only root reads their facts: a seed would let an agent look for colliding names.
 pub const STATE_ROOT: &str = "/run/enforcer";
@@ -24,6 +30,18 @@ const FACTS: &str = "facts.json";
 pub struct Facts {
     /// The agent's name.
     pub agent: Option<String>,
+    /// For whom it works.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Whose agent it is.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// What the tables were compiled for.
+    #[serde(default)]
+    pub capabilities: BTreeSet<String>,
+    /// Whether it was only observed.
+    #[serde(default)]
+    pub observed: bool,
     /// The trail.
     pub audit: PathBuf,
     /// Seed of the policy's name hashes.
@@ -32,6 +50,24 @@ pub struct Facts {
     pub policy_path: PathBuf,
     /// The policy as it was read.
     pub policy_text: String,
+}
+
+impl Facts {
+    /// The agent's engine, as it was.
+    ///
+    /// # Errors
+    ///
+    /// The policy is one of another version.
+    pub fn engine(&self) -> anyhow::Result<Engine> {
+        let parsed = crate::policy::parse(&self.policy_text).context("its policy")?;
+        let capabilities = self.capabilities.clone();
+        Engine::with_capabilities(parsed.policy, capabilities, self.seed).context("its policy")
+    }
+
+    /// What a writer puts on its records; `masking` is its policy's.
+    pub fn stamp(&self, masking: Masking) -> Stamp {
+        Stamp::new(self.user.as_deref(), self.tenant.as_deref(), masking).observed(self.observed)
+    }
 }
 
 /// The state of one agent; as long as it is held, no other process takes the agent for a left-over.
@@ -142,6 +178,18 @@ impl State {
             _lock: lock,
         };
         Ok(Some((state, facts)))
+    }
+
+    /// What is kept of an agent, whether or not its launcher runs.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it cannot be read: it is root's.
+    pub fn facts(id: &str) -> anyhow::Result<Facts> {
+        let file = Path::new(STATE_ROOT).join(id).join(FACTS);
+        let text = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not a state of this version", file.display()))
     }
 
     fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {

@@ -29,11 +29,14 @@ use crate::{
     approvals::Asker,
     audit::Verdict,
     decide::{
-        ConnectAction, Decision, Engine, ExecAction, Outcome,
+        ConnectAction, Decision, Engine, ExecAction, Outcome, Wording,
         approval::{Answer, ConnectSubject},
         line,
     },
-    kernel::grants::Grants,
+    kernel::{
+        grants::Grants,
+        limits::{Kind, Limiter},
+    },
     launch::{CgroupRoot, Connector},
     seccomp::{
         Address, Call, ConnectCall, ExecCall, Eyes, Listener, Notification, descriptor,
@@ -60,6 +63,10 @@ pub struct Supervised {
     pub first: FirstJudgement,
     /// Where approvals go for the kernel to know them.
     pub grants: Grants,
+    /// The breaker and the rates.
+    pub limiter: Limiter,
+    /// How what these deny is told.
+    pub wording: Wording,
     /// Who finds somebody to answer.
     pub desk: Asker,
     /// How long that may take.
@@ -231,7 +238,11 @@ impl Shared {
             self.go_on(id);
             return Ok(());
         };
-        let outcome = self.with.engine.exec(&found.action);
+        let by_rules = self.with.engine.exec(&found.action);
+        let asks = by_rules.decision == Decision::Ask;
+        let limited = self.limited(tid, Kind::Exec, &by_rules);
+        let by_limit = limited.is_some();
+        let outcome = limited.unwrap_or(by_rules);
         if outcome.decision == Decision::Allow {
             self.go_on(id);
             return Ok(());
@@ -253,8 +264,14 @@ impl Shared {
         }
         let text = self.with.engine.matcher().text(&found.action);
         self.tell_denial(who, &text, &outcome, outcome.suggestion.as_deref());
-        if self.with.first.refuses {
-            self.record_exec(who, &found.action, &outcome, None)?;
+        // What the rules ask about the kernel would refuse for that, not for the limit.
+        if self.with.first.refuses || asks {
+            let tripped = if by_limit {
+                None
+            } else {
+                self.with.limiter.denied(who.tgid)
+            };
+            self.record_exec(who, &found.action, &outcome, None, tripped)?;
             self.refuse(id, libc::EPERM);
         } else {
             // The kernel refuses it, and records it.
@@ -291,6 +308,19 @@ impl Shared {
                     self.go_on(id);
                     return Ok(());
                 }
+                if let Some(limited) = self.limited(tid, Kind::Connect, &outcome) {
+                    return self.refuse_connect(
+                        id,
+                        who,
+                        Wanted::Connect {
+                            address: address.to_canonical(),
+                            port,
+                            protocol: protocol.into(),
+                        },
+                        &limited,
+                        None,
+                    );
+                }
                 let held = Held {
                     id,
                     tid,
@@ -325,13 +355,14 @@ impl Shared {
         }
     }
 
-    /// Records a refused exec.
+    /// Records a refused exec. `tripped`: the denials in a row, if this one opened the breaker.
     pub fn record_exec(
         &self,
         who: Who,
         action: &ExecAction,
         outcome: &Outcome,
         answer: Option<&Answer>,
+        tripped: Option<u64>,
     ) -> anyhow::Result<()> {
         let bytes: usize = action.argv.iter().map(|word| word.len() + 1).sum();
         self.with.recorder.answered(
@@ -344,6 +375,7 @@ impl Shared {
             outcome,
             answer,
             Verdict::Errno,
+            tripped,
         )
     }
 

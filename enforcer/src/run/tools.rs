@@ -1,12 +1,18 @@
-//! What hooks inside the agent report: one trail with what the kernel saw, and the last word.
+//! What hooks inside the agent report: one breaker, one set of rates and one trail with what the kernel sees, and the
+//! last word.
+//!
+//! What a hook allows is judged and counted again when it really runs, so an allowance takes nothing from the rates
+//! here: it is only refused where they are used up already.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::record::Recorder;
+use super::breaker::Control;
 use crate::{
     approvals::{
         Reporter, ToolDesk,
-        protocol::{ToolAnswer, ToolReport},
+        protocol::{ToolAnswer, ToolKind, ToolReport},
     },
     audit::{self, Record},
     decide::{
@@ -14,19 +20,122 @@ use crate::{
         approval::{Answer, Ending},
         tool, wording,
     },
+    kernel::limits::{Exceeded, Kind},
+    policy::model::Rate,
 };
 
 /// Takes the reports of one run's hooks.
 #[derive(Debug)]
 pub struct Tools {
-    recorder: Recorder,
-    agent: String,
+    control: Arc<Control>,
+    rates: Rates,
+}
+
+/// The rates of the policy, for reasons.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    /// The policy's limits.
+    pub limits: crate::policy::model::Limits,
+    /// The user whose agents share a rate.
+    pub user: String,
+}
+
+/// What is answered and written.
+struct Ended {
+    answered: Decision,
+    /// Where it is another than the hook's own.
+    reason: Option<String>,
+    tripped: Option<u64>,
 }
 
 impl Tools {
-    /// Reports of this agent go to this trail.
-    pub fn new(recorder: Recorder, agent: String) -> Self {
-        Self { recorder, agent }
+    /// Reports of the run that this breaker belongs to.
+    pub fn new(control: Arc<Control>, rates: Rates) -> Self {
+        Self { control, rates }
+    }
+
+    fn settle(&self, reporter: Reporter, report: &ToolReport, approved: Option<&Answer>) -> Ended {
+        let limiter = &self.control.limiter;
+        let denied = |reason: String| Ended {
+            answered: Decision::Deny,
+            reason: Some(reason),
+            tripped: None,
+        };
+        if !limiter.admits(reporter.pid) {
+            return denied(wording::BREAKER_OPEN.to_owned());
+        }
+        let (answered, reason) = match approved {
+            Some(answer) if matches!(answer.ending, Ending::Approved { .. }) => {
+                let asked = Outcome {
+                    decision: report.decision,
+                    ..tool::denied(report.reason.clone())
+                };
+                (
+                    Decision::Allow,
+                    Some(wording::ending(&answer.ending, &asked)),
+                )
+            }
+            // A hook can make it stricter, never looser.
+            _ => (report.answered.max(report.decision), None),
+        };
+        if report.refused {
+            return Ended {
+                answered,
+                reason,
+                tripped: None,
+            };
+        }
+        match answered {
+            Decision::Ask => Ended {
+                answered,
+                reason,
+                tripped: None,
+            },
+            Decision::Deny => Ended {
+                answered,
+                reason,
+                tripped: limiter.denied(reporter.pid),
+            },
+            Decision::Allow => {
+                let kind = match report.kind {
+                    ToolKind::Exec => Some(Kind::Exec),
+                    ToolKind::Connect => Some(Kind::Connect),
+                    ToolKind::Other => None,
+                };
+                if let Some(kind) = kind
+                    && let Err(exceeded) = limiter.look(kind)
+                {
+                    return denied(self.rates.exceeded(kind, exceeded));
+                }
+                limiter.allowed(reporter.pid);
+                Ended {
+                    answered,
+                    reason,
+                    tripped: None,
+                }
+            }
+        }
+    }
+}
+
+impl Rates {
+    fn exceeded(&self, kind: Kind, exceeded: Exceeded) -> String {
+        let limits = &self.limits;
+        let of = |rate: Option<Rate>, words: &dyn Fn(Rate) -> String| {
+            rate.map_or_else(|| "The rates cannot be read".to_owned(), words)
+        };
+        match (exceeded, kind) {
+            (Exceeded::Agent, Kind::Exec) => of(limits.exec, &wording::rate_exceeded),
+            (Exceeded::Agent, Kind::Connect) => of(limits.connect, &wording::rate_exceeded),
+            (Exceeded::User, kind) => {
+                let rate = match kind {
+                    Kind::Exec => limits.user_exec,
+                    Kind::Connect => limits.user_connect,
+                };
+                of(rate, &|rate| wording::user_rate_exceeded(rate, &self.user))
+            }
+            (Exceeded::Failed, _) => "The rates cannot be read".to_owned(),
+        }
     }
 }
 
@@ -37,34 +146,28 @@ impl ToolDesk for Tools {
         report: &ToolReport,
         approved: Option<&Answer>,
     ) -> ToolAnswer {
-        let (answered, reason) = match approved {
-            Some(answer) if matches!(answer.ending, Ending::Approved { .. }) => {
-                let outcome = Outcome {
-                    decision: report.decision,
-                    ..tool::denied(report.reason.clone())
-                };
-                (Decision::Allow, wording::ending(&answer.ending, &outcome))
-            }
-            _ => (report.answered, report.reason.clone()),
+        let ended = self.settle(reporter, report, approved);
+        let reason = ended.reason.as_deref().unwrap_or(&report.reason);
+        let agent = &self.control.agent;
+        let line = record(agent, reporter, report, ended.answered, reason);
+        let written = match self.control.recorder.get() {
+            Some(recorder) => recorder.tool_call(&line, ended.tripped),
+            None => Err(anyhow::anyhow!("the run is only just starting")),
         };
-        let record = record(&self.agent, reporter, report, answered, &reason);
-        if let Err(error) = self.recorder.line(&record) {
+        if let Err(error) = written {
             tracing::error!(%error, "a hook's report cannot be recorded; the call is denied");
             return ToolAnswer {
                 decision: Decision::Deny,
                 reason: "The call cannot be recorded, so it is denied".to_owned(),
             };
         }
-        if approved.is_some() {
-            ToolAnswer {
-                decision: answered,
-                reason,
-            }
-        } else {
-            ToolAnswer {
-                decision: report.decision,
-                reason: String::new(),
-            }
+        ToolAnswer {
+            decision: match ended.reason {
+                // Unchanged: the hook knows how its agent is told.
+                None => report.decision,
+                Some(_) => ended.answered,
+            },
+            reason: ended.reason.unwrap_or_default(),
         }
     }
 }
@@ -76,14 +179,10 @@ fn record(
     answered: Decision,
     reason: &str,
 ) -> Record {
-    let event = match answered {
-        Decision::Allow => audit::Event::Approval,
-        Decision::Ask | Decision::Deny => audit::Event::Denial,
-    };
-    let verdict = match answered {
-        Decision::Allow => "allowed",
-        Decision::Ask => "asked",
-        Decision::Deny => "denied",
+    let (event, verdict) = match answered {
+        Decision::Allow => (audit::Event::Approval, "allowed"),
+        Decision::Ask => (audit::Event::Denial, "asked"),
+        Decision::Deny => (audit::Event::Denial, "denied"),
     };
     let mut parameters = report.parameters.clone();
     if let Some(rule) = &report.rule {

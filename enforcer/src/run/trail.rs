@@ -1,72 +1,113 @@
 //! The trail's file from before the start to the first event: a start that fails leaves none behind.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, Permissions},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
+use nix::unistd::{Group, chown};
 
 use super::DEFAULT_AUDIT;
-use crate::audit::Writer;
+use crate::audit::{Writer, tenant_trail};
+
+/// What the group of a tenant's readers is called, before the tenant's name.
+const READERS: &str = "enforcer-";
 
 /// The opened trail of a run that has not started yet. Dropped, it takes away what it has made, if that is still
 /// empty.
 #[derive(Debug)]
 pub struct Trail {
     path: PathBuf,
-    made: Option<PathBuf>,
+    /// Directories that were made for it, outer ones first.
+    made: Vec<PathBuf>,
     writer: Option<Writer>,
 }
 
 impl Trail {
-    /// Opens the trail; the directory of the usual place is made if it is missing.
+    /// Opens the trail: the file that is given, else a tenant's own, else the usual one. Directories of these two are
+    /// made if they are missing.
     ///
     /// # Errors
     ///
     /// The directory is missing or not ours, or the file is no trail of ours.
-    pub fn open(given: Option<&Path>) -> anyhow::Result<Self> {
-        let mut trail = match given {
-            Some(path) => Self {
+    pub fn open(given: Option<&Path>, tenant: Option<&str>) -> anyhow::Result<Self> {
+        let mut trail = match (given, tenant) {
+            (Some(path), _) => Self {
                 path: std::path::absolute(path).with_context(|| {
                     format!(
                         "the trail's path `{}` cannot be made absolute; name a file with --audit",
                         path.display()
                     )
                 })?,
-                made: None,
+                made: Vec::new(),
                 writer: None,
             },
-            None => Self::usual()?,
+            (None, Some(tenant)) => Self::of_tenant(tenant)?,
+            (None, None) => Self::usual()?,
         };
         trail.writer = Some(Writer::open(&trail.path)?);
         Ok(trail)
     }
 
     fn usual() -> anyhow::Result<Self> {
-        let path = PathBuf::from(DEFAULT_AUDIT);
-        let mut made = None;
-        if let Some(directory) = path.parent() {
-            match DirBuilder::new().mode(0o750).create(directory) {
-                Ok(()) => made = Some(directory.to_owned()),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => {
-                    return Err(error).with_context(|| {
-                        format!(
-                            "{} cannot be made; name another trail with --audit",
-                            directory.display()
-                        )
-                    });
-                }
+        let mut trail = Self {
+            path: PathBuf::from(DEFAULT_AUDIT),
+            made: Vec::new(),
+            writer: None,
+        };
+        // Readers of a tenant's trail pass through; nobody but root sees what lies there.
+        trail.directory(1, 0o751)?;
+        Ok(trail)
+    }
+
+    /// The trail of a tenant. Its directory belongs to the group `enforcer-TENANT`, if there is one: who is in it reads
+    /// this trail and no other.
+    fn of_tenant(tenant: &str) -> anyhow::Result<Self> {
+        let mut trail = Self {
+            path: tenant_trail(Path::new(DEFAULT_AUDIT), tenant),
+            made: Vec::new(),
+            writer: None,
+        };
+        trail.directory(3, 0o751)?;
+        trail.directory(2, 0o751)?;
+        if let Some(directory) = trail.directory(1, 0o750)? {
+            let group = Group::from_name(&format!("{READERS}{tenant}"))
+                .ok()
+                .flatten();
+            if let Some(group) = group {
+                chown(&directory, None, Some(group.gid)).with_context(|| {
+                    format!("{} cannot be given to {}", directory.display(), group.name)
+                })?;
+                // Whatever is made in it belongs to the group.
+                fs::set_permissions(&directory, Permissions::from_mode(0o2750))?;
             }
         }
-        Ok(Self {
-            path,
-            made,
-            writer: None,
-        })
+        Ok(trail)
+    }
+
+    /// Makes the directory so many levels above the file, if it is missing; gives it if so.
+    fn directory(&mut self, levels: usize, mode: u32) -> anyhow::Result<Option<PathBuf>> {
+        let Some(directory) = self.path.ancestors().nth(levels).map(Path::to_owned) else {
+            return Ok(None);
+        };
+        match DirBuilder::new().mode(mode).create(&directory) {
+            Ok(()) => {
+                // Whatever the umask is.
+                fs::set_permissions(&directory, Permissions::from_mode(mode))?;
+                self.made.push(directory.clone());
+                Ok(Some(directory))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(error).with_context(|| {
+                format!(
+                    "{} cannot be made; name another trail with --audit",
+                    directory.display()
+                )
+            }),
+        }
     }
 
     /// A file in the usual place for the last events of an agent whose own trail is no more; its directory is
@@ -78,7 +119,7 @@ impl Trail {
     pub fn spare(id: &str) -> anyhow::Result<PathBuf> {
         let mut usual = Self::usual()?;
         // Events will lie in it: it stays.
-        usual.made = None;
+        usual.made.clear();
         Ok(usual.path.with_file_name(format!("{id}.jsonl")))
     }
 
@@ -106,7 +147,7 @@ impl Drop for Trail {
             // The failed start is told already; an empty file that stays does no harm.
             let _ = writer.abandon();
         }
-        if let Some(directory) = &self.made {
+        for directory in self.made.iter().rev() {
             // Refused while it holds anything.
             let _ = fs::remove_dir(directory);
         }

@@ -32,6 +32,7 @@ mod danger;
 mod exec;
 mod glob;
 mod group;
+mod limits;
 mod minimise;
 mod path;
 mod rank;
@@ -39,7 +40,7 @@ mod rank;
 mod reference_tests;
 mod row;
 mod search;
-mod stored;
+pub mod stored;
 mod subsets;
 mod union;
 mod unix;
@@ -50,7 +51,6 @@ pub use connect::{ConnectPrefix, matches as connect_matches, number as protocol_
 pub use danger::is_dangerous;
 pub use exec::programs;
 pub use glob::Glob;
-pub use stored::StoredError;
 pub use unix::matches as unix_matches;
 
 use exec::ExecTables;
@@ -295,6 +295,7 @@ pub fn compile_for(
     tables.connect_deny_from = ranks.deny_from;
     tables.connect_ranks = ranks.refs;
     tables.header.connect_default = policy.connect.default.number();
+    tables.header.limits = limits::lower(&policy.limits, &policy.breaker);
     Ok(tables)
 }
 

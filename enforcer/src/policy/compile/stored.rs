@@ -17,7 +17,11 @@ use crate::policy::Policy;
 use super::{Builtin, ConnectPrefix, RuleRef, Tables};
 
 /// What the bytes begin with; changes with the layout.
-const MAGIC: [u8; 8] = *b"enftbl01";
+const MAGIC: [u8; 8] = *b"enftbl02";
+/// Bytes from which the length of the head is known.
+pub const FIRST: usize = MAGIC.len() + 4;
+/// Bytes of a head: rules and programs by the hundred thousand.
+const MOST_HEAD: usize = 64 << 20;
 /// Segments of a policy that can be read: 64 MiB.
 const MOST_SEGMENTS: u32 = 256;
 
@@ -39,6 +43,7 @@ impl Tables {
     /// The tables as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Out(MAGIC.to_vec());
+        out.u32(0);
         let header = &self.header;
         out.groups(&header.shared);
         out.group(&header.path);
@@ -82,16 +87,21 @@ impl Tables {
             out.u32(value.rank);
             out.u32(value.decision);
         }
+        // What is behind the last group is zero.
+        let used = |segment: &Segment| {
+            let last = segment.iter().rposition(|word| *word != 0);
+            last.map_or(0, |at| at + 1)
+        };
         out.u32(self.segments.len() as u32);
         for segment in &self.segments {
-            // What is behind the last group is zero.
-            let used = segment
-                .iter()
-                .rposition(|word| *word != 0)
-                .map_or(0, |at| at + 1);
-            out.u32(used as u32);
+            out.u32(used(segment) as u32);
+        }
+        let head = out.0.len() as u32;
+        out.0[MAGIC.len()..FIRST].copy_from_slice(&head.to_le_bytes());
+        for segment in &self.segments {
+            let words = &segment[..used(segment)];
             out.0
-                .extend(segment[..used].iter().flat_map(|word| word.to_le_bytes()));
+                .extend(words.iter().flat_map(|word| word.to_le_bytes()));
         }
         out.0
     }
@@ -102,8 +112,57 @@ impl Tables {
     ///
     /// [`StoredError`]; ranks of rules that the policy does not have are out of range.
     pub fn from_bytes(bytes: &[u8], policy: &Policy) -> Result<Self, StoredError> {
-        let bytes = bytes.strip_prefix(&MAGIC).ok_or(StoredError::Magic)?;
+        let first = bytes.first_chunk().ok_or(StoredError::Length)?;
+        let head = head_length(first)?;
+        let (head, mut rest) = bytes.split_at_checked(head).ok_or(StoredError::Length)?;
+        let mut partial = Partial::read(head, policy)?;
+        while let Some(length) = partial.missing() {
+            let (segment, behind) = rest.split_at_checked(length).ok_or(StoredError::Length)?;
+            partial.add(segment)?;
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            return Err(StoredError::Length);
+        }
+        Ok(partial.tables)
+    }
+}
+
+/// The length of the head, in bytes, from the first bytes: what stands before the segments.
+///
+/// # Errors
+///
+/// They are not the first bytes of tables.
+pub fn head_length(first: &[u8; FIRST]) -> Result<usize, StoredError> {
+    let length = first.strip_prefix(&MAGIC).ok_or(StoredError::Magic)?;
+    let length = length.try_into().map_err(|_| StoredError::Length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if (FIRST..=MOST_HEAD).contains(&length) {
+        Ok(length)
+    } else {
+        Err(StoredError::Length)
+    }
+}
+
+/// Tables that are being read: the head, and so many of the segments. Most of the bytes are segments, which need not
+/// be in memory twice.
+#[derive(Debug)]
+pub struct Partial {
+    tables: Tables,
+    /// Bytes of each segment.
+    lengths: Vec<usize>,
+}
+
+impl Partial {
+    /// Reads the head, for the policy that the tables were compiled from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tables::from_bytes`].
+    pub fn read(head: &[u8], policy: &Policy) -> Result<Self, StoredError> {
+        let bytes = head.strip_prefix(&MAGIC).ok_or(StoredError::Magic)?;
         let mut read = Read(bytes);
+        read.u32()?;
         let mut header = PolicyHeader {
             shared: read.groups::<SHARED_GROUPS>()?,
             path: read.group()?,
@@ -147,25 +206,65 @@ impl Tables {
             connect.push((prefix, value));
         }
         let count = read.up_to(MOST_SEGMENTS)?;
-        let mut segments = Vec::with_capacity(count as usize);
+        let mut lengths = Vec::with_capacity(count as usize);
         for _ in 0..count {
-            segments.push(read.segment()?);
+            lengths.push(read.up_to(SEGMENT_WORDS as u32)? as usize * 2);
         }
         if !read.0.is_empty() {
             return Err(StoredError::Length);
         }
         Ok(Self {
-            header,
-            segments,
-            heads,
-            ranks,
-            connect,
-            connect_ranks,
-            connect_ask_from,
-            connect_deny_from,
-            unix_ranks,
-            unix_rule_asks,
+            tables: Tables {
+                header,
+                segments: Vec::with_capacity(lengths.len()),
+                heads,
+                ranks,
+                connect,
+                connect_ranks,
+                connect_ask_from,
+                connect_deny_from,
+                unix_ranks,
+                unix_rule_asks,
+            },
+            lengths,
         })
+    }
+
+    /// How many bytes the next segment has; `None` when all are there.
+    pub fn missing(&self) -> Option<usize> {
+        self.lengths.get(self.tables.segments.len()).copied()
+    }
+
+    /// Adds the next segment.
+    ///
+    /// # Errors
+    ///
+    /// It has another length, or none is missing.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<(), StoredError> {
+        if self.missing() != Some(bytes.len()) {
+            return Err(StoredError::Length);
+        }
+        let mut segment: Box<Segment> = vec![0; SEGMENT_WORDS]
+            .into_boxed_slice()
+            .try_into()
+            .map_err(|_| StoredError::Length)?;
+        for (word, pair) in segment.iter_mut().zip(bytes.chunks_exact(2)) {
+            *word = u16::from_le_bytes([pair[0], pair[1]]);
+        }
+        self.tables.segments.push(segment);
+        Ok(())
+    }
+
+    /// The tables.
+    ///
+    /// # Errors
+    ///
+    /// Segments are missing.
+    pub fn finish(self) -> Result<Tables, StoredError> {
+        match self.missing() {
+            None => Ok(self.tables),
+            Some(_) => Err(StoredError::Length),
+        }
     }
 }
 
@@ -299,19 +398,6 @@ impl<'b> Read<'b> {
             });
         }
         Ok(ranks)
-    }
-
-    fn segment(&mut self) -> Result<Box<Segment>, StoredError> {
-        let used = self.up_to(SEGMENT_WORDS as u32)? as usize;
-        let bytes = self.bytes(used * 2)?;
-        let mut segment: Box<Segment> = vec![0; SEGMENT_WORDS]
-            .into_boxed_slice()
-            .try_into()
-            .map_err(|_| StoredError::Length)?;
-        for (word, pair) in segment.iter_mut().zip(bytes.chunks_exact(2)) {
-            *word = u16::from_le_bytes([pair[0], pair[1]]);
-        }
-        Ok(segment)
     }
 }
 

@@ -67,7 +67,7 @@ fn no_bytes_make_it_panic() {
         StoredError::Length
     );
     assert_eq!(
-        Tables::from_bytes(b"enftbl00", &policy).unwrap_err(),
+        Tables::from_bytes(b"enftbl00....", &policy).unwrap_err(),
         StoredError::Magic
     );
     let action = ExecAction::from_words(vec![b"rm".to_vec(), b"-r".to_vec()]);

@@ -1,0 +1,380 @@
+//! The breaker, the rates and the complexity of an agent. The algorithms are those of [`enforcer_common::limits`];
+//! user space runs them over the same memory.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::helpers::generated::bpf_loop;
+use enforcer_common::{
+    event::{
+        CAUSE_BREAKER, CAUSE_COMPLEXITY, CAUSE_INTERNAL, CAUSE_RATE, CAUSE_TRANSPARENT,
+        CAUSE_USER_RATE, counts_for_breaker,
+    },
+    limits::{
+        Ask, COMPLEX_ARGUMENTS, COMPLEX_BYTES, COMPLEX_DEPTH, Cells, Limits, Rate, Said, TRIES,
+        Taking, complexity_rank, try_take, try_turn,
+    },
+    rule::{DENY, SlotState},
+};
+
+use crate::{
+    atomic,
+    event::{now, pid},
+    facts::Judgement,
+    maps::{POLICIES, RATES, USER_CONNECTS, USER_EXECS, depth_of, offset},
+    task::{self, read_kernel},
+};
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// What a limit is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Execs.
+    Exec,
+    /// Connects and datagrams.
+    Connect,
+}
+
+/// Whether an allowance is taken from a rate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rates {
+    /// Only looked at: a later stage takes.
+    Look,
+    /// Taken: this is the last stage.
+    Take,
+}
+
+#[inline(always)]
+fn limits_of(slot: u32) -> Option<&'static Limits> {
+    let header = POLICIES.get_ptr(slot)?;
+    // SAFETY: a map value, which lives as long as the program.
+    Some(unsafe { &(*header).limits })
+}
+
+/// The breaker's word, as [`Cells`].
+struct Word(*mut u64);
+
+impl Cells for Word {
+    #[inline(always)]
+    fn load(&self, _at: u32) -> Option<u64> {
+        // SAFETY: a field of a map value.
+        Some(unsafe { ptr::read_volatile(self.0) })
+    }
+
+    #[inline(always)]
+    fn replace(&self, _at: u32, old: u64, new: u64) -> bool {
+        // SAFETY: a field of a map value, touched only atomically.
+        unsafe { atomic::replace_wide(self.0, old, new) }
+    }
+}
+
+/// A question to the breaker, from try to try.
+#[repr(C)]
+struct Question {
+    state: *mut SlotState,
+    slot: u32,
+    ask: u32,
+    pid: u32,
+    /// A `SAID_` number.
+    said: u32,
+}
+
+const SAID_NOTHING: u32 = 0;
+const SAID_NOTED: u32 = 1;
+const SAID_REFUSED: u32 = 2;
+const SAID_TRIPPED: u32 = 3;
+const SAID_TRIPPED_AGAIN: u32 = 4;
+
+extern "C" fn try_question(_index: u32, context: *mut c_void) -> i64 {
+    let question = context.cast::<Question>();
+    // SAFETY: `question` lies on the stack of the frame that called `bpf_loop`; its pointer is a map value.
+    unsafe {
+        let Some(limits) = limits_of((*question).slot) else {
+            return 1;
+        };
+        let ask = match (*question).ask {
+            0 => Ask::Admit,
+            1 => Ask::Denied,
+            2 => Ask::Allowed,
+            _ => Ask::Transparent,
+        };
+        let word = Word(ptr::addr_of_mut!((*(*question).state).breaker));
+        let Some(said) = try_turn(
+            &word,
+            ask,
+            &limits.breaker,
+            (*question).pid,
+            now() / NS_PER_MS,
+        ) else {
+            return 0;
+        };
+        (*question).said = match said {
+            Said::Noted => SAID_NOTED,
+            Said::Refused => SAID_REFUSED,
+            Said::Tripped => SAID_TRIPPED,
+            Said::TrippedAgain => SAID_TRIPPED_AGAIN,
+        };
+    }
+    1
+}
+
+#[inline(always)]
+fn ask(state: *mut SlotState, slot: u32, ask: Ask) -> u32 {
+    let mut question = Question {
+        state,
+        slot,
+        ask: ask as u32,
+        pid: pid(),
+        said: SAID_NOTHING,
+    };
+    // SAFETY: the context lives for the call.
+    unsafe {
+        bpf_loop(
+            TRIES,
+            try_question as *mut c_void,
+            ptr::from_mut(&mut question).cast(),
+            0,
+        );
+        ptr::read_volatile(ptr::addr_of!(question.said))
+    }
+}
+
+/// Whether the breaker lets the rules decide about the current process.
+#[inline(always)]
+pub fn admits(state: *mut SlotState, slot: u32) -> bool {
+    // SAFETY: a field of a map value.
+    let word = unsafe { ptr::read_volatile(ptr::addr_of!((*state).breaker)) };
+    // Closed, as almost always: the upper half is zero.
+    word >> 32 == 0 || ask(state, slot, Ask::Admit) == SAID_NOTED
+}
+
+/// Counts a denial, if its cause counts. Gives the denials in a row if it opened the breaker, else 0.
+#[inline(always)]
+pub fn count_denial(state: *mut SlotState, slot: u32, cause: u32) -> u64 {
+    if !counts_for_breaker(cause) {
+        return 0;
+    }
+    let said = ask(state, slot, Ask::Denied);
+    // SAFETY: a field of a map value; only who opens the breaker writes it.
+    unsafe {
+        let place = ptr::addr_of_mut!((*state).tripped_at);
+        if said == SAID_TRIPPED {
+            let denials = limits_of(slot).map_or(0, |limits| u64::from(limits.breaker.denials));
+            ptr::write_volatile(place, denials);
+            return denials;
+        }
+        if said == SAID_TRIPPED_AGAIN {
+            return atomic::add(place, 1) + 1;
+        }
+    }
+    0
+}
+
+/// Notes an allowance: it ends a row of denials, unless its cause is that it says nothing by itself.
+#[inline(always)]
+pub fn count_allowance(state: *mut SlotState, slot: u32, cause: u32) {
+    // SAFETY: a field of a map value.
+    if unsafe { ptr::read_volatile(ptr::addr_of!((*state).breaker)) } == 0 {
+        return;
+    }
+    let what = if cause == CAUSE_TRANSPARENT {
+        Ask::Transparent
+    } else {
+        Ask::Allowed
+    };
+    ask(state, slot, what);
+}
+
+/// The map that a rate's cells are in.
+#[derive(Clone, Copy)]
+enum Place {
+    Own,
+    UserExecs,
+    UserConnects,
+}
+
+/// The cells of a rate.
+struct Ring {
+    place: Place,
+    first: u32,
+}
+
+impl Ring {
+    #[inline(always)]
+    fn cell(&self, at: u32) -> Option<*mut u64> {
+        match self.place {
+            Place::Own => RATES.get_ptr_mut(self.first + at),
+            Place::UserExecs => USER_EXECS.get_ptr_mut(at),
+            Place::UserConnects => USER_CONNECTS.get_ptr_mut(at),
+        }
+    }
+}
+
+impl Cells for Ring {
+    #[inline(always)]
+    fn load(&self, at: u32) -> Option<u64> {
+        let cell = self.cell(at)?;
+        // SAFETY: a map value.
+        Some(unsafe { ptr::read_volatile(cell) })
+    }
+
+    #[inline(always)]
+    fn replace(&self, at: u32, old: u64, new: u64) -> bool {
+        // SAFETY: a map value, touched only atomically.
+        self.cell(at)
+            .is_some_and(|cell| unsafe { atomic::replace_wide(cell, old, new) })
+    }
+}
+
+/// A question to a rate, from try to try.
+#[repr(C)]
+struct Wish {
+    slot: u32,
+    /// Which of the rates of [`Limits`].
+    rate: u32,
+    take: u32,
+    /// A `GOT_` number.
+    got: u32,
+}
+
+const OWN_EXEC: u32 = 0;
+const OWN_CONNECT: u32 = 1;
+const USER_EXEC: u32 = 2;
+const USER_CONNECT: u32 = 3;
+
+const GOT_NOTHING: u32 = 0;
+const GOT_TAKEN: u32 = 1;
+const GOT_EXCEEDED: u32 = 2;
+
+#[inline(always)]
+fn rate_of(limits: &Limits, which: u32) -> (&Rate, Place) {
+    match which {
+        OWN_EXEC => (&limits.exec, Place::Own),
+        OWN_CONNECT => (&limits.connect, Place::Own),
+        USER_EXEC => (&limits.user_exec, Place::UserExecs),
+        _ => (&limits.user_connect, Place::UserConnects),
+    }
+}
+
+extern "C" fn try_wish(_index: u32, context: *mut c_void) -> i64 {
+    let wish = context.cast::<Wish>();
+    // SAFETY: `wish` lies on the stack of the frame that called `bpf_loop`.
+    unsafe {
+        let Some(limits) = limits_of((*wish).slot) else {
+            return 1;
+        };
+        let (rate, place) = rate_of(limits, (*wish).rate);
+        let ring = Ring {
+            place,
+            first: rate.first,
+        };
+        match try_take(&ring, rate, now(), (*wish).take != 0) {
+            Taking::Again => return 0,
+            Taking::Taken(_) => (*wish).got = GOT_TAKEN,
+            Taking::Exceeded => (*wish).got = GOT_EXCEEDED,
+            Taking::Broken => {}
+        }
+    }
+    1
+}
+
+/// Asks one rate; 0, or the cause of a denial.
+#[inline(always)]
+fn ask_rate(slot: u32, which: u32, rates: Rates) -> u32 {
+    let Some(limits) = limits_of(slot) else {
+        return CAUSE_INTERNAL;
+    };
+    if rate_of(limits, which).0.count == 0 {
+        return 0;
+    }
+    let mut wish = Wish {
+        slot,
+        rate: which,
+        take: u32::from(rates == Rates::Take),
+        got: GOT_NOTHING,
+    };
+    // SAFETY: the context lives for the call.
+    let got = unsafe {
+        bpf_loop(
+            TRIES,
+            try_wish as *mut c_void,
+            ptr::from_mut(&mut wish).cast(),
+            0,
+        );
+        ptr::read_volatile(ptr::addr_of!(wish.got))
+    };
+    match got {
+        GOT_TAKEN => 0,
+        GOT_EXCEEDED if which >= USER_EXEC => CAUSE_USER_RATE,
+        GOT_EXCEEDED => CAUSE_RATE,
+        // Everybody else was faster each time.
+        _ => CAUSE_INTERNAL,
+    }
+}
+
+/// What the rates make of a judgement that lets an action pass.
+#[inline(always)]
+pub fn within_rates(judgement: Judgement, slot: u32, kind: Kind, rates: Rates) -> Judgement {
+    let (own, user) = match kind {
+        Kind::Exec => (OWN_EXEC, USER_EXEC),
+        Kind::Connect => (OWN_CONNECT, USER_CONNECT),
+    };
+    // What the user's rate would refuse must not cost the agent anything.
+    let mut cause = ask_rate(slot, user, Rates::Look);
+    if cause == 0 {
+        cause = ask_rate(slot, own, rates);
+    }
+    if cause == 0 && rates == Rates::Take {
+        cause = ask_rate(slot, user, Rates::Take);
+    }
+    if cause == 0 {
+        return judgement;
+    }
+    Judgement {
+        decision: DENY,
+        cause,
+        rank: 0,
+    }
+}
+
+/// What the breaker denies.
+pub const BROKEN: Judgement = Judgement {
+    decision: DENY,
+    cause: CAUSE_BREAKER,
+    rank: 0,
+};
+
+/// What the limits on complexity make of a judgement that lets an exec pass.
+#[inline(always)]
+pub fn within_complexity(
+    judgement: Judgement,
+    slot: u32,
+    bprm: u64,
+    argv_bytes: u32,
+) -> Judgement {
+    let refused = |cause, rank| Judgement {
+        decision: DENY,
+        cause,
+        rank,
+    };
+    let Some(limits) = limits_of(slot) else {
+        return refused(CAUSE_INTERNAL, 0);
+    };
+    let depth = depth_of(task::current());
+    if limits.depth != 0 && depth > limits.depth {
+        return refused(CAUSE_COMPLEXITY, complexity_rank(COMPLEX_DEPTH, depth));
+    }
+    if limits.arguments != 0 {
+        let Some(count) = read_kernel::<u32>(bprm + offset!(bprm_argc)) else {
+            return refused(CAUSE_INTERNAL, 0);
+        };
+        let count = count.saturating_sub(1);
+        if count > limits.arguments {
+            return refused(CAUSE_COMPLEXITY, complexity_rank(COMPLEX_ARGUMENTS, count));
+        }
+    }
+    if limits.argv_bytes != 0 && argv_bytes > limits.argv_bytes {
+        return refused(CAUSE_COMPLEXITY, complexity_rank(COMPLEX_BYTES, argv_bytes));
+    }
+    judgement
+}

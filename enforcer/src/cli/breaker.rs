@@ -1,0 +1,331 @@
+//! `enforcer breaker`: sees and closes the breaker of running agents.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use nix::unistd::geteuid;
+
+use super::{FAILURE, approvals::STATE_ROOT};
+use crate::{
+    approvals::{
+        ApprovalsError, BreakerState, BreakerStatus, client,
+        protocol::{Fault, Request},
+    },
+    run,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo enforcer breaker status
+  sudo enforcer breaker status reviewer --json
+  sudo enforcer breaker reset reviewer
+
+An agent whose actions are denied ten times in a row (`breaker.denials` of its policy) is denied
+everything from then on: its circuit breaker is open. AGENT is the agent's name (`--agent`), then
+all its runs are meant, or the id of one run. Whoever may answer requests (root, and the
+`approvals.approvers` of the policy) may close it; the agent's own user may only look.
+
+Exit status: 0 done, 1 no such agent runs, 2 bad use or not permitted.";
+
+/// Sees and closes the circuit breaker of running agents.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BreakerArgs {
+    #[command(subcommand)]
+    command: BreakerCommand,
+    /// Where the running agents have their sockets
+    #[arg(long, global = true, hide = true, value_name = "DIR", default_value = STATE_ROOT)]
+    run_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum BreakerCommand {
+    /// Show the breaker and how far the rates are used; of all running agents unless one is named
+    Status {
+        /// The agent's name, or a run's id
+        agent: Option<String>,
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Close the breaker: the agent's actions are judged by its policy again
+    Reset {
+        /// The agent's name, or a run's id
+        agent: String,
+        /// How it stood before, as a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where a run can be asked.
+enum Way {
+    Socket(PathBuf),
+    Kept(Box<run::Kept>),
+}
+
+/// A run that is meant, and how it stands.
+type Found = (BreakerStatus, Way);
+/// Why a run could not be asked: exit status and words.
+type Failure = (u8, String);
+
+/// Runs `enforcer breaker`.
+///
+/// # Errors
+///
+/// Standard output cannot be written.
+pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
+    let (wanted, reset, json) = match &args.command {
+        BreakerCommand::Status { agent, json } => (agent.as_deref(), false, *json),
+        BreakerCommand::Reset { agent, json } => (Some(agent.as_str()), true, *json),
+    };
+    let (found, mut failures) = find(args, wanted);
+    if found.is_empty() {
+        if failures.is_empty() {
+            failures.push((
+                1,
+                wanted.map_or_else(
+                    || "no agent is running".to_owned(),
+                    |agent| {
+                        format!(
+                            "no running agent is called `{agent}`, and no run has this id; `enforcer breaker status` lists all{}",
+                            if geteuid().is_root() { "" } else { " that you may see (use sudo)" }
+                        )
+                    },
+                ),
+            ));
+        }
+        // Nothing runs, and nothing was asked for by name.
+        if wanted.is_none() && failures.iter().all(|(code, _)| *code == 1) {
+            if json {
+                println!("[]");
+            } else {
+                println!("No agent is running.");
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        return Ok(report(&failures));
+    }
+    let mut shown = Vec::new();
+    failures.clear();
+    for (status, way) in found {
+        if reset {
+            match close(&way) {
+                Ok(before) => shown.push(before),
+                Err(failure) => failures.push(failure),
+            }
+        } else {
+            shown.push(status);
+        }
+    }
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&shown)?)?;
+    } else {
+        for status in &shown {
+            if reset {
+                writeln!(out, "{}", closed(status))?;
+            } else {
+                text(&mut out, status)?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(report(&failures))
+}
+
+/// The runs that are meant, and why others could not be asked.
+fn find(args: &BreakerArgs, wanted: Option<&str>) -> (Vec<Found>, Vec<Failure>) {
+    let mut found = Vec::new();
+    let mut failures = Vec::new();
+    for socket in client::sockets(&args.run_dir) {
+        match client::request(&socket, &breaker(false)) {
+            Ok(reply) => match (reply.breaker, reply.error) {
+                (Some(status), _) => found.push((status, Way::Socket(socket))),
+                (None, error) => failures.push((FAILURE, error.unwrap_or_default())),
+            },
+            // A run that is just ending.
+            Err(ApprovalsError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+                ) => {}
+            Err(error) => failures.push((FAILURE, error.to_string())),
+        }
+    }
+    if geteuid().is_root() {
+        for kept in run::Kept::all() {
+            let status = kept.status();
+            if found.iter().all(|(other, _)| other.id != status.id) {
+                found.push((status, Way::Kept(Box::new(kept))));
+            }
+        }
+    }
+    if let Some(wanted) = wanted {
+        found.retain(|(status, _)| status.agent == wanted || status.id == wanted);
+    }
+    (found, failures)
+}
+
+fn breaker(reset: bool) -> Request {
+    Request::Breaker {
+        reset,
+        // The desk believes it of root alone.
+        by: sudo_user(),
+    }
+}
+
+fn sudo_user() -> Option<String> {
+    std::env::var("SUDO_USER")
+        .ok()
+        .filter(|user| user != "root")
+}
+
+fn close(way: &Way) -> Result<BreakerStatus, (u8, String)> {
+    match way {
+        Way::Socket(socket) => {
+            let reply = client::request(socket, &breaker(true))
+                .map_err(|error| (FAILURE, error.to_string()))?;
+            match (reply.breaker, reply.fault) {
+                (Some(status), None) => Ok(status),
+                (_, Some(Fault::NotFound)) => Err((1, reply.error.unwrap_or_default())),
+                _ => Err((FAILURE, reply.error.unwrap_or_default())),
+            }
+        }
+        Way::Kept(kept) => {
+            let by = sudo_user().map_or_else(|| "root".to_owned(), |by| format!("root for {by}"));
+            kept.reset(&by)
+                .map_err(|error| (FAILURE, format!("{error:#}")))
+        }
+    }
+}
+
+fn report(failures: &[(u8, String)]) -> ExitCode {
+    for (_, text) in failures {
+        eprintln!("enforcer: {text}");
+    }
+    ExitCode::from(failures.iter().map(|(code, _)| *code).max().unwrap_or(0))
+}
+
+fn closed(before: &BreakerStatus) -> String {
+    let name = format!("{} [{}]", before.agent, before.id);
+    match before.state {
+        BreakerState::Closed => format!("{name}: was closed; its denials in a row start anew"),
+        BreakerState::Open | BreakerState::HalfOpen => format!("{name}: closed"),
+    }
+}
+
+fn text(out: &mut impl Write, status: &BreakerStatus) -> io::Result<()> {
+    let (word, colour) = match status.state {
+        BreakerState::Closed => ("closed", "32"),
+        BreakerState::Open => ("OPEN", "1;31"),
+        BreakerState::HalfOpen => ("half open", "33"),
+    };
+    let word = if io::stdout().is_terminal() {
+        format!("\x1b[{colour}m{word}\x1b[0m")
+    } else {
+        word.to_owned()
+    };
+    writeln!(out, "{} [{}]: {word}", status.agent, status.id)?;
+    if let Some(since) = status.since {
+        writeln!(
+            out,
+            "  since {since}, {} ago, after {} denials in a row",
+            human(run::ago(since).unsigned_abs().as_secs()),
+            status.denials
+        )?;
+    } else {
+        writeln!(
+            out,
+            "  {}/{} denials in a row",
+            status.denials, status.limit
+        )?;
+    }
+    if let Some(pid) = status.trial {
+        writeln!(out, "  process {pid} is let try")?;
+    }
+    if let Some(after) = status.half_open_after_s {
+        writeln!(out, "  lets one process try after {}", human(after))?;
+    }
+    for rate in &status.rates {
+        writeln!(
+            out,
+            "  {}s{}: {}/{} in {}",
+            rate.of,
+            if rate.per_user { " of the user" } else { "" },
+            rate.used,
+            rate.count,
+            human(rate.window_s)
+        )?;
+    }
+    Ok(())
+}
+
+/// Seconds as people write them.
+fn human(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+    .replace(" 0 s", "")
+    .replace(" 0 min", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::approvals::RateStatus;
+
+    fn status(state: BreakerState) -> BreakerStatus {
+        BreakerStatus {
+            agent: "reviewer".to_owned(),
+            id: "reviewer-1-ab".to_owned(),
+            state,
+            denials: 3,
+            limit: 10,
+            since: None,
+            half_open_after_s: Some(90),
+            trial: None,
+            rates: vec![RateStatus {
+                of: "exec".to_owned(),
+                per_user: true,
+                used: 7,
+                count: 100,
+                window_s: 3_600,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_status_tells_how_far_it_is() {
+        let mut out = Vec::new();
+        text(&mut out, &status(BreakerState::Closed)).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "reviewer [reviewer-1-ab]: closed\n  3/10 denials in a row\n  lets one process try after 1 min 30 s\n  execs of the user: 7/100 in 1 h\n"
+        );
+    }
+
+    #[test]
+    fn times_are_short() {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3_660, "1 h 1 min"),
+        ] {
+            assert_eq!(human(seconds), words);
+        }
+    }
+
+    #[test]
+    fn a_reset_says_what_there_was_to_close() {
+        assert!(closed(&status(BreakerState::Open)).ends_with(": closed"));
+        assert!(closed(&status(BreakerState::Closed)).contains("was closed"));
+    }
+}

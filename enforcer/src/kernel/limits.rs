@@ -1,0 +1,386 @@
+//! The breaker and the rates in the kernel's memory, which is mapped into ours: what user space judges counts with
+//! the programs of the kernel, by the same algorithms ([`enforcer_common::limits`]).
+
+use std::{
+    fmt, io, mem,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::Path,
+    ptr::{self, NonNull},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
+use enforcer_common::{
+    limits::{Ask, Breaker, Cells, Limits, Rate, Said, TRIES, Taking, try_take, try_turn, used},
+    rule::SlotState,
+};
+use nix::time::{ClockId, clock_gettime};
+
+use super::KernelError;
+
+/// Maps that are pinned, for a process that comes after the launcher.
+pub(super) const PINNED: [&str; 5] = ["EVENTS", "SLOTS", "RATES", "USER_EXECS", "USER_CONNECTS"];
+
+/// Cells of one slot's state.
+const STATE_CELLS: u32 = (size_of::<SlotState>() / size_of::<u64>()) as u32;
+const BREAKER_CELL: u32 = (mem::offset_of!(SlotState, breaker) / size_of::<u64>()) as u32;
+const TRIPPED_CELL: u32 = (mem::offset_of!(SlotState, tripped_at) / size_of::<u64>()) as u32;
+
+/// What a limit is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Execs.
+    Exec,
+    /// Connects and datagrams.
+    Connect,
+}
+
+/// Why the rates deny an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// The agent's own rate.
+    Agent,
+    /// The rate of all agents of the user.
+    User,
+    /// Others were faster at every try, or the memory is not what it should be.
+    Failed,
+}
+
+/// A map of 64-bit cells in our memory.
+struct Mapped {
+    start: NonNull<AtomicU64>,
+    cells: u32,
+}
+
+// SAFETY: the memory is shared with the kernel anyway, and only touched atomically; it is unmapped by the last owner.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    fn new(fd: BorrowedFd<'_>, cells: u32) -> io::Result<Self> {
+        // SAFETY: a new mapping at a place of the kernel's choice; a map that is shorter is refused.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes(cells),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { start, cells })
+    }
+
+    fn cell(&self, at: u32) -> Option<&AtomicU64> {
+        if at >= self.cells {
+            return None;
+        }
+        // SAFETY: within the mapping, which lives as long as `self`; aligned, for it starts on a page.
+        Some(unsafe { self.start.add(at as usize).as_ref() })
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, of this length.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), bytes(self.cells)) };
+    }
+}
+
+/// Bytes of a mapping: the kernel rounds both this and the map up to pages.
+fn bytes(cells: u32) -> usize {
+    cells as usize * size_of::<u64>()
+}
+
+/// Cells from `first` on.
+struct Window<'a> {
+    map: &'a Mapped,
+    first: u32,
+}
+
+impl Cells for Window<'_> {
+    fn load(&self, at: u32) -> Option<u64> {
+        let cell = self.map.cell(self.first.checked_add(at)?)?;
+        Some(cell.load(Ordering::SeqCst))
+    }
+
+    fn replace(&self, at: u32, old: u64, new: u64) -> bool {
+        self.first
+            .checked_add(at)
+            .and_then(|at| self.map.cell(at))
+            .is_some_and(|cell| {
+                cell.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+                    .is_ok()
+            })
+    }
+}
+
+/// The breaker and the rates of one slot. Clones share them.
+#[derive(Clone)]
+pub struct Limiter(Arc<Inner>);
+
+struct Inner {
+    slot: u32,
+    limits: Limits,
+    slots: Mapped,
+    rates: Option<Mapped>,
+    user_execs: Option<Mapped>,
+    user_connects: Option<Mapped>,
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter")
+            .field("slot", &self.0.slot)
+            .field("limits", &self.0.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How one rate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateStanding {
+    /// What it is about.
+    pub kind: Kind,
+    /// Whether it is that of all agents of the user.
+    pub of_user: bool,
+    /// Allowances in the window.
+    pub used: u32,
+    /// The rate.
+    pub rate: Rate,
+}
+
+impl Limiter {
+    /// The limiter of a slot with these limits, whose cells have their places.
+    pub(super) fn new(ebpf: &Ebpf, slot: u32, limits: Limits) -> Result<Self, KernelError> {
+        Self::over(slot, limits, |name, cells| {
+            let Some(Map::Array(data)) = ebpf.map(name) else {
+                return Err(KernelError::map(name, "it is not in the object"));
+            };
+            mapped(name, data, cells)
+        })
+    }
+
+    /// The limiter of the first slot of an instance whose maps are pinned in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// The pins are missing or of another kind.
+    pub fn from_pins(directory: &Path, limits: &Limits) -> Result<Self, KernelError> {
+        Self::over(0, super::lower::placed(limits, 0), |name, cells| {
+            let data = MapData::from_pin(directory.join(name))
+                .map_err(|error| KernelError::map(name, error))?;
+            mapped(name, &data, cells)
+        })
+    }
+
+    fn over(
+        slot: u32,
+        limits: Limits,
+        mut map: impl FnMut(&'static str, u32) -> Result<Mapped, KernelError>,
+    ) -> Result<Self, KernelError> {
+        let own = limits.exec.cells() + limits.connect.cells();
+        let mut wanted = |name, cells: u32| (cells > 0).then(|| map(name, cells)).transpose();
+        let (rates, user_execs, user_connects) = (
+            wanted("RATES", if own > 0 { limits.exec.first + own } else { 0 })?,
+            wanted("USER_EXECS", limits.user_exec.cells())?,
+            wanted("USER_CONNECTS", limits.user_connect.cells())?,
+        );
+        Ok(Self(Arc::new(Inner {
+            slot,
+            limits,
+            slots: map("SLOTS", (slot + 1) * STATE_CELLS)?,
+            rates,
+            user_execs,
+            user_connects,
+        })))
+    }
+
+    fn state(&self, cell: u32) -> Window<'_> {
+        Window {
+            map: &self.0.slots,
+            first: self.0.slot * STATE_CELLS + cell,
+        }
+    }
+
+    /// Puts a question to the breaker; `None` if others were faster at every try.
+    fn ask(&self, ask: Ask, pid: u32) -> Option<Said> {
+        let word = self.state(BREAKER_CELL);
+        (0..TRIES).find_map(|_| try_turn(&word, ask, &self.0.limits.breaker, pid, now_ms()))
+    }
+
+    /// Whether the breaker lets the rules decide about a process.
+    pub fn admits(&self, pid: u32) -> bool {
+        self.ask(Ask::Admit, pid) == Some(Said::Noted)
+    }
+
+    /// Counts a denial that the policy or a person made. Gives the denials in a row if it opened the breaker.
+    pub fn denied(&self, pid: u32) -> Option<u64> {
+        let said = self.ask(Ask::Denied, pid)?;
+        let place = self.state(TRIPPED_CELL);
+        let cell = place.map.cell(place.first)?;
+        match said {
+            Said::Tripped => {
+                let denials = self.0.limits.breaker.denials.into();
+                cell.store(denials, Ordering::SeqCst);
+                Some(denials)
+            }
+            Said::TrippedAgain => Some(cell.fetch_add(1, Ordering::SeqCst) + 1),
+            Said::Noted | Said::Refused => None,
+        }
+    }
+
+    /// Notes an allowance: it ends a row of denials.
+    pub fn allowed(&self, pid: u32) {
+        // Others were faster at every try: whatever they did, the row goes on, which is the stricter.
+        let _ = self.ask(Ask::Allowed, pid);
+    }
+
+    /// Whether an action of this kind would be within its rates.
+    ///
+    /// # Errors
+    ///
+    /// The rate that it would exceed.
+    pub fn look(&self, kind: Kind) -> Result<(), Exceeded> {
+        self.user(kind, false).and_then(|()| self.own(kind, false))
+    }
+
+    /// Takes an allowance from the rates.
+    ///
+    /// # Errors
+    ///
+    /// As [`Limiter::look`]; nothing was taken then.
+    pub fn take(&self, kind: Kind) -> Result<(), Exceeded> {
+        // What the user's rate would refuse must not cost the agent anything.
+        self.user(kind, false)?;
+        self.own(kind, true)?;
+        self.user(kind, true)
+    }
+
+    fn own(&self, kind: Kind, take: bool) -> Result<(), Exceeded> {
+        let rate = match kind {
+            Kind::Exec => &self.0.limits.exec,
+            Kind::Connect => &self.0.limits.connect,
+        };
+        consult(rate, self.0.rates.as_ref(), take, Exceeded::Agent)
+    }
+
+    fn user(&self, kind: Kind, take: bool) -> Result<(), Exceeded> {
+        let inner = &*self.0;
+        let (rate, map) = match kind {
+            Kind::Exec => (&inner.limits.user_exec, &inner.user_execs),
+            Kind::Connect => (&inner.limits.user_connect, &inner.user_connects),
+        };
+        consult(rate, map.as_ref(), take, Exceeded::User)
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The breaker as it is.
+    pub fn breaker(&self) -> Breaker {
+        Breaker::unpack(self.state(BREAKER_CELL).load(0).unwrap_or(0))
+    }
+
+    /// Denials in a row when the breaker opened last; 0 if it never did.
+    pub fn tripped_at(&self) -> u64 {
+        self.state(TRIPPED_CELL).load(0).unwrap_or(0)
+    }
+
+    /// Closes the breaker. Gives what it was.
+    pub fn reset(&self) -> Breaker {
+        let place = self.state(BREAKER_CELL);
+        let word = place
+            .map
+            .cell(place.first)
+            .map_or(0, |cell| cell.swap(0, Ordering::SeqCst));
+        Breaker::unpack(word)
+    }
+
+    /// How the rates stand.
+    pub fn rates(&self) -> Vec<RateStanding> {
+        let inner = &*self.0;
+        let limits = &inner.limits;
+        [
+            (Kind::Exec, false, limits.exec, &inner.rates),
+            (Kind::Connect, false, limits.connect, &inner.rates),
+            (Kind::Exec, true, limits.user_exec, &inner.user_execs),
+            (
+                Kind::Connect,
+                true,
+                limits.user_connect,
+                &inner.user_connects,
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, _, rate, _)| rate.count > 0)
+        .filter_map(|(kind, of_user, rate, map)| {
+            let window = Window {
+                map: map.as_ref()?,
+                first: if of_user { 0 } else { rate.first },
+            };
+            Some(RateStanding {
+                kind,
+                of_user,
+                used: used(&window, &rate, now_ns()),
+                rate,
+            })
+        })
+        .collect()
+    }
+}
+
+fn consult(
+    rate: &Rate,
+    map: Option<&Mapped>,
+    take: bool,
+    exceeded: Exceeded,
+) -> Result<(), Exceeded> {
+    if rate.count == 0 {
+        return Ok(());
+    }
+    let window = Window {
+        map: map.ok_or(Exceeded::Failed)?,
+        first: rate.first,
+    };
+    for _ in 0..TRIES {
+        match try_take(&window, rate, now_ns(), take) {
+            Taking::Taken(_) => return Ok(()),
+            Taking::Exceeded => return Err(exceeded),
+            Taking::Again => {}
+            Taking::Broken => break,
+        }
+    }
+    Err(Exceeded::Failed)
+}
+
+fn mapped(name: &'static str, data: &MapData, cells: u32) -> Result<Mapped, KernelError> {
+    Mapped::new(data.fd().as_fd(), cells).map_err(|error| KernelError::map(name, error))
+}
+
+/// `CLOCK_BOOTTIME`, ns: what the programs of the kernel read. 0, the start of all windows, if it cannot be read: then
+/// nothing has ever left a window.
+pub(super) fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| {
+        let ns = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
+        u64::try_from(ns).unwrap_or(0)
+    })
+}
+
+fn now_ms() -> u64 {
+    now_ns() / 1_000_000
+}

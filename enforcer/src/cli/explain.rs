@@ -15,7 +15,10 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decide::{ConnectAction, Decision, Engine, ExecAction, Outcome, Risk, UnixAction, shell},
+    decide::{
+        ConnectAction, Decision, Engine, Outcome, Risk, UnixAction,
+        command_text::{self, TextOutcome},
+    },
     policy::{compile::protocol_number, model::Protocol},
     policy_file,
 };
@@ -79,13 +82,15 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         stdin(&engine, io::stdin().lock(), io::stdout().lock())
             .context("judging standard input")?;
     } else {
-        let outcome = if let Some(name) = &args.unix {
-            judge_unix(&engine, name.as_bytes()).map_err(anyhow::Error::msg)?
+        let answer: Answer = if let Some(name) = &args.unix {
+            let outcome = judge_unix(&engine, name.as_bytes()).map_err(anyhow::Error::msg)?;
+            outcome.into()
         } else {
             let words = args.command.iter().cloned();
-            judge_argv(&engine, words.map(OsString::into_vec).collect())
+            let words: Vec<Vec<u8>> = words.map(OsString::into_vec).collect();
+            judge_argv(&engine, &words).into()
         };
-        write(outcome, args.json, io::stdout().lock()).context("the decision cannot be written")?;
+        write(&answer, args.json, io::stdout().lock()).context("the decision cannot be written")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,16 +107,37 @@ struct Request {
     unix: Option<String>,
 }
 
-/// One line of output.
+/// What `explain` answers: one line of output, or all of it.
 #[derive(Debug, Serialize)]
-struct Answer {
+pub struct Answer {
     decision: Decision,
     rule: Option<String>,
     reason: String,
     risk: Risk,
     suggestion: Option<String>,
+    /// Words of the simple command that decided, where more than one was judged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    part: Vec<String>,
+    /// What was not understood, or is known only when it runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+impl From<TextOutcome> for Answer {
+    fn from(text: TextOutcome) -> Self {
+        let part = if text.parts.len() > 1 {
+            text.part
+        } else {
+            Vec::new()
+        };
+        Self {
+            part,
+            notes: text.notes,
+            ..Self::from(text.outcome)
+        }
+    }
 }
 
 impl From<Outcome> for Answer {
@@ -122,55 +148,21 @@ impl From<Outcome> for Answer {
             reason: outcome.reason,
             risk: outcome.risk,
             suggestion: outcome.suggestion,
+            part: Vec::new(),
+            notes: Vec::new(),
             error: None,
         }
     }
 }
 
-/// Judges the words of a command line.
-pub fn judge_argv(engine: &Engine, words: Vec<Vec<u8>>) -> Outcome {
-    engine.exec(&ExecAction::from_words(words))
+/// Judges the words of a command line, and what it starts in its turn.
+pub fn judge_argv(engine: &Engine, words: &[Vec<u8>]) -> TextOutcome {
+    command_text::judge_words(engine, words)
 }
 
-/// Judges a command text: its strictest simple command. What is not understood is judged as `sh -c TEXT` too,
-/// and said in the reason.
-pub fn judge_command(engine: &Engine, text: &str) -> Outcome {
-    let parsed = shell::split(text);
-    let outcomes = parsed.commands.iter().map(|words| {
-        let words = words.iter().map(|word| word.clone().into_bytes()).collect();
-        judge_argv(engine, words)
-    });
-    let whole = || {
-        let words = ["sh", "-c", text].map(|word| word.as_bytes().to_vec());
-        judge_argv(engine, words.to_vec())
-    };
-    let mut strictest = None;
-    // The first of the strictest is the one to name.
-    for outcome in outcomes {
-        if strictest
-            .as_ref()
-            .is_none_or(|known: &Outcome| outcome.decision > known.decision)
-        {
-            strictest = Some(outcome);
-        }
-    }
-    if parsed.unparsed.is_some() || strictest.is_none() {
-        let whole = whole();
-        if strictest
-            .as_ref()
-            .is_none_or(|known| whole.decision > known.decision)
-        {
-            strictest = Some(whole);
-        }
-    }
-    let mut outcome = strictest.unwrap_or_else(whole);
-    if let Some(what) = parsed.unparsed {
-        outcome.reason = format!(
-            "{} (the text has {what}, which is not looked into; what it starts is judged when it runs)",
-            outcome.reason
-        );
-    }
-    outcome
+/// Judges a command text: the strictest thing that it does.
+pub fn judge_command(engine: &Engine, text: &str) -> TextOutcome {
+    command_text::judge(engine, text)
 }
 
 /// Judges a connect. A host name cannot be judged yet: the answer is the policy's default, and says so.
@@ -284,6 +276,8 @@ fn refusal(error: String) -> Answer {
         reason: "The input line is not understood".to_owned(),
         risk: Risk::Medium,
         suggestion: None,
+        part: Vec::new(),
+        notes: Vec::new(),
         error: Some(error),
     }
 }
@@ -293,41 +287,47 @@ fn answer(engine: &Engine, line: &[u8]) -> Result<Answer, String> {
     if request.host.is_none() && (request.port.is_some() || request.protocol.is_some()) {
         return Err("`port` and `protocol` belong to `host`".to_owned());
     }
-    let outcome = match (request.argv, request.command, request.host, request.unix) {
+    match (request.argv, request.command, request.host, request.unix) {
         (Some(argv), None, None, None) => {
             if argv.is_empty() {
                 return Err("`argv` is empty; give it the program at least".to_owned());
             }
-            judge_argv(engine, argv.into_iter().map(String::into_bytes).collect())
+            let words: Vec<Vec<u8>> = argv.into_iter().map(String::into_bytes).collect();
+            Ok(judge_argv(engine, &words).into())
         }
-        (None, Some(command), None, None) => judge_command(engine, &command),
+        (None, Some(command), None, None) => Ok(judge_command(engine, &command).into()),
         (None, None, Some(host), None) => {
             let port = request.port.ok_or("`port` is missing")?;
-            judge_host(engine, &host, port, request.protocol.as_deref())?
+            Ok(judge_host(engine, &host, port, request.protocol.as_deref())?.into())
         }
-        (None, None, None, Some(name)) => judge_unix(engine, name.as_bytes())?,
-        _ => return Err("give one of `argv`, `command`, `host`, `unix`".to_owned()),
-    };
-    Ok(outcome.into())
+        (None, None, None, Some(name)) => Ok(judge_unix(engine, name.as_bytes())?.into()),
+        _ => Err("give one of `argv`, `command`, `host`, `unix`".to_owned()),
+    }
 }
 
-/// Writes one outcome, as JSON or for a person.
+/// Writes one answer, as JSON or for a person.
 ///
 /// # Errors
 ///
 /// Writing failed.
-pub fn write(outcome: Outcome, json: bool, mut output: impl Write) -> std::io::Result<()> {
+pub fn write(answer: &Answer, json: bool, mut output: impl Write) -> std::io::Result<()> {
     if json {
-        serde_json::to_writer(&mut output, &Answer::from(outcome))?;
+        serde_json::to_writer(&mut output, answer)?;
         return output.write_all(b"\n");
     }
-    writeln!(output, "{}: {}", outcome.decision, outcome.reason)?;
-    if let Some(rule) = outcome.rule {
+    writeln!(output, "{}: {}", answer.decision, answer.reason)?;
+    if !answer.part.is_empty() {
+        writeln!(output, "  command: {}", answer.part.join(" "))?;
+    }
+    if let Some(rule) = &answer.rule {
         writeln!(output, "  rule: {rule}")?;
     }
-    writeln!(output, "  risk: {}", outcome.risk)?;
-    if let Some(suggestion) = outcome.suggestion {
+    writeln!(output, "  risk: {}", answer.risk)?;
+    if let Some(suggestion) = &answer.suggestion {
         writeln!(output, "  instead: {suggestion}")?;
+    }
+    for note in &answer.notes {
+        writeln!(output, "  note: {note}")?;
     }
     Ok(())
 }

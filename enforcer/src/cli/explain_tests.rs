@@ -123,16 +123,14 @@ fn keys_are_always_there_in_order() {
 #[test]
 fn the_strictest_part_of_a_text_wins() {
     let engine = engine();
-    let decides = |text: &str| judge_command(&engine, text).decision;
+    let decides = |text: &str| judge_command(&engine, text).outcome.decision;
     assert_eq!(decides("ls && git log | ls"), Decision::Allow);
     assert_eq!(decides("ls && (git log; 'rm' -rf x)"), Decision::Deny);
     assert_eq!(decides("git commit -m 'x; rm -rf y'"), Decision::Allow);
-    let outcome = judge_command(&engine, "ls $(make)");
-    assert!(
-        outcome.reason.contains("an expansion"),
-        "{}",
-        outcome.reason
-    );
+    // What a substitution starts is a part like any other.
+    let inside = judge_command(&engine, "ls $(make)");
+    assert_eq!(inside.outcome.decision, Decision::Deny);
+    assert_eq!(inside.part, ["make"]);
     assert_eq!(decides(""), Decision::Allow);
 }
 

@@ -11,7 +11,12 @@ use clap::Subcommand;
 
 use crate::{
     decide::{Mode, Subject, subject::Name},
-    hook::{self, Format, Options, consent, place, state::States},
+    hook::{
+        self, Format, Options, consent,
+        install::{Plan, Reach},
+        place,
+        state::States,
+    },
     policy_file,
 };
 
@@ -69,6 +74,10 @@ struct AnswerArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum HookCommand {
+    /// Put the hook into an agent's settings; shows the difference
+    Install(InstallArgs),
+    /// Take it out again
+    Uninstall(InstallArgs),
     /// See or close the breakers of agents that only their hooks see
     Breaker {
         #[command(subcommand)]
@@ -80,6 +89,25 @@ enum HookCommand {
         #[arg(value_enum)]
         answer: Option<Consent>,
     },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct InstallArgs {
+    /// The agent
+    #[arg(value_enum)]
+    agent: Format,
+    /// The settings of the project in this directory [default]
+    #[arg(long)]
+    project: bool,
+    /// The user's own settings
+    #[arg(long, conflicts_with = "project")]
+    user: bool,
+    /// The policy that the hook shall judge by
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Show the difference and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -123,6 +151,8 @@ enum Consent {
 pub fn run(args: HookArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         None => Ok(answer(args.answer)),
+        Some(HookCommand::Install(args)) => install(&args, true),
+        Some(HookCommand::Uninstall(args)) => install(&args, false),
         Some(HookCommand::Breaker { command }) => breaker(&command),
         Some(HookCommand::Consent { answer }) => consent(answer),
     }
@@ -150,6 +180,50 @@ fn answer(args: AnswerArgs) -> ExitCode {
         return ExitCode::from(2);
     }
     ExitCode::from(answered.code)
+}
+
+fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<ExitCode> {
+    if let Some(policy) = &args.policy {
+        // A hook with a policy that cannot be used would deny everything.
+        policy_file::load(policy, None)?;
+    }
+    let reach = if args.user {
+        Reach::User
+    } else {
+        Reach::Project
+    };
+    let plan = Plan::new(args.agent, reach, args.policy.as_deref())?;
+    let change = if installs {
+        plan.install()?
+    } else {
+        plan.uninstall()?
+    };
+    let mut out = io::stdout().lock();
+    let file = change.file().display();
+    if !change.is_needed() {
+        let said = if installs {
+            "has the hook already"
+        } else {
+            "has no hook of enforcer"
+        };
+        writeln!(out, "{file} {said}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    write!(out, "{}", change.diff())?;
+    if args.dry_run {
+        writeln!(out, "nothing was changed (--dry-run)")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    change.make()?;
+    if installs {
+        writeln!(
+            out,
+            "{file} is written; to let the policy approve calls without a question: enforcer hook consent yes"
+        )?;
+    } else {
+        writeln!(out, "{file} is as it was without the hook")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {

@@ -4,6 +4,7 @@ pub mod action;
 pub mod admission;
 pub mod approval;
 pub mod breaker;
+pub mod command_text;
 mod decision;
 pub mod engine;
 pub mod explanation;

@@ -1,11 +1,16 @@
 //! What the policy says of an event.
 
+use enforcer_common::{
+    event::CAUSE_COMPLEXITY,
+    limits::{COMPLEX_ARGUMENTS, COMPLEX_BYTES, complexity_rank},
+};
 use serde_json::{Map, Value};
 
 use super::{input::Event, project::Scene, resolve, state::Kind};
 use crate::{
     decide::{
-        Decision, Engine, Outcome,
+        Decision, Engine, Judgement, Outcome,
+        command_text::{self, TextOutcome},
         paths::{self, Grounds},
         tool::{self, Call},
         web,
@@ -27,6 +32,8 @@ pub struct Judged {
     pub parameters: Map<String, Value>,
     /// The words of the one command that it is, if it is one.
     pub words: Option<Vec<String>>,
+    /// Whether the breaker counts it: a limit is no rule.
+    pub counts: bool,
 }
 
 /// Judges an event. The engine is made only for commands: for the rest its tables are not needed.
@@ -42,17 +49,22 @@ pub fn judge(
         kind: Kind::Other,
         parameters: Map::new(),
         words: None,
+        counts: true,
     };
     let call = match tool::call(policy, &event.tool, &event.input) {
         Ok(call) => call,
         Err(why) => return refused(format!("The tool call cannot be judged: {why}")),
     };
     match call {
-        Call::Text(text) => command(&text, engine),
-        Call::Words(words) => match shlex::try_join(words.iter().map(String::as_str)) {
-            Ok(text) => command(&text, engine),
-            Err(_) => refused("The tool call cannot be judged: a word holds a NUL".to_owned()),
-        },
+        Call::Text(text) => command(&text, shlex::split(&text), engine, |engine| {
+            command_text::judge(engine, &text)
+        }),
+        Call::Words(words) => {
+            let bytes: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
+            command(&words.join(" "), Some(words), engine, |engine| {
+                command_text::judge_words(engine, &bytes)
+            })
+        }
         Call::Paths {
             paths,
             patterns,
@@ -64,26 +76,65 @@ pub fn judge(
             kind: Kind::Other,
             parameters: Map::new(),
             words: None,
+            counts: true,
         },
     }
 }
 
-fn command(text: &str, engine: impl FnOnce() -> Result<Engine, String>) -> Judged {
+/// Judges a command: all that its text starts, and how much each is.
+fn command(
+    text: &str,
+    words: Option<Vec<String>>,
+    engine: impl FnOnce() -> Result<Engine, String>,
+    judge: impl FnOnce(&Engine) -> TextOutcome,
+) -> Judged {
+    let mut counts = true;
     let outcome = match engine() {
-        Ok(engine) => judge_text(&engine, text),
+        Ok(engine) => {
+            let judged = judge(&engine);
+            let complex = judged
+                .parts
+                .iter()
+                .find_map(|part| too_complex(&engine, &part.words));
+            match complex {
+                Some(complex) if judged.outcome.decision != Decision::Deny => {
+                    counts = false;
+                    complex
+                }
+                _ => judged.outcome,
+            }
+        }
         Err(why) => tool::denied(format!("The policy cannot be used: {why}")),
     };
     Judged {
         outcome,
         kind: Kind::Exec,
         parameters: Map::from_iter([("command".to_owned(), text.into())]),
-        words: shlex::split(text),
+        words,
+        counts,
     }
 }
 
-/// What the policy says of a command text: of its strictest simple command.
-pub fn judge_text(engine: &Engine, text: &str) -> Outcome {
-    crate::cli::explain::judge_command(engine, text)
+/// The denial of a command that has more arguments, or more bytes of them, than the policy's limits. Variables and
+/// patterns are not yet what they will become: the kernel counts what really runs.
+fn too_complex(engine: &Engine, words: &[String]) -> Option<Outcome> {
+    let limits = &engine.policy().limits;
+    let arguments = words.len().saturating_sub(1);
+    let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
+    let over =
+        |limit: Option<u32>, measured: usize| limit.is_some_and(|limit| measured > limit as usize);
+    let (what, measured) = if over(limits.arguments, arguments) {
+        (COMPLEX_ARGUMENTS, arguments)
+    } else if over(limits.argv_bytes, bytes) {
+        (COMPLEX_BYTES, bytes)
+    } else {
+        return None;
+    };
+    Some(engine.wording().exec_outcome(Judgement {
+        decision: Decision::Deny,
+        rank: complexity_rank(what, u32::try_from(measured).unwrap_or(u32::MAX)),
+        cause: CAUSE_COMPLEXITY,
+    }))
 }
 
 fn files(
@@ -128,6 +179,7 @@ fn files(
         kind: Kind::Other,
         parameters: Map::from_iter([("paths".to_owned(), listed(real))]),
         words: None,
+        counts: true,
     }
 }
 
@@ -150,6 +202,7 @@ fn sites(policy: &Policy, tool: &str, urls: &[String]) -> Judged {
         kind: Kind::Connect,
         parameters,
         words: None,
+        counts: true,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod format;
 mod gemini;
 mod guard;
 pub mod input;
+pub mod install;
 mod judge;
 mod launcher;
 pub mod place;
@@ -29,6 +30,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     approvals::protocol::{ToolKind, ToolReport},
+    audit::Stamp,
     decide::{
         Decision, Mode, Outcome, Refusal, Risk, Subject, admit, breaker::Standing, redact, tool,
         wording,
@@ -331,7 +333,7 @@ impl Alone<'_> {
             .settle(
                 user.as_mut(),
                 self.policy,
-                ending.answered,
+                judged.counts.then_some(ending.answered),
                 judged.kind,
                 &self.subject.user,
             )
@@ -389,8 +391,12 @@ impl Alone<'_> {
         );
         let mut lines = vec![line];
         lines.extend_from_slice(more);
-        trail::append(self.trail, &lines)
-            .map_err(|error| format!("The call cannot be recorded, so it is denied: {error}"))?;
+        trail::append(
+            self.trail,
+            Stamp::of(self.subject, self.policy.masking),
+            &lines,
+        )
+        .map_err(|error| format!("The call cannot be recorded, so it is denied: {error}"))?;
         Ok(ending)
     }
 }
@@ -451,7 +457,8 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
 
 /// What the launcher is told. Long texts are cut: a report has its bounds.
 fn report(event: &Event, ending: &Ending, judged: Option<Judged>) -> ToolReport {
-    let refused = judged.is_none();
+    // A limit counts no more than a refusal does.
+    let refused = judged.as_ref().is_none_or(|judged| !judged.counts);
     let (kind, parameters, words) = match judged {
         Some(judged) => (judged.kind, judged.parameters, judged.words),
         None => (Kind::Other, Map::new(), None),

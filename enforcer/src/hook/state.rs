@@ -386,7 +386,7 @@ impl Held {
         Ok(self.memory.breaker.standing(rules, now))
     }
 
-    /// Counts a call that the rules have judged, and says what comes of it.
+    /// Counts a call that the rules have judged, and says what comes of it. Without a decision it counts nowhere.
     ///
     /// # Errors
     ///
@@ -395,7 +395,7 @@ impl Held {
         &mut self,
         user: Option<&mut Self>,
         policy: &Policy,
-        decision: Decision,
+        decision: Option<Decision>,
         kind: Kind,
         user_name: &str,
     ) -> Result<Settled, StateError> {
@@ -442,7 +442,7 @@ impl Memory {
         &mut self,
         user: Option<&mut Self>,
         policy: &Policy,
-        decision: Decision,
+        decision: Option<Decision>,
         kind: Kind,
         user_name: &str,
         clocks: &Clocks,
@@ -453,11 +453,11 @@ impl Memory {
             return Settled::Open;
         }
         match decision {
-            Decision::Ask => Settled::AsJudged { trip: None },
-            Decision::Deny => Settled::AsJudged {
+            None | Some(Decision::Ask) => Settled::AsJudged { trip: None },
+            Some(Decision::Deny) => Settled::AsJudged {
                 trip: self.breaker.deny(rules, now),
             },
-            Decision::Allow => {
+            Some(Decision::Allow) => {
                 let limits = &policy.limits;
                 let (own, of_user): (Option<Rate>, Option<Rate>) = match kind {
                     Kind::Exec => (limits.exec, limits.user_exec),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{place, place::PlaceError};
 use crate::{
-    audit::{AuditError, Event, Record, Writer},
+    audit::{AuditError, Event, Record, Stamp, Writer},
     decide::{Decision, Outcome, wording},
 };
 
@@ -89,8 +89,8 @@ pub fn judgement(
 /// # Errors
 ///
 /// They cannot be written.
-pub fn append(path: &Path, records: &[Record]) -> Result<(), AuditError> {
-    let mut writer = Writer::open(path)?;
+pub fn append(path: &Path, stamp: Stamp, records: &[Record]) -> Result<(), AuditError> {
+    let mut writer = Writer::open(path)?.stamped(stamp);
     for record in records {
         writer.append(record)?;
     }

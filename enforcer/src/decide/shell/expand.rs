@@ -1,0 +1,361 @@
+//! From the atoms of a word to the words that a command gets: braces, alternatives, fields.
+
+use std::rc::Rc;
+
+/// Most words that the braces of one word may become; beyond, they are left as they are.
+const BRACE_WORDS_MAX: usize = 256;
+
+/// A word of a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    /// The word, quotes removed. What is known only when it runs stands in it as it is written: `$x`, `$(id)`, `*`.
+    pub text: String,
+    /// Whether part of it is known only when it runs.
+    pub unknown: bool,
+    /// Whether it is a pattern for names of files.
+    pub pattern: bool,
+    /// The text without its unknown parts.
+    pub(super) rest: String,
+}
+
+impl Word {
+    /// A word that is known.
+    pub fn literal(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self {
+            rest: text.clone(),
+            text,
+            unknown: false,
+            pattern: false,
+        }
+    }
+
+    /// A word of which nothing is known but how it is written.
+    pub(super) fn hole(source: impl Into<String>) -> Self {
+        Self {
+            text: source.into(),
+            unknown: true,
+            pattern: false,
+            rest: String::new(),
+        }
+    }
+
+    /// Whether all of it is known.
+    pub fn known(&self) -> bool {
+        !self.unknown && !self.pattern
+    }
+}
+
+/// A piece of a word, before expansion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Atom {
+    /// A character that stood bare.
+    Bare(char),
+    /// A character that was quoted.
+    Quoted(char),
+    /// A character from a variable's value, not quoted: it can be part of a pattern, not of a brace.
+    Value(char),
+    /// Empty quotes: they make a word even when nothing else does.
+    Empty,
+    /// Where a word ends: white space in a value that is not quoted.
+    Break,
+    /// What is known only when it runs, as it is written.
+    Hole(Rc<str>),
+    /// A variable with several possible values.
+    Choice(Choice),
+}
+
+/// A variable with several possible values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// Its name: two choices of one name go together.
+    pub name: Rc<str>,
+    /// The possible values, each as the atoms that it puts into the word.
+    pub values: Vec<Vec<Atom>>,
+}
+
+/// Expands `{a,b}` and `{1..3}` in a word.
+pub(super) fn braces(word: Vec<Atom>) -> Vec<Vec<Atom>> {
+    if !word.contains(&Atom::Bare('{')) {
+        return vec![word];
+    }
+    let mut done = Vec::new();
+    let mut pending = vec![(word, 0)];
+    // Each step takes one brace apart; a word is done once none is left behind its mark.
+    while let Some((word, from)) = pending.pop() {
+        if done.len() + pending.len() > BRACE_WORDS_MAX {
+            done.push(word);
+            continue;
+        }
+        match first_brace(&word, from) {
+            None => done.push(word),
+            Some(Brace::Plain { next }) => pending.push((word, next)),
+            Some(Brace::Items { start, end, items }) => {
+                for item in items.into_iter().rev() {
+                    let mut whole = word[..start].to_vec();
+                    whole.extend(item);
+                    whole.extend_from_slice(&word[end..]);
+                    pending.push((whole, start));
+                }
+            }
+        }
+    }
+    done
+}
+
+enum Brace {
+    /// No expansion at this brace; look on behind it.
+    Plain { next: usize },
+    /// The items between `start` and `end`.
+    Items {
+        start: usize,
+        end: usize,
+        items: Vec<Vec<Atom>>,
+    },
+}
+
+fn first_brace(word: &[Atom], from: usize) -> Option<Brace> {
+    let start = from
+        + word
+            .get(from..)?
+            .iter()
+            .position(|atom| *atom == Atom::Bare('{'))?;
+    let mut depth = 0usize;
+    let mut commas = Vec::new();
+    for (at, atom) in word.iter().enumerate().skip(start) {
+        match atom {
+            Atom::Bare('{') => depth += 1,
+            Atom::Bare(',') if depth == 1 => commas.push(at),
+            Atom::Bare('}') => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(closed(word, start, at, &commas));
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(Brace::Plain { next: start + 1 })
+}
+
+fn closed(word: &[Atom], start: usize, close: usize, commas: &[usize]) -> Brace {
+    let inside = &word[start + 1..close];
+    let items: Vec<Vec<Atom>> = if commas.is_empty() {
+        let Some(items) = sequence(inside) else {
+            return Brace::Plain { next: start + 1 };
+        };
+        items
+    } else {
+        let ends = commas.iter().copied().chain([close]);
+        let mut from = start + 1;
+        ends.map(|end| {
+            let item = word[from..end].to_vec();
+            from = end + 1;
+            item
+        })
+        .collect()
+    };
+    Brace::Items {
+        start,
+        end: close + 1,
+        items,
+    }
+}
+
+/// `1..5`, `a..e`, with a step or without.
+fn sequence(inside: &[Atom]) -> Option<Vec<Vec<Atom>>> {
+    let text: String = inside
+        .iter()
+        .map(|atom| match atom {
+            Atom::Bare(c) => Some(*c),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    let mut ends = text.split("..");
+    let (first, last, step) = (ends.next()?, ends.next()?, ends.next());
+    if ends.next().is_some() {
+        return None;
+    }
+    let step = step.map_or(Some(1), |step| step.parse::<i64>().ok())?;
+    let step = usize::try_from(step.unsigned_abs()).ok()?.max(1);
+    let letter = |text: &str| {
+        let mut chars = text.chars();
+        let c = chars.next().filter(char::is_ascii_alphabetic)?;
+        chars.next().is_none().then_some(c as i64)
+    };
+    let (numbers, from, to) = match (first.parse::<i64>(), last.parse::<i64>()) {
+        (Ok(from), Ok(to)) => (true, from, to),
+        _ => (false, letter(first)?, letter(last)?),
+    };
+    let count = usize::try_from(from.abs_diff(to)).ok()? / step + 1;
+    if count > BRACE_WORDS_MAX {
+        return None;
+    }
+    let show = |value: i64| {
+        if numbers {
+            value.to_string()
+        } else {
+            u8::try_from(value).map_or_else(|_| String::new(), |byte| (byte as char).to_string())
+        }
+    };
+    let values = (0..count).map(|index| {
+        let offset = i64::try_from(index * step).unwrap_or(0);
+        show(if from <= to {
+            from + offset
+        } else {
+            from - offset
+        })
+    });
+    Some(
+        values
+            .map(|text| text.chars().map(Atom::Bare).collect())
+            .collect(),
+    )
+}
+
+/// Splits the atoms of one word into the words that they become; alternatives must have been chosen.
+pub(super) fn fields(atoms: &[Atom]) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut word: Option<Word> = None;
+    for atom in atoms {
+        if *atom == Atom::Break {
+            words.extend(word.take());
+            continue;
+        }
+        let word = word.get_or_insert_default();
+        match atom {
+            Atom::Bare(c) | Atom::Value(c) => {
+                word.pattern |= matches!(c, '*' | '?' | '[');
+                word.text.push(*c);
+                word.rest.push(*c);
+            }
+            Atom::Quoted(c) => {
+                word.text.push(*c);
+                word.rest.push(*c);
+            }
+            Atom::Hole(source) => {
+                word.unknown = true;
+                word.text.push_str(source);
+            }
+            Atom::Choice(choice) => {
+                word.unknown = true;
+                word.text.push('$');
+                word.text.push_str(&choice.name);
+            }
+            Atom::Empty | Atom::Break => {}
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The one text that atoms make where no field is split: an assignment's value, a here document. `None` if part of
+/// it is known only when it runs.
+pub(super) fn known_text(atoms: &[Atom]) -> Option<String> {
+    let mut text = String::new();
+    for atom in atoms {
+        match atom {
+            Atom::Bare(c) | Atom::Value(c) | Atom::Quoted(c) => text.push(*c),
+            Atom::Break => text.push(' '),
+            Atom::Empty => {}
+            Atom::Hole(_) | Atom::Choice(_) => return None,
+        }
+    }
+    Some(text)
+}
+
+/// Puts one of its values in the place of each choice: `pick` says which, by the variable's name.
+pub(super) fn choose(atoms: &[Atom], pick: &impl Fn(&str) -> usize) -> Vec<Atom> {
+    let mut chosen = Vec::with_capacity(atoms.len());
+    for atom in atoms {
+        match atom {
+            Atom::Choice(choice) => match choice.values.get(pick(&choice.name)) {
+                Some(value) => chosen.extend_from_slice(value),
+                None => chosen.push(atom.clone()),
+            },
+            other => chosen.push(other.clone()),
+        }
+    }
+    chosen
+}
+
+/// Appends a value: quoted, or to be split at white space.
+pub(super) fn push_value(atoms: &mut Vec<Atom>, value: &str, quoted: bool) {
+    if quoted {
+        atoms.push(Atom::Empty);
+        atoms.extend(value.chars().map(Atom::Quoted));
+    } else {
+        atoms.extend(value.chars().map(|c| match c {
+            ' ' | '\t' | '\n' => Atom::Break,
+            c => Atom::Value(c),
+        }));
+    }
+}
+
+/// Decodes the inside of `$'…'`.
+pub(super) fn ansi_c(inside: &str) -> String {
+    let mut bytes = Vec::with_capacity(inside.len());
+    let mut chars = inside.chars().peekable();
+    let push = |bytes: &mut Vec<u8>, c: char| {
+        bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    };
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            push(&mut bytes, c);
+            continue;
+        }
+        let Some(kind) = chars.next() else {
+            bytes.push(b'\\');
+            break;
+        };
+        let mut number = |radix: u32, most: usize, first: u32| {
+            let mut value = first;
+            let mut digits = 0;
+            while digits < most
+                && let Some(digit) = chars.peek().and_then(|c| c.to_digit(radix))
+            {
+                value = value.wrapping_mul(radix).wrapping_add(digit);
+                digits += 1;
+                chars.next();
+            }
+            (digits > 0).then_some(value)
+        };
+        match kind {
+            'a' => bytes.push(7),
+            'b' => bytes.push(8),
+            'e' | 'E' => bytes.push(27),
+            'f' => bytes.push(12),
+            'n' => bytes.push(b'\n'),
+            'r' => bytes.push(b'\r'),
+            't' => bytes.push(b'\t'),
+            'v' => bytes.push(11),
+            'x' => match number(16, 2, 0) {
+                Some(value) => bytes.push(value as u8),
+                None => bytes.extend_from_slice(b"\\x"),
+            },
+            'u' | 'U' => {
+                let most = if kind == 'u' { 4 } else { 8 };
+                match number(16, most, 0).and_then(char::from_u32) {
+                    Some(c) => push(&mut bytes, c),
+                    None => push(&mut bytes, kind),
+                }
+            }
+            '0'..='7' => {
+                let first = kind.to_digit(8).unwrap_or(0);
+                let value = number(8, 2, first).unwrap_or(first);
+                bytes.push(value as u8);
+            }
+            'c' => {
+                if let Some(control) = chars.next() {
+                    bytes.push((control as u32 & 0x1f) as u8);
+                }
+            }
+            '\\' | '\'' | '"' | '?' => push(&mut bytes, kind),
+            other => {
+                bytes.push(b'\\');
+                push(&mut bytes, other);
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

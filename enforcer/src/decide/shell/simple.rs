@@ -1,0 +1,194 @@
+//! A simple command: what it is, and what it starts in its turn.
+
+use tree_sitter::Node;
+
+use super::{
+    Kind, Word,
+    expand::Atom,
+    state::State,
+    stdin::{Input, output},
+    tree, words,
+};
+
+/// Builtins of shells that start nothing and run no code that they are given.
+const BUILTINS: [&str; 44] = [
+    ":", "[", "alias", "bg", "break", "builtin", "cd", "command", "continue", "coproc", "declare",
+    "dirs", "echo", "eval", "exec", "exit", "export", "false", "fg", "getopts", "hash", "jobs",
+    "let", "local", "popd", "printf", "pushd", "pwd", "read", "readonly", "return", "set", "shift",
+    "shopt", "source", "test", "time", "trap", "true", "type", "typeset", "umask", "unset", "wait",
+];
+
+/// Words that a shell takes for its own where a command is expected.
+const KEYWORDS: [&str; 10] = [
+    "if", "then", "else", "elif", "while", "until", "do", "!", "{", "(",
+];
+
+impl State {
+    /// A `command` node. `more` are words behind it that the grammar gave to a redirection.
+    pub(super) fn command(
+        &mut self,
+        text: &str,
+        node: Node<'_>,
+        more: Vec<Vec<Atom>>,
+        input: &Input,
+    ) -> Input {
+        let mut input = input.clone();
+        let mut words = Vec::new();
+        let mut assigned = Vec::new();
+        let mut after = Vec::new();
+        let mut behind = Vec::new();
+        for child in tree::children(node) {
+            match child.kind() {
+                "variable_assignment" => assigned.push(child),
+                "file_redirect" | "herestring_redirect" | "heredoc_redirect" => {
+                    self.redirect(text, child, &mut input, &mut behind, &mut after);
+                }
+                "subshell" => {
+                    self.statement(text, child, &Input::Inherited);
+                }
+                "comment" => {}
+                _ => {
+                    words.push(self.word(text, child));
+                    words.append(&mut behind);
+                }
+            }
+        }
+        words.append(&mut behind);
+        words.extend(more);
+        if words.is_empty() {
+            for assignment in assigned {
+                self.assignment(text, assignment);
+            }
+            return Input::none();
+        }
+        let mut settings = Vec::new();
+        for assignment in assigned {
+            let name = assignment
+                .child_by_field_name("name")
+                .map(|name| tree::source(text, name));
+            let mut atoms: Vec<Atom> = name
+                .unwrap_or_default()
+                .chars()
+                .chain(['='])
+                .map(Atom::Quoted)
+                .collect();
+            if let Some(value) = assignment.child_by_field_name("value") {
+                atoms.extend(self.word(text, value).into_iter().map(|atom| match atom {
+                    Atom::Break => Atom::Quoted(' '),
+                    other => other,
+                }));
+            }
+            settings.push(atoms);
+        }
+        self.started(&words, &settings, &input)
+            .sourced(tree::source(text, node))
+    }
+
+    /// A command in all its readings. `settings` are the assignments before it.
+    pub(super) fn started(
+        &mut self,
+        words: &[Vec<Atom>],
+        settings: &[Vec<Atom>],
+        input: &Input,
+    ) -> Input {
+        let readings = words::readings(words.to_vec());
+        let one = readings.len() == 1;
+        let settings: Vec<Word> = settings
+            .iter()
+            .flat_map(|setting| super::expand::fields(setting))
+            .collect();
+        let mut written = Input::default();
+        for reading in readings {
+            if !settings.is_empty() && !reading.is_empty() {
+                let env = [Word::literal("env")].into_iter();
+                self.part(
+                    Kind::Assigned,
+                    env.chain(settings.clone()).chain(reading.clone()).collect(),
+                );
+            }
+            written = self.simple(reading, input);
+        }
+        if one { written } else { Input::new(None, "") }
+    }
+
+    /// A command given as words; what it writes comes back.
+    pub(super) fn simple(&mut self, words: Vec<Word>, input: &Input) -> Input {
+        self.deeper(|state| state.simple_here(words, input))
+    }
+
+    fn simple_here(&mut self, mut words: Vec<Word>, input: &Input) -> Input {
+        while words
+            .first()
+            .is_some_and(|word| word.known() && KEYWORDS.contains(&word.text.as_str()))
+        {
+            words.remove(0);
+        }
+        let Some(program) = words.first().cloned() else {
+            return Input::none();
+        };
+        if program.unknown || (program.pattern && program.text != "[") {
+            self.unknown_program(&program, words, input);
+            return Input::new(None, "");
+        }
+        let name = base_name(&program.text).to_owned();
+        let function = self.functions.contains_key(&program.text);
+        let builtin = function || BUILTINS.contains(&program.text.as_str());
+        self.part(
+            if builtin {
+                Kind::Builtin
+            } else {
+                Kind::Program
+            },
+            words.clone(),
+        );
+        if function {
+            self.call(&program.text, &words, input);
+        }
+        self.open(&name, &words, input);
+        output(&name, &words, input)
+    }
+
+    /// A command whose program is known only when it runs.
+    fn unknown_program(&mut self, program: &Word, mut words: Vec<Word>, input: &Input) {
+        self.part(Kind::Unknown, words.clone());
+        if program.pattern {
+            return;
+        }
+        // Nothing may stand behind the name: `$x` that is not set, `r${x}m`.
+        if program.rest.is_empty() {
+            words.remove(0);
+        } else {
+            words[0] = Word::literal(program.rest.clone());
+        }
+        self.reading(|state| {
+            state.simple(words, input);
+        });
+    }
+
+    /// Calls a function that the text defined.
+    fn call(&mut self, name: &str, words: &[Word], input: &Input) {
+        let Some(body) = self.functions.get(name).cloned() else {
+            return;
+        };
+        // Without its arguments the body has been walked where it was defined.
+        if !body.contains('$') || !self.called.insert(name.to_owned()) {
+            return;
+        }
+        let known: Option<Vec<String>> = words
+            .iter()
+            .skip(1)
+            .map(|word| word.known().then(|| word.text.clone()))
+            .collect();
+        let outer = std::mem::replace(&mut self.positional, known);
+        self.nested(|state| {
+            state.text(&body, input);
+        });
+        self.positional = outer;
+        self.called.remove(name);
+    }
+}
+
+/// What follows the last slash.
+pub(super) fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}

@@ -1,0 +1,137 @@
+//! What is carried along while a text is walked.
+
+use std::collections::{HashMap, HashSet};
+
+use tree_sitter::Node;
+
+use super::{
+    Kind, NESTING_MAX, PARTS_MAX, Part, Refused, Script, TEXT_MAX, TREE_DEPTH_MAX, Word, fallback,
+    stdin::Input, tree, variables::Variables,
+};
+
+/// The walk's state.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub script: Script,
+    pub variables: Variables,
+    /// `$1` and on; `None` if they are known only when it runs.
+    pub positional: Option<Vec<String>>,
+    /// Bodies of the functions that the text defines.
+    pub functions: HashMap<String, String>,
+    /// Functions that are being called.
+    pub called: HashSet<String>,
+    /// What the process substitutions of the text write, by their source.
+    pub streams: HashMap<String, Input>,
+    /// Whether this is another reading of a part that stands already.
+    reading: bool,
+    /// How many branches stand around: what happens in one perhaps does not happen.
+    pub branches: usize,
+    /// Texts inside one another.
+    nesting: usize,
+    /// Nodes inside one another, over all texts.
+    depth: usize,
+    /// Bytes of text read so far.
+    bytes: usize,
+}
+
+impl State {
+    /// Says why the text is not looked into any further.
+    pub fn refuse(&mut self, why: Refused) {
+        self.script.refused.get_or_insert(why);
+    }
+
+    /// Adds a part.
+    pub fn part(&mut self, kind: Kind, words: Vec<Word>) {
+        if self.script.parts.len() >= PARTS_MAX {
+            return self.refuse(Refused::Parts);
+        }
+        let kind = if self.reading { Kind::Reading } else { kind };
+        if self
+            .script
+            .parts
+            .last()
+            .is_none_or(|last| last.kind != kind || last.words != words)
+        {
+            self.script.parts.push(Part { kind, words });
+        }
+    }
+
+    /// Does something as another reading of the last part.
+    pub fn reading(&mut self, what: impl FnOnce(&mut Self)) {
+        let outer = std::mem::replace(&mut self.reading, true);
+        what(self);
+        self.reading = outer;
+    }
+
+    /// Does something one node deeper.
+    pub fn deeper<T: Default>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
+        if self.depth >= TREE_DEPTH_MAX {
+            self.refuse(Refused::Deep);
+            return T::default();
+        }
+        self.depth += 1;
+        let result = what(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// Does something one text deeper.
+    pub fn nested<T: Default>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
+        if self.nesting >= NESTING_MAX {
+            self.refuse(Refused::Nested);
+            return T::default();
+        }
+        self.nesting += 1;
+        let result = self.deeper(what);
+        self.nesting -= 1;
+        result
+    }
+
+    /// Reads a text; what it writes comes back.
+    pub fn text(&mut self, text: &str, input: &Input) -> Input {
+        self.bytes += text.len();
+        if self.bytes > TEXT_MAX {
+            self.refuse(Refused::Long);
+            return Input::new(None, "");
+        }
+        let tree = match tree::read(text) {
+            Ok(tree) => tree,
+            Err(refused) => {
+                self.refuse(refused);
+                return Input::new(None, "");
+            }
+        };
+        let root = tree.root_node();
+        let output = self.sequence(text, root, input);
+        if root.has_error() {
+            self.script.broken = true;
+            let from = broken_from(text, root);
+            for words in fallback::split(text.get(from..).unwrap_or(text)) {
+                self.simple(words, input);
+            }
+        }
+        output
+    }
+
+    /// The result.
+    pub fn into_script(self) -> Script {
+        self.script
+    }
+}
+
+/// Where the statement begins in which the syntax breaks first.
+fn broken_from(text: &str, root: Node<'_>) -> usize {
+    let mut start = 0;
+    let mut end = 0;
+    for child in tree::children(root) {
+        let between = text.get(end..child.start_byte()).unwrap_or_default();
+        if between.contains('\n') || matches!(child.kind(), ";" | "&" | ";;") {
+            start = child.start_byte();
+        }
+        if child.has_error() || child.is_missing() {
+            return start;
+        }
+        end = child.end_byte();
+    }
+    0
+}

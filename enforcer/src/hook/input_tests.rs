@@ -1,9 +1,4 @@
-use std::{
-    fs::File,
-    io::Write,
-    os::unix::net::UnixStream,
-    thread,
-};
+use std::{fs::File, io::Write, os::unix::net::UnixStream, thread};
 
 use serde_json::json;
 
@@ -86,14 +81,29 @@ fn what_is_no_event_says_why_and_keeps_its_shape() {
         ("", None, None, "empty"),
         (" \n", Some(Format::Claude), Some(Format::Claude), "empty"),
         (&good[..20], None, None, "ends too early"),
-        (&good[..20], Some(Format::Codex), Some(Format::Codex), "ends too early"),
+        (
+            &good[..20],
+            Some(Format::Codex),
+            Some(Format::Codex),
+            "ends too early",
+        ),
         ("[1]", None, None, "no JSON object"),
         ("{}x", None, None, "no JSON"),
         ("{}", None, None, "not known"),
         (r#"{"hook_event_name": 5}"#, None, None, "not known"),
         (r#"{"hook_event_name":"Stop"}"#, None, None, "not known"),
-        (r#"{"hook_event_name":"Stop"}"#, Some(Format::Claude), Some(Format::Claude), "`Stop`"),
-        (r#"{"hook_event_name":"PreToolUse"}"#, None, Some(Format::Claude), "`tool_name` is missing"),
+        (
+            r#"{"hook_event_name":"Stop"}"#,
+            Some(Format::Claude),
+            Some(Format::Claude),
+            "`Stop`",
+        ),
+        (
+            r#"{"hook_event_name":"PreToolUse"}"#,
+            None,
+            Some(Format::Claude),
+            "`tool_name` is missing",
+        ),
         (
             r#"{"hook_event_name":"BeforeTool","tool_name":5,"tool_input":{}}"#,
             None,
@@ -146,7 +156,10 @@ fn reading_is_bounded_in_size_and_time() {
     assert!(said.contains("larger than 16 MiB"), "{said}");
     let (mut writer, reader) = UnixStream::pair().unwrap();
     let sender = thread::spawn(move || writer.write_all(&vec![b'x'; 1 << 20]).unwrap());
-    assert_eq!(read(reader, Duration::from_secs(60)).unwrap().len(), 1 << 20);
+    assert_eq!(
+        read(reader, Duration::from_secs(60)).unwrap().len(),
+        1 << 20
+    );
     sender.join().unwrap();
 }
 
@@ -176,17 +189,41 @@ fn each_contract_has_its_own_words() {
         (Format::Codex, "PreToolUse", Allow, json!({})),
         (Format::Codex, "PreToolUse", Ask, claude("deny")),
         (Format::Codex, "PreToolUse", Deny, claude("deny")),
-        (Format::Gemini, "BeforeTool", Allow, json!({"decision": "allow"})),
-        (Format::Gemini, "BeforeTool", Ask, json!({"decision": "deny", "reason": "why"})),
+        (
+            Format::Gemini,
+            "BeforeTool",
+            Allow,
+            json!({"decision": "allow"}),
+        ),
+        (
+            Format::Gemini,
+            "BeforeTool",
+            Ask,
+            json!({"decision": "deny", "reason": "why"}),
+        ),
         (
             Format::Cursor,
             "beforeShellExecution",
             Ask,
             json!({"permission": "ask", "user_message": "why", "agent_message": "why"}),
         ),
-        (Format::Cursor, "beforeReadFile", Ask, json!({"permission": "deny"})),
-        (Format::Cursor, "beforeReadFile", Allow, json!({"permission": "allow"})),
+        (
+            Format::Cursor,
+            "beforeReadFile",
+            Ask,
+            json!({"permission": "deny"}),
+        ),
+        (
+            Format::Cursor,
+            "beforeReadFile",
+            Allow,
+            json!({"permission": "allow"}),
+        ),
     ] {
-        assert_eq!(say(format, event, decision), expected, "{format:?} {decision}");
+        assert_eq!(
+            say(format, event, decision),
+            expected,
+            "{format:?} {decision}"
+        );
     }
 }

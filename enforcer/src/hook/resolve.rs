@@ -71,10 +71,10 @@ pub fn pattern(text: &str, base: &str, from: &From<'_>) -> Result<Vec<NamedPath>
         ));
     }
     let directory = match head.rfind('/') {
+        _ if wild == text.len() => head,
         Some(0) => "/",
         Some(end) => &head[..end],
-        None if wild < text.len() => "",
-        None => head,
+        None => "",
     };
     // `{a,/etc}/x`: an alternative can begin anew.
     if rest.contains("{/") || rest.contains(",/") || rest.contains("~") {

@@ -25,7 +25,11 @@ fn reals(top: &Path, text: &str) -> Vec<String> {
     path(text, &from, false)
         .unwrap()
         .into_iter()
-        .map(|way| way.real.strip_prefix(&prefix).map_or(way.real.clone(), str::to_owned))
+        .map(|way| {
+            way.real
+                .strip_prefix(&prefix)
+                .map_or(way.real.clone(), str::to_owned)
+        })
         .collect()
 }
 
@@ -85,7 +89,8 @@ fn patterns_begin_in_a_directory() {
         cwd: &project,
         home: None,
     };
-    let first = |text: &str, base: &str| pattern(text, base, &from).map(|ways| ways[0].real.clone());
+    let first =
+        |text: &str, base: &str| pattern(text, base, &from).map(|ways| ways[0].real.clone());
     let own = |name: &str| Ok(top.join(name).display().to_string());
     assert_eq!(first("**/*.rs", "."), own("project"));
     assert_eq!(first("src/*.rs", "."), own("project/src"));
@@ -94,7 +99,13 @@ fn patterns_begin_in_a_directory() {
     assert_eq!(first("/etc/*", "."), Ok("/etc".to_owned()));
     assert_eq!(first("/*", "."), Ok("/".to_owned()));
     assert_eq!(first("src/x.rs", "."), own("project/src/x.rs"));
-    for bad in ["*/../../etc/*", "{a,../..}/x", "{/etc,a}/x", "x{a,/etc/}*", "*~/x"] {
+    for bad in [
+        "*/../../etc/*",
+        "{a,../..}/x",
+        "{/etc,a}/x",
+        "x{a,/etc/}*",
+        "*~/x",
+    ] {
         assert!(first(bad, ".").is_err(), "{bad}");
     }
 }

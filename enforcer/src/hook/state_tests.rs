@@ -52,7 +52,10 @@ fn an_allowance_resets_and_questions_count_nowhere() {
             settle(&mut memory, &policy, Decision::Ask, &at);
             memory.settle(None, &policy, None, Kind::Exec, "ann", &at);
         }
-        assert_eq!(settle(&mut memory, &policy, Decision::Allow, &at), AS_JUDGED);
+        assert_eq!(
+            settle(&mut memory, &policy, Decision::Allow, &at),
+            AS_JUDGED
+        );
     }
 }
 
@@ -63,7 +66,14 @@ fn the_hundred_and_first_is_limited() {
     let mut user = Memory::default();
     let at = clocks("a", 1000, 1000);
     let mut take = |memory: &mut Memory| {
-        memory.settle(Some(&mut user), &policy, Some(Decision::Allow), Kind::Exec, "ann", &at)
+        memory.settle(
+            Some(&mut user),
+            &policy,
+            Some(Decision::Allow),
+            Kind::Exec,
+            "ann",
+            &at,
+        )
     };
     for _ in 0..100 {
         assert_eq!(take(&mut memory), AS_JUDGED);
@@ -89,7 +99,9 @@ fn clocks_that_are_set_change_nothing() {
     let policy = limited(r#"{"exec":"1/1h"}"#);
     let mut memory = Memory::default();
     let hour = 3_600_000;
-    let allow = |memory: &mut Memory, at: Clocks| settle(memory, &policy, Decision::Allow, &at) == AS_JUDGED;
+    let allow = |memory: &mut Memory, at: Clocks| {
+        settle(memory, &policy, Decision::Allow, &at) == AS_JUDGED
+    };
     assert!(allow(&mut memory, clocks("a", 5000, 100 * hour)));
     // The wall clock is set back and forth; the boot time goes on.
     assert!(!allow(&mut memory, clocks("a", 6000, 0)));
@@ -128,8 +140,16 @@ fn a_state_that_is_not_ours_alone_is_refused() {
     let file = states.path(Some("a"));
     let said = |states: &States| states.hold(Some("a")).unwrap_err().to_string();
     fs::write(&file, "{\"version\":").unwrap();
-    assert!(said(&states).contains("enforcer hook breaker reset a"), "{}", said(&states));
-    fs::write(&file, "{\"version\":2,\"clock\":{\"boot\":\"\",\"boottime_ms\":0,\"wall_ms\":0,\"now_ms\":0}}").unwrap();
+    assert!(
+        said(&states).contains("enforcer hook breaker reset a"),
+        "{}",
+        said(&states)
+    );
+    fs::write(
+        &file,
+        "{\"version\":2,\"clock\":{\"boot\":\"\",\"boottime_ms\":0,\"wall_ms\":0,\"now_ms\":0}}",
+    )
+    .unwrap();
     assert!(said(&states).contains("version 2"));
     states.reset(Some("a")).unwrap();
     assert!(states.hold(Some("a")).is_ok());
@@ -155,7 +175,8 @@ fn calls_at_the_same_time_count_exactly() {
             scope.spawn(|| {
                 for _ in 0..25 {
                     let mut held = states.hold(Some("a")).unwrap();
-                    held.settle(None, &policy, Some(Decision::Deny), Kind::Exec, "ann").unwrap();
+                    held.settle(None, &policy, Some(Decision::Deny), Kind::Exec, "ann")
+                        .unwrap();
                     held.save().unwrap();
                 }
             });

@@ -73,9 +73,9 @@ pub(super) fn native(policy: NativePolicy, problems: &mut Problems<'_>) -> Lower
             .unwrap_or_default(),
         approvals,
         syscalls,
-        file_paths: tools::paths(policy.file_paths),
-        web_tools: tools::web(policy.web_tools),
-        tools: tools::others(policy.tools),
+        file_paths: tools::paths(policy.file_paths, problems),
+        web_tools: tools::web(policy.web_tools, problems),
+        tools: tools::others(policy.tools, problems),
     };
     approvals::warn_unanswerable(&policy, problems);
     Lowered { policy, rule_paths }

@@ -126,7 +126,10 @@ fn adapters_do_not_know_one_another() {
 #[test]
 fn adapters_do_not_know_the_composition_roots() {
     for adapter in ["kernel", "launch", "seccomp", "audit", "approvals"] {
-        assert_eq!(offences(adapter, &["crate::run", "crate::cli", "crate::hook"]), [""; 0]);
+        assert_eq!(
+            offences(adapter, &["crate::run", "crate::cli", "crate::hook"]),
+            [""; 0]
+        );
     }
 }
 

@@ -9,7 +9,11 @@ use crate::scene::{Scene, decided, hook_policy, run, said};
 #[test]
 fn bad_events_are_denied_in_the_contracts_words() {
     let scene = Scene::new(&hook_policy());
-    let deep = format!("{{\"hook_event_name\":{}1{}", "[".repeat(200_000), "]".repeat(200_000));
+    let deep = format!(
+        "{{\"hook_event_name\":{}1{}",
+        "[".repeat(200_000),
+        "]".repeat(200_000)
+    );
     let good = scene.event("Bash", json!({"command": "ls"})).to_string();
     let texts: Vec<Vec<u8>> = vec![
         Vec::new(),
@@ -21,14 +25,22 @@ fn bad_events_are_denied_in_the_contracts_words() {
         deep.into_bytes(),
         b"{\"hook_event_name\":\"Unheard\",\"tool_name\":\"Bash\"}".to_vec(),
         b"{\"hook_event_name\":[],\"tool_name\":\"Bash\"}".to_vec(),
-        [b"{\"hook_event_name\":\"".as_slice(), &vec![b'x'; 50 << 20], b"\"}"].concat(),
+        [
+            b"{\"hook_event_name\":\"".as_slice(),
+            &vec![b'x'; 50 << 20],
+            b"\"}",
+        ]
+        .concat(),
     ];
     for text in &texts {
         let start = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
         // Nobody can tell whose event it is.
         let output = run(scene.hook(&[]), text);
         assert_eq!(output.status.code(), Some(2), "{start}: {output:?}");
-        assert!(output.stdout.is_empty() && output.stderr.starts_with(b"enforcer: "), "{start}");
+        assert!(
+            output.stdout.is_empty() && output.stderr.starts_with(b"enforcer: "),
+            "{start}"
+        );
         for (format, key, denied) in [
             ("claude", "/hookSpecificOutput/permissionDecision", "deny"),
             ("codex", "/hookSpecificOutput/permissionDecision", "deny"),
@@ -38,7 +50,11 @@ fn bad_events_are_denied_in_the_contracts_words() {
             let output = run(scene.hook(&["--format", format]), text);
             assert_eq!(output.status.code(), Some(0), "{start}: {output:?}");
             let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-            assert_eq!(answer.pointer(key), Some(&denied.into()), "{start}: {answer}");
+            assert_eq!(
+                answer.pointer(key),
+                Some(&denied.into()),
+                "{start}: {answer}"
+            );
         }
     }
 }
@@ -53,7 +69,10 @@ fn bad_calls_are_denied() {
         ("Bash", json!({"command": ["ls"], "cmd": "ls"})),
         ("Bash", json!({"command": "ls\u{0}"})),
         ("Bash", json!({"command": "  "})),
-        ("Bash", json!({"command": format!("{}ls{}", "$(".repeat(5000), ")".repeat(5000))})),
+        (
+            "Bash",
+            json!({"command": format!("{}ls{}", "$(".repeat(5000), ")".repeat(5000))}),
+        ),
         ("Read", json!({"file_path": {"a": 1}})),
         ("Read", json!({})),
         ("WebFetch", json!({"url": 5})),
@@ -76,7 +95,11 @@ fn without_a_usable_policy_everything_is_denied() {
     let link = scene.path().join("link.json");
     symlink(scene.policy(), &link).unwrap();
     let broken = scene.path().join("broken.json");
-    fs::write(&broken, "{\"version\": \"2\", \"exec\": {\"default\": \"perhaps\"}}").unwrap();
+    fs::write(
+        &broken,
+        "{\"version\": \"2\", \"exec\": {\"default\": \"perhaps\"}}",
+    )
+    .unwrap();
     for (policy, why) in [
         (scene.path().join("none.json"), "does not exist"),
         (link, "symlink"),
@@ -102,7 +125,12 @@ fn the_projects_own_policy_is_found_and_a_link_is_refused() {
     let own = scene.project().join(".enforcer");
     fs::create_dir(&own).unwrap();
     fs::copy(scene.policy(), own.join("policy.json")).unwrap();
-    let ask = || decided(&said(scene.command(&["hook", "--mode", "everywhere"]), &event));
+    let ask = || {
+        decided(&said(
+            scene.command(&["hook", "--mode", "everywhere"]),
+            &event,
+        ))
+    };
     assert_eq!(ask().0, "allow");
     fs::remove_file(own.join("policy.json")).unwrap();
     symlink(scene.policy(), own.join("policy.json")).unwrap();

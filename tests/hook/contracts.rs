@@ -26,7 +26,11 @@ fn every_contract_gets_its_own_words() {
 
     for (command, decision, reason) in [
         ("ls -l", "allow", "Matches rule: reads"),
-        ("git push", "ask", "Changes what others see [push]. Instead: let the user push"),
+        (
+            "git push",
+            "ask",
+            "Changes what others see [push]. Instead: let the user push",
+        ),
         ("rm x", "deny", "Matches rule: no-rm"),
         ("nmap x", "deny", "No rule matches (default: deny)"),
     ] {
@@ -43,7 +47,12 @@ fn every_contract_gets_its_own_words() {
         let answer = answers(codex(command));
         let inner = &answer["hookSpecificOutput"];
         assert_eq!(inner["permissionDecision"], "deny", "{answer}");
-        assert!(!inner["permissionDecisionReason"].as_str().unwrap().is_empty());
+        assert!(
+            !inner["permissionDecisionReason"]
+                .as_str()
+                .unwrap()
+                .is_empty()
+        );
     }
     let asked = answers(codex("git push")).to_string();
     assert!(asked.contains("a person's approval"), "{asked}");
@@ -64,7 +73,9 @@ fn every_contract_gets_its_own_words() {
 
 #[test]
 fn cursors_other_events_are_answered() {
-    let scene = Scene::new(&native_policy(&json!({"tools": {"always_allowed": ["MCP:add"]}})));
+    let scene = Scene::new(&native_policy(
+        &json!({"tools": {"always_allowed": ["MCP:add"]}}),
+    ));
     let event = |name: &str, more: Value| {
         let mut event = json!({"hook_event_name": name, "workspace_roots": [scene.project()], "cursor_version": "2"});
         for (key, value) in more.as_object().unwrap() {
@@ -72,13 +83,26 @@ fn cursors_other_events_are_answered() {
         }
         said(scene.hook(&[]), &event)
     };
-    let read = |path: &str| event("beforeReadFile", json!({"file_path": path, "content": "x", "attachments": []}));
+    let read = |path: &str| {
+        event(
+            "beforeReadFile",
+            json!({"file_path": path, "content": "x", "attachments": []}),
+        )
+    };
     assert_eq!(read("src/x"), json!({"permission": "allow"}));
     assert_eq!(read("/etc/passwd"), json!({"permission": "deny"}));
-    let mcp = |tool: &str| event("beforeMCPExecution", json!({"tool_name": tool, "tool_input": "{}", "command": "srv"}));
+    let mcp = |tool: &str| {
+        event(
+            "beforeMCPExecution",
+            json!({"tool_name": tool, "tool_input": "{}", "command": "srv"}),
+        )
+    };
     assert_eq!(mcp("add")["permission"], "allow");
     assert_eq!(mcp("drop")["permission"], "deny");
-    let tool = event("preToolUse", json!({"tool_name": "Shell", "tool_input": {"command": "rm x"}}));
+    let tool = event(
+        "preToolUse",
+        json!({"tool_name": "Shell", "tool_input": {"command": "rm x"}}),
+    );
     assert_eq!(tool["permission"], "deny");
 }
 

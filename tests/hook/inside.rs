@@ -41,14 +41,23 @@ fn the_runs_policy_decides_and_its_trail_tells() {
     let session = session(&json!({"breaker": {"denials": 1000}}));
     let ended = session.sh(&script(&session, &["ls", "rm x", "git push"]));
     let text = ended.text();
-    let answers: Vec<&str> = text.lines().collect();
+    let answers: Vec<&str> = text.split_terminator('\n').collect();
     assert_eq!(answers.len(), 3, "{text}{}", ended.stderr);
-    assert!(answers[0].contains(r#""permissionDecision":"allow""#), "{text}");
-    assert!(answers[1].contains(r#""permissionDecision":"deny""#), "{text}");
-    assert!(answers[2].contains(r#""permissionDecision":"ask""#), "{text}");
+    assert!(
+        answers[0].contains(r#""permissionDecision":"allow""#),
+        "{text}"
+    );
+    assert!(
+        answers[1].contains(r#""permissionDecision":"deny""#),
+        "{text}"
+    );
+    assert!(
+        answers[2].contains(r#""permissionDecision":"ask""#),
+        "{text}"
+    );
     let lines: Vec<_> = ended
         .trail
-        .lines()
+        .lines
         .iter()
         .filter(|line| line.0["tool"] == "Bash")
         .collect();
@@ -62,7 +71,14 @@ fn the_runs_policy_decides_and_its_trail_tells() {
             )
         })
         .collect();
-    assert_eq!(told, [("approval", "ls"), ("denial", "rm x"), ("denial", "git push")]);
+    assert_eq!(
+        told,
+        [
+            ("approval", "ls"),
+            ("denial", "rm x"),
+            ("denial", "git push")
+        ]
+    );
     assert!(!session.work().join("state/enforcer/audit.jsonl").exists());
 }
 
@@ -74,7 +90,12 @@ fn denials_of_hook_and_kernel_open_one_breaker() {
     let session = session(&json!({"breaker": {"denials": 3}}));
     // Starting the hook is an allowed exec, which would begin the row anew: the last word is the hook's own.
     let ended = session.sh(&script(&session, &["ls"; 1]));
-    assert!(ended.text().contains("allow"), "{}{}", ended.text(), ended.stderr);
+    assert!(
+        ended.text().contains("allow"),
+        "{}{}",
+        ended.text(),
+        ended.stderr
+    );
     let policy = native_policy(&json!({"breaker": {"denials": 1}}));
     let mut policy = policy;
     let enforcer = enforcer().get_program().to_string_lossy().into_owned();
@@ -84,14 +105,17 @@ fn denials_of_hook_and_kernel_open_one_breaker() {
     let ended = session.sh(&format!("{}ls /; echo done", script(&session, &["rm x"])));
     let trips: Vec<_> = ended
         .trail
-        .lines()
+        .lines
         .iter()
         .filter(|line| line.0["event"] == "circuit_breaker_trip")
         .collect();
     assert_eq!(trips.len(), 1, "{}", ended.trail.shown());
     assert!(
-        ended.trail.denials().any(|line| line.0["tool"] == "exec"
-            && line.reason().starts_with("Circuit breaker tripped")),
+        ended
+            .trail
+            .denials()
+            .any(|line| line.0["tool"] == "exec"
+                && line.reason().starts_with("Circuit breaker tripped")),
         "{}",
         ended.trail.shown()
     );
@@ -106,6 +130,13 @@ fn a_launcher_that_cannot_be_asked_allows_nothing() {
         {"id": "no-desk", "decision": "deny", "unix": ["/run/enforcer/*"]}]}}));
     let ended = session.sh(&script(&session, &["ls"]));
     let text = ended.text();
-    assert!(text.contains(r#""permissionDecision":"deny""#), "{text}{}", ended.stderr);
-    assert!(text.contains("cannot be asked, so nothing is allowed"), "{text}");
+    assert!(
+        text.contains(r#""permissionDecision":"deny""#),
+        "{text}{}",
+        ended.stderr
+    );
+    assert!(
+        text.contains("cannot be asked, so nothing is allowed"),
+        "{text}"
+    );
 }

@@ -15,29 +15,43 @@ fn what_is_installed_answers_and_comes_out_without_a_trace() {
         ("gemini", ".gemini/settings.json", "BeforeTool"),
         ("cursor", ".cursor/hooks.json", "beforeShellExecution"),
     ] {
-        for (reach, top) in [("--project", scene.project()), ("--user", scene.path().join("home"))] {
+        for (reach, top) in [
+            ("--project", scene.project()),
+            ("--user", scene.path().join("home")),
+        ] {
             let path = top.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             let before = "{\n\t\"mine\": [1,2],\n\t\"version\": 1,\n\t\"hooks\": {\"Stop\": []}\n}";
             fs::write(&path, before).unwrap();
             let go = |words: &[&str]| {
                 let mut command = scene.command(&["hook"]);
-                command.args(words).args([agent, reach, "--policy"]).arg(scene.policy());
+                command
+                    .args(words)
+                    .args([agent, reach, "--policy"])
+                    .arg(scene.policy());
                 let output = run(command, b"");
                 assert!(output.status.success(), "{output:?}");
                 String::from_utf8(output.stdout).unwrap()
             };
             let shown = go(&["install", "--dry-run"]);
-            assert!(shown.contains("+") && shown.contains("hook --format"), "{shown}");
+            assert!(
+                shown.contains("+") && shown.contains("hook --format"),
+                "{shown}"
+            );
             assert_eq!(fs::read_to_string(&path).unwrap(), before);
             go(&["install"]);
             assert!(go(&["install"]).contains("has the hook already"));
-            let settings: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            let settings: Value =
+                serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
             assert_eq!(settings["mine"], json!([1, 2]));
             let text = settings["hooks"][event].to_string();
             assert!(text.contains(&format!("--format {agent}")), "{text}");
             go(&["uninstall"]);
-            assert_eq!(fs::read_to_string(&path).unwrap(), before, "{agent} {reach}");
+            assert_eq!(
+                fs::read_to_string(&path).unwrap(),
+                before,
+                "{agent} {reach}"
+            );
         }
     }
 }
@@ -66,10 +80,16 @@ fn the_installed_command_is_one_that_works() {
             None => shell.env_remove(name),
         };
     }
-    shell.args(["-c", line]).env("MCP_AUTO_APPROVE", "true").current_dir(scene.project());
-    let event = scene.event("Bash", json!({"command": "sudo id"})).to_string();
+    shell
+        .args(["-c", line])
+        .env("MCP_AUTO_APPROVE", "true")
+        .current_dir(scene.project());
+    let event = scene
+        .event("Bash", json!({"command": "sudo id"}))
+        .to_string();
     let output = run(shell, event.as_bytes());
-    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let answer: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     assert_eq!(decided(&answer).0, "deny");
 }
 

@@ -9,7 +9,12 @@ use crate::scene::{Scene, decided, hook_policy, run, said};
 const DISABLED: &str = "Auto-approval disabled (MCP_AUTO_APPROVE not enabled)";
 const NOT_SUBAGENT: &str = "Mode is 'subagent_only' but not in subagent context";
 
-fn ask(scene: &Scene, words: &[&str], variables: &[(&str, &str)], more: &Value) -> (String, String) {
+fn ask(
+    scene: &Scene,
+    words: &[&str],
+    variables: &[(&str, &str)],
+    more: &Value,
+) -> (String, String) {
     let mut event = scene.event("Bash", json!({"command": "ls"}));
     for (key, value) in more.as_object().unwrap() {
         event[key] = value.clone();
@@ -35,9 +40,15 @@ fn the_words_of_the_variable_are_modes() {
         assert!(reason.starts_with(DISABLED), "{reason}");
     }
     let (decision, reason) = by("subagent_only");
-    assert!(decision == "ask" && reason.starts_with(NOT_SUBAGENT), "{reason}");
+    assert!(
+        decision == "ask" && reason.starts_with(NOT_SUBAGENT),
+        "{reason}"
+    );
     let (decision, reason) = by("perhaps");
-    assert!(decision == "ask" && reason.starts_with(DISABLED), "{reason}");
+    assert!(
+        decision == "ask" && reason.starts_with(DISABLED),
+        "{reason}"
+    );
     assert!(reason.contains("`perhaps` is no mode"), "{reason}");
 }
 
@@ -50,9 +61,15 @@ fn the_flag_beats_the_variable_and_that_the_consent() {
     };
     consent("yes");
     assert_eq!(ask(&scene, &[], &[], &json!({})).0, "allow");
-    assert_eq!(ask(&scene, &[], &[("MCP_AUTO_APPROVE", "false")], &json!({})).0, "ask");
+    assert_eq!(
+        ask(&scene, &[], &[("MCP_AUTO_APPROVE", "false")], &json!({})).0,
+        "ask"
+    );
     let flag = ["--mode", "everywhere"];
-    assert_eq!(ask(&scene, &flag, &[("MCP_AUTO_APPROVE", "false")], &json!({})).0, "allow");
+    assert_eq!(
+        ask(&scene, &flag, &[("MCP_AUTO_APPROVE", "false")], &json!({})).0,
+        "allow"
+    );
     consent("no");
     assert_eq!(ask(&scene, &[], &[], &json!({})).0, "ask");
 }
@@ -61,14 +78,24 @@ fn the_flag_beats_the_variable_and_that_the_consent() {
 fn where_nobody_can_be_asked_the_answer_is_no_and_is_kept() {
     let scene = Scene::new(&hook_policy());
     let (decision, reason) = ask(&scene, &[], &[("CI", "true")], &json!({}));
-    assert!(decision == "ask" && reason.starts_with(DISABLED), "{reason}");
+    assert!(
+        decision == "ask" && reason.starts_with(DISABLED),
+        "{reason}"
+    );
     assert!(reason.contains("enforcer hook consent yes"), "{reason}");
     let kept: Value =
-        serde_json::from_str(&fs::read_to_string(scene.state().join("consent.json")).unwrap()).unwrap();
-    assert_eq!((&kept["auto_approve"], &kept["source"]), (&json!(false), &json!("non_interactive")));
+        serde_json::from_str(&fs::read_to_string(scene.state().join("consent.json")).unwrap())
+            .unwrap();
+    assert_eq!(
+        (&kept["auto_approve"], &kept["source"]),
+        (&json!(false), &json!("non_interactive"))
+    );
     fs::write(scene.state().join("consent.json"), "{").unwrap();
     let (decision, reason) = ask(&scene, &[], &[], &json!({}));
-    assert!(decision == "ask" && reason.contains("holds no answer"), "{reason}");
+    assert!(
+        decision == "ask" && reason.contains("holds no answer"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -81,14 +108,28 @@ fn trust_matters_in_subagent_only() {
         let (decision, reason) = named(name);
         assert_eq!(decision, "ask");
         assert!(
-            reason.starts_with(&format!("Agent '{name}' is not in trusted whitelist (subagent_only mode)")),
+            reason.starts_with(&format!(
+                "Agent '{name}' is not in trusted whitelist (subagent_only mode)"
+            )),
             "{reason}"
         );
     }
     assert!(named(" \u{1}").1.starts_with(NOT_SUBAGENT));
-    assert_eq!(ask(&scene, &only, &[], &json!({"agent_type": "researcher", "agent_id": "x"})).0, "allow");
+    assert_eq!(
+        ask(
+            &scene,
+            &only,
+            &[],
+            &json!({"agent_type": "researcher", "agent_id": "x"})
+        )
+        .0,
+        "allow"
+    );
     let flag = ["--mode", "subagent_only", "--agent", "researcher"];
-    assert_eq!(ask(&scene, &flag, &[("CLAUDE_AGENT_NAME", "foo")], &json!({})).0, "allow");
+    assert_eq!(
+        ask(&scene, &flag, &[("CLAUDE_AGENT_NAME", "foo")], &json!({})).0,
+        "allow"
+    );
 }
 
 #[test]
@@ -100,5 +141,8 @@ fn agents_that_cannot_ask_are_denied_where_the_mode_refuses() {
         "tool_input": {"command": "ls"}});
     let answer = said(command, &event);
     assert_eq!(answer["decision"], "deny");
-    assert!(answer["reason"].as_str().unwrap().starts_with(DISABLED), "{answer}");
+    assert!(
+        answer["reason"].as_str().unwrap().starts_with(DISABLED),
+        "{answer}"
+    );
 }

@@ -24,12 +24,18 @@ fn ten_denials_open_the_breaker_until_it_is_reset() {
     let event = scene.event("Bash", json!({"command": "ls"}));
     assert_eq!(decided(&said(refused, &event)).0, "ask");
     let (_, tenth) = scene.bash("sudo id");
-    assert!(tenth.starts_with("Matches blacklist pattern: sudo*"), "{tenth}");
+    assert!(
+        tenth.starts_with("Matches blacklist pattern: sudo*"),
+        "{tenth}"
+    );
     let trail = scene.trail();
     let [.., denial, trip] = trail.as_slice() else {
         panic!("{trail:?}")
     };
-    assert_eq!((&denial["event"], &denial["tool"]), (&json!("denial"), &json!("Bash")));
+    assert_eq!(
+        (&denial["event"], &denial["tool"]),
+        (&json!("denial"), &json!("Bash"))
+    );
     assert_eq!(
         (&trip["event"], &trip["denial_count"]),
         (&json!("circuit_breaker_trip"), &json!(10))
@@ -43,8 +49,15 @@ fn ten_denials_open_the_breaker_until_it_is_reset() {
     assert_eq!(other.0, "allow");
     let status = run(scene.command(&["hook", "breaker", "status", "--json"]), b"");
     let text = String::from_utf8(status.stdout).unwrap();
-    assert!(text.contains(r#"{"agent":"unknown","state":"open","denials":10}"#), "{text}");
-    assert!(run(scene.command(&["hook", "breaker", "reset"]), b"").status.success());
+    assert!(
+        text.contains(r#"{"agent":"unknown","state":"open","denials":10}"#),
+        "{text}"
+    );
+    assert!(
+        run(scene.command(&["hook", "breaker", "reset"]), b"")
+            .status
+            .success()
+    );
     assert_eq!(scene.bash("ls").0, "allow");
 }
 
@@ -55,7 +68,10 @@ fn the_rate_is_exact() {
         assert_eq!(scene.bash("ls").0, "allow");
     }
     let (decision, reason) = scene.bash("ls");
-    assert!(decision == "deny" && reason.starts_with("Rate limit exceeded: 5/5 calls per hour"), "{reason}");
+    assert!(
+        decision == "deny" && reason.starts_with("Rate limit exceeded: 5/5 calls per hour"),
+        "{reason}"
+    );
     assert_eq!(scene.ask("Task", json!({})).0, "allow", "no command");
 }
 
@@ -64,7 +80,10 @@ fn a_command_can_be_too_much() {
     let scene = Scene::new(&native_policy(&json!({"limits": {"arguments": 3}})));
     assert_eq!(scene.bash("echo a b c").0, "allow");
     let (decision, reason) = scene.bash("ls; echo a b c d");
-    assert!(decision == "deny" && reason.starts_with("Complexity limit exceeded: 4/3 arguments"), "{reason}");
+    assert!(
+        decision == "deny" && reason.starts_with("Complexity limit exceeded: 4/3 arguments"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -95,8 +114,15 @@ fn a_state_that_cannot_be_read_denies_and_says_how_to_mend_it() {
     fs::write(scene.state().join("hook/unknown.json"), "{\"version\":1").unwrap();
     let (decision, reason) = scene.bash("ls");
     assert_eq!(decision, "deny");
-    assert!(reason.contains("enforcer hook breaker reset unknown"), "{reason}");
-    assert!(run(scene.command(&["hook", "breaker", "reset", "unknown"]), b"").status.success());
+    assert!(
+        reason.contains("enforcer hook breaker reset unknown"),
+        "{reason}"
+    );
+    assert!(
+        run(scene.command(&["hook", "breaker", "reset", "unknown"]), b"")
+            .status
+            .success()
+    );
     assert_eq!(scene.bash("ls").0, "allow");
 }
 
@@ -123,11 +149,22 @@ fn the_trail_has_one_line_a_call() {
     let keys: Vec<&String> = trail[0].as_object().unwrap().keys().collect();
     assert_eq!(
         keys,
-        ["timestamp", "event", "agent", "tool", "reason", "security_risk", "parameters"]
+        [
+            "timestamp",
+            "event",
+            "agent",
+            "tool",
+            "reason",
+            "security_risk",
+            "parameters"
+        ]
     );
     assert_eq!(trail[0]["event"], "approval");
     assert_eq!(trail[0]["parameters"]["command"], "ls");
     assert_eq!(trail[0]["parameters"]["stage"], "hook");
     assert_eq!(trail[1]["parameters"]["paths"], json!(["/etc/passwd"]));
-    assert_eq!((&trail[1]["tool"], &trail[1]["security_risk"]), (&json!("Read"), &json!(true)));
+    assert_eq!(
+        (&trail[1]["tool"], &trail[1]["security_risk"]),
+        (&json!("Read"), &json!(true))
+    );
 }

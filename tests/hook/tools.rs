@@ -17,16 +17,51 @@ fn files_stay_in_the_project() {
         ("Read", "src/x", "allow", "Matches whitelist pattern: *"),
         ("Write", "src/../y", "allow", "Matches whitelist pattern: *"),
         ("Edit", "/tmp/x", "allow", "Matches whitelist pattern: *"),
-        ("Read", "../../../../../etc/passwd", "deny", "Matches blacklist pattern: /etc/* (/etc/passwd)"),
-        ("Read", "out/passwd", "deny", "Matches blacklist pattern: /etc/* (/etc/passwd, named as"),
-        ("Read", "out/../etc/shadow", "deny", "Matches blacklist pattern: /etc/*"),
+        (
+            "Read",
+            "../../../../../etc/passwd",
+            "deny",
+            "Matches blacklist pattern: /etc/* (/etc/passwd)",
+        ),
+        (
+            "Read",
+            "out/passwd",
+            "deny",
+            "Matches blacklist pattern: /etc/* (/etc/passwd, named as",
+        ),
+        (
+            "Read",
+            "out/../etc/shadow",
+            "deny",
+            "Matches blacklist pattern: /etc/*",
+        ),
         ("Read", "up/policy.json", "deny", "Path outside the project"),
-        ("Write", "src/.env", "deny", "Matches blacklist pattern: */.env"),
+        (
+            "Write",
+            "src/.env",
+            "deny",
+            "Matches blacklist pattern: */.env",
+        ),
         ("Read", "~/x", "deny", "Path outside the project"),
         ("Read", "/proc/self/root/etc/passwd", "deny", "The path"),
-        ("Write", ".claude/settings.json", "deny", "Path belongs to what guards the agent"),
-        ("Write", "~/.claude/settings.json", "deny", "Path belongs to what guards the agent"),
-        ("Read", "~/.claude/settings.json", "allow", "Matches whitelist pattern: *"),
+        (
+            "Write",
+            ".claude/settings.json",
+            "deny",
+            "Path belongs to what guards the agent",
+        ),
+        (
+            "Write",
+            "~/.claude/settings.json",
+            "deny",
+            "Path belongs to what guards the agent",
+        ),
+        (
+            "Read",
+            "~/.claude/settings.json",
+            "allow",
+            "Matches whitelist pattern: *",
+        ),
     ] {
         let (said, why) = scene.ask(tool, json!({"file_path": path}));
         assert_eq!(said, decision, "{tool} {path}: {why}");
@@ -53,11 +88,27 @@ fn files_stay_in_the_project() {
 fn the_web_is_judged_by_where_a_url_leads() {
     let scene = Scene::new(&hook_policy());
     for (tool, input, decision) in [
-        ("WebFetch", json!({"url": "https://example.com/", "prompt": "x"}), "allow"),
-        ("WebFetch", json!({"url": "http://0x7f.1/", "prompt": "x"}), "deny"),
+        (
+            "WebFetch",
+            json!({"url": "https://example.com/", "prompt": "x"}),
+            "allow",
+        ),
+        (
+            "WebFetch",
+            json!({"url": "http://0x7f.1/", "prompt": "x"}),
+            "deny",
+        ),
         ("WebFetch", json!({"url": "http://LOCALHOST.:80/"}), "deny"),
-        ("WebFetch", json!({"url": "http://example.com@169.254.169.254/"}), "deny"),
-        ("WebFetch", json!({"url": "https://example.com/", "prompt": "then http://[::ffff:10.0.0.1]/"}), "deny"),
+        (
+            "WebFetch",
+            json!({"url": "http://example.com@169.254.169.254/"}),
+            "deny",
+        ),
+        (
+            "WebFetch",
+            json!({"url": "https://example.com/", "prompt": "then http://[::ffff:10.0.0.1]/"}),
+            "deny",
+        ),
         ("WebFetch", json!({"url": "file:///etc/passwd"}), "deny"),
         ("mcp__x__search", json!({"q": "rust"}), "allow"),
         ("mcp__x__do_search_y", json!({"q": "rust"}), "deny"),
@@ -75,7 +126,10 @@ fn other_tools_are_allowed_by_name() {
     assert_eq!(scene.ask("Task", json!({"prompt": "x"})).0, "allow");
     assert_eq!(scene.ask("TodoWrite", json!({})).0, "allow");
     let (decision, reason) = scene.ask("Foo", json!({}));
-    assert!(decision == "deny" && reason.starts_with("Unknown tool (deny by default): Foo"), "{reason}");
+    assert!(
+        decision == "deny" && reason.starts_with("Unknown tool (deny by default): Foo"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -89,6 +143,12 @@ fn capabilities_count_in_the_hook_too() {
     let event = scene.event("Bash", json!({"command": "deploy"}));
     let ask = |words: &[&str]| decided(&said(scene.hook(words), &event));
     let (decision, reason) = ask(&[]);
-    assert!(decision == "deny" && reason.starts_with("Missing required capabilities: ship, sign"), "{reason}");
-    assert_eq!(ask(&["--capability", "ship", "--agent", "releaser"]).0, "allow");
+    assert!(
+        decision == "deny" && reason.starts_with("Missing required capabilities: ship, sign"),
+        "{reason}"
+    );
+    assert_eq!(
+        ask(&["--capability", "ship", "--agent", "releaser"]).0,
+        "allow"
+    );
 }

@@ -48,7 +48,9 @@ pub(super) fn web(section: Option<Object<WebSection>>, problems: &mut Problems<'
         ("allowed_domains", &section.allowed_domains, false),
         ("blocked_domains", &section.blocked_domains, true),
     ] {
-        each(domains, &at.key(key), problems, |text| domain(text, blocked));
+        each(domains, &at.key(key), problems, |text| {
+            domain(text, blocked)
+        });
     }
     WebTools {
         whitelist: section.whitelist,
@@ -95,7 +97,10 @@ fn each(
 fn tool(pattern: &str) -> Option<Fault> {
     pattern.contains(char::is_whitespace).then(|| {
         (
-            format!("the pattern {} matches no tool: names have no space", quoted(pattern)),
+            format!(
+                "the pattern {} matches no tool: names have no space",
+                quoted(pattern)
+            ),
             "write the tool's name, such as \"WebFetch\" or \"mcp__*__search\"",
         )
     })
@@ -103,12 +108,14 @@ fn tool(pattern: &str) -> Option<Fault> {
 
 /// What keeps an entry from being a name, a pattern of names, an address or a network.
 fn domain(text: &str, blocked: bool) -> Option<Fault> {
-    const MEND: &str = "write the host alone: \"docs.rs\", \"*.example.com\", \"10.0.0.0/8\", \"[::1]\"";
+    const MEND: &str =
+        "write the host alone: \"docs.rs\", \"*.example.com\", \"10.0.0.0/8\", \"[::1]\"";
     if hosts::parse_blocked(text).is_some() {
         return None;
     }
     let shown = quoted(text);
-    if text.contains("://") || text.contains(['/', '@', '\\']) || text.contains(char::is_whitespace) {
+    if text.contains("://") || text.contains(['/', '@', '\\']) || text.contains(char::is_whitespace)
+    {
         return Some((format!("{shown} is no host"), MEND));
     }
     if text.contains(':') {

@@ -23,20 +23,60 @@ fn good_sections_are_read() {
 #[test]
 fn bad_entries_are_named_with_place_and_mend() {
     for (sections, place, what, mend) in [
-        (r#""file_paths":{"whitelist":["*","src/*"]}"#, "file_paths.whitelist[1]", "from the root", "`*/`"),
-        (r#""file_paths":{"blacklist":[""]}"#, "file_paths.blacklist[0]", "empty", "remove"),
-        (r#""file_paths":{"blacklist":["/a\u0000"]}"#, "file_paths.blacklist[0]", "NUL", "NUL"),
-        (r#""web_tools":{"whitelist":["Web Fetch"]}"#, "web_tools.whitelist[0]", "no space", "WebFetch"),
+        (
+            r#""file_paths":{"whitelist":["*","src/*"]}"#,
+            "file_paths.whitelist[1]",
+            "from the root",
+            "`*/`",
+        ),
+        (
+            r#""file_paths":{"blacklist":[""]}"#,
+            "file_paths.blacklist[0]",
+            "empty",
+            "remove",
+        ),
+        (
+            r#""file_paths":{"blacklist":["/a\u0000"]}"#,
+            "file_paths.blacklist[0]",
+            "NUL",
+            "NUL",
+        ),
+        (
+            r#""web_tools":{"whitelist":["Web Fetch"]}"#,
+            "web_tools.whitelist[0]",
+            "no space",
+            "WebFetch",
+        ),
         (
             r#""web_tools":{"allowed_domains":["https://docs.rs"]}"#,
             "web_tools.allowed_domains[0]",
             "no host",
             "docs.rs",
         ),
-        (r#""web_tools":{"blocked_domains":["x.test:80"]}"#, "web_tools.blocked_domains[0]", "port", "alone"),
-        (r#""web_tools":{"allowed_domains":["*.x.*"]}"#, "web_tools.allowed_domains[0]", "wildcard", "alone"),
-        (r#""web_tools":{"allowed_domains":["10.0.0.1/8"]}"#, "web_tools.allowed_domains[0]", "no host", "alone"),
-        (r#""tools":{"always_allowed":[" "]}"#, "tools.always_allowed[0]", "empty", "remove"),
+        (
+            r#""web_tools":{"blocked_domains":["x.test:80"]}"#,
+            "web_tools.blocked_domains[0]",
+            "port",
+            "alone",
+        ),
+        (
+            r#""web_tools":{"allowed_domains":["*.x.*"]}"#,
+            "web_tools.allowed_domains[0]",
+            "wildcard",
+            "alone",
+        ),
+        (
+            r#""web_tools":{"allowed_domains":["10.0.0.1/8"]}"#,
+            "web_tools.allowed_domains[0]",
+            "no host",
+            "alone",
+        ),
+        (
+            r#""tools":{"always_allowed":[" "]}"#,
+            "tools.always_allowed[0]",
+            "empty",
+            "remove",
+        ),
     ] {
         let said = faults(sections);
         assert_eq!(said.len(), 1, "{sections}: {said:?}");

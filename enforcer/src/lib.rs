@@ -2,13 +2,14 @@
 //!
 //! `policy` and `decide` are pure: text and actions in, tables and decisions out. The adapters (`kernel`,
 //! `launch`, `seccomp`, `audit`, `approvals`) do the I/O and know `policy` and `decide`, never one another; they meet in
-//! the composition roots (`run`, `doctor`).
+//! the composition roots (`run`, `hook`, `doctor`).
 
 pub mod approvals;
 pub mod audit;
 pub mod cli;
 pub mod decide;
 pub mod doctor;
+pub mod hook;
 pub mod kernel;
 pub mod launch;
 pub mod policy;

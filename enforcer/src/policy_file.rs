@@ -120,6 +120,25 @@ fn lines(path: &str, errors: &[PolicyError]) -> String {
 ///
 /// [`PolicyFileError`]; nothing is read from a file that is refused.
 pub fn load(path: &Path, agent_uid: Option<u32>) -> Result<LoadedPolicy, PolicyFileError> {
+    let bytes = read(path, agent_uid)?;
+    match policy::parse_bytes(&bytes) {
+        Ok(parsed) => Ok(LoadedPolicy {
+            path: path.to_owned(),
+            parsed,
+        }),
+        Err(errors) => Err(PolicyFileError::Invalid {
+            path: path.display().to_string(),
+            errors,
+        }),
+    }
+}
+
+/// Reads a policy's file as [`load`] does, and gives its bytes.
+///
+/// # Errors
+///
+/// As [`load`], but for the content.
+pub fn read(path: &Path, agent_uid: Option<u32>) -> Result<Vec<u8>, PolicyFileError> {
     let name = path.display().to_string();
     let unreadable = |source: io::Error| {
         if source.kind() == io::ErrorKind::NotFound {
@@ -154,14 +173,7 @@ pub fn load(path: &Path, agent_uid: Option<u32>) -> Result<LoadedPolicy, PolicyF
         refuse_writable(&name, path, &metadata, uid)?;
     }
 
-    let bytes = read(file, &name, metadata.len(), &unreadable)?;
-    match policy::parse_bytes(&bytes) {
-        Ok(parsed) => Ok(LoadedPolicy {
-            path: path.to_owned(),
-            parsed,
-        }),
-        Err(errors) => Err(PolicyFileError::Invalid { path: name, errors }),
-    }
+    content(file, &name, metadata.len(), &unreadable)
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -197,7 +209,7 @@ fn regular(name: &str, metadata: &Metadata) -> Result<(), PolicyFileError> {
 }
 
 /// Reads the file, at most [`MAX_BYTES`] of it: it may grow between the look at its size and the reading.
-fn read(
+fn content(
     file: File,
     name: &str,
     size: u64,

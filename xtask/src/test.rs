@@ -21,7 +21,14 @@ use crate::{build, ebpf, fuzz, lint, root, toolchain};
 /// The crate whose tests need a real kernel and root.
 const INTEGRATION: &str = "enforcer-tests";
 /// Test executables that say nothing of a kernel: what they try is user space, or programs that a guest lacks.
-const HOST_ONLY: [&str; 5] = ["lifecycle", "sessions", "desk", "gtfobins", "subjects"];
+const HOST_ONLY: [&str; 6] = [
+    "lifecycle",
+    "sessions",
+    "desk",
+    "gtfobins",
+    "subjects",
+    "hook",
+];
 /// Test executables that one guest is enough for: what they try in the kernel is the same in both, or tried by others,
 /// and a guest takes seconds for each agent that it starts. The newer one starts them faster.
 const NEWER_GUEST_ONLY: [&str; 4] = ["approvals", "hatches", "loosened", "refusals"];

@@ -110,6 +110,18 @@ impl Desk {
         }
     }
 
+    /// The earlier answer that covers a command which a hook knows by its words only: of its rule, or of exactly these
+    /// words in this directory. The file is not compared: what runs then is judged once more.
+    pub fn covering(
+        &mut self,
+        rule: Option<&str>,
+        words: Option<&[String]>,
+        cwd: Option<&str>,
+        now: Timestamp,
+    ) -> Option<Answer> {
+        self.grants.covering_words(rule, words, cwd, now)
+    }
+
     /// Puts an action to a person, unless an earlier approval covers it. The waiter is told the answer once, whatever
     /// happens; if it need not wait, before this returns.
     pub fn ask(&mut self, asked: Asked, mut waiter: Waiter, now: Timestamp) -> Asking {

@@ -58,6 +58,32 @@ impl Grants {
         });
     }
 
+    /// The answer that covers a command of which only its rule, its words and its directory are known.
+    pub fn covering_words(
+        &mut self,
+        rule: Option<&str>,
+        words: Option<&[String]>,
+        cwd: Option<&str>,
+        now: Timestamp,
+    ) -> Option<Answer> {
+        self.0
+            .retain(|grant| grant.until.is_none_or(|until| now < until));
+        let same = |subject: &Subject| match (subject, words, cwd) {
+            (Subject::Exec(exec), Some(words), Some(cwd)) => {
+                exec.cwd.path == cwd.as_bytes()
+                    && exec.argv.iter().eq(words.iter().map(String::as_bytes))
+            }
+            _ => false,
+        };
+        self.0
+            .iter()
+            .find(|grant| match &grant.reach {
+                Reach::Exactly(key) => same(&key.subject),
+                Reach::Rule(approved) => rule == Some(approved.as_str()),
+            })
+            .map(|grant| grant.answer.clone())
+    }
+
     /// The answer that covers an action; forgets those whose time is up.
     pub fn covering(&mut self, asked: &Asked, now: Timestamp) -> Option<Answer> {
         self.0

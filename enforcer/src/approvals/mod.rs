@@ -20,6 +20,7 @@ mod row;
 pub mod serve;
 mod socket;
 pub mod store;
+mod tools;
 #[cfg(test)]
 pub(crate) mod trial;
 mod waiter;
@@ -32,6 +33,7 @@ pub use flood::{Limits, Rate};
 pub use record::{Record, State};
 pub use serve::{Asker, DeskHandle, Settings};
 pub use store::Store;
+pub use tools::{Reporter, ToolDesk};
 pub use waiter::{Waiter, WaiterId};
 
 /// Where requests and their answers are kept unless another place is named.

@@ -2,9 +2,10 @@
 //! for each thing that happens.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{ApprovalsError, BreakerStatus, Record, State, record::Outcome};
-use crate::decide::approval::Scope;
+use crate::decide::{Decision, Risk, approval::Scope};
 
 /// Bytes of a request's line.
 pub const MAX_REQUEST: usize = 64 * 1024;
@@ -47,6 +48,11 @@ pub enum Request {
     Watch,
     /// The agent's last denials; its own user may ask this.
     Last,
+    /// A tool call that a hook inside the agent has judged; its own user reports it.
+    Tool {
+        /// What was judged.
+        report: Box<ToolReport>,
+    },
     /// The breaker and the rates; with `reset` the breaker is closed. The agent's own user may look.
     Breaker {
         /// Whether to close it.
@@ -56,6 +62,63 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },
+}
+
+/// What a tool call counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolKind {
+    /// A command.
+    Exec,
+    /// Something on the web.
+    Connect,
+    /// Neither.
+    Other,
+}
+
+/// A tool call, judged by a hook in its own process. Its texts are the agent's: they are shown and recorded, never
+/// parsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolReport {
+    /// The tool.
+    pub tool: String,
+    /// What the policy says.
+    pub decision: Decision,
+    /// What the agent is told, if nothing else is decided here: where it cannot ask, a denial.
+    pub answered: Decision,
+    /// Why.
+    pub reason: String,
+    /// Id of the rule that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// How much damage the call can do.
+    pub risk: Risk,
+    /// Whether the trail marks it.
+    pub security_risk: bool,
+    /// What it counts as.
+    pub kind: ToolKind,
+    /// Whether it was refused before any rule (mode, trust): that counts nowhere.
+    pub refused: bool,
+    /// What the trail says of it.
+    #[serde(default)]
+    pub parameters: Map<String, Value>,
+    /// The words of the one command that it is, if that is asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<String>>,
+    /// The working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+}
+
+/// What a hook has to answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolAnswer {
+    /// The decision.
+    pub decision: Decision,
+    /// Why, where it is another than the hook's own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// What kind of error a reply tells of.
@@ -94,6 +157,9 @@ pub struct Reply {
     /// The last denials, the newest last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denials: Option<Vec<String>>,
+    /// What a hook has to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<ToolAnswer>,
     /// The breaker; how it was, if it was reset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerStatus>,

@@ -33,7 +33,8 @@ use tokio::{
 };
 
 use super::{
-    ApprovalsError, Approvers, Asking, BreakerControl, Desk, Limits, Store, Waiter, WaiterId,
+    ApprovalsError, Approvers, Asking, BreakerControl, Desk, Limits, Store, ToolDesk, Waiter,
+    WaiterId,
     desk::Event,
     files::{Directory, Files},
     peer::Guard,
@@ -74,6 +75,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `--approvals-dir`.
     pub directory: Option<PathBuf>,
+    /// Who takes what hooks report; without, hooks are told to deny.
+    pub tools: Option<Arc<dyn ToolDesk>>,
     /// The breaker of the run.
     pub breaker: Option<Arc<dyn BreakerControl>>,
 }
@@ -218,6 +221,7 @@ pub fn start(settings: Settings) -> Result<DeskHandle, ApprovalsError> {
                     files: directory.map(Files::new).transpose()?,
                     watchers: RefCell::default(),
                     denials: RefCell::default(),
+                    tools: settings.tools,
                     processes: RefCell::default(),
                     connections: Cell::new(0),
                     agent_connections: Cell::new(0),
@@ -274,6 +278,7 @@ pub(super) struct Shared {
     files: Option<Files>,
     watchers: RefCell<Vec<mpsc::Sender<Rc<str>>>>,
     denials: RefCell<VecDeque<String>>,
+    pub tools: Option<Arc<dyn ToolDesk>>,
     /// The processes that wait.
     processes: RefCell<HashMap<WaiterId, Rc<AsyncFd<OwnedFd>>>>,
     pub connections: Cell<usize>,

@@ -14,10 +14,12 @@ use super::{
     ApprovalsError, Record,
     desk::Verdict,
     peer::Role,
-    protocol::{self, Fault, Happening, MAX_REQUEST, Reply, Request},
+    protocol::{self, Fault, Happening, MAX_REQUEST, Reply, Request, ToolReport},
     record,
     serve::Shared,
+    tools::Reporter,
 };
+use crate::decide::Decision;
 
 /// Connections at once; the next are turned away.
 const MAX_CONNECTIONS: usize = 32;
@@ -126,7 +128,11 @@ async fn converse(shared: &Rc<Shared>, mut stream: UnixStream, role: Role) -> io
         Ok(request) => {
             let peer = stream.peer_cred()?;
             if shared.guard.role(peer.uid(), peer.pid()) == role {
-                reply(shared, &role, request)
+                let reporter = Reporter {
+                    pid: peer.pid().unwrap_or(0).unsigned_abs(),
+                    uid: peer.uid(),
+                };
+                reply(shared, &role, reporter, request)
             } else {
                 Reply::fault(
                     Fault::Refused,
@@ -171,8 +177,12 @@ async fn read_request(stream: &mut UnixStream) -> Result<Request, ApprovalsError
     })
 }
 
-fn reply(shared: &Shared, role: &Role, request: Request) -> Reply {
+fn reply(shared: &Shared, role: &Role, reporter: Reporter, request: Request) -> Reply {
     let answered = match (request, role) {
+        (Request::Tool { report }, Role::Agent) => tool(shared, reporter, &report),
+        (Request::Tool { .. }, _) => Err(ApprovalsError::Refused(
+            "only hooks inside the agent report tool calls".to_owned(),
+        )),
         (Request::Last, _) => Ok(Reply {
             denials: Some(shared.last_denials()),
             ..Reply::default()
@@ -216,6 +226,31 @@ fn reply(shared: &Shared, role: &Role, request: Request) -> Reply {
         (Request::Watch, _) => Err(ApprovalsError::Refused("nobody to watch".to_owned())),
     };
     answered.unwrap_or_else(Reply::from)
+}
+
+/// Takes what a hook reports, with the approval that covers it, if there is one.
+fn tool(shared: &Shared, reporter: Reporter, report: &ToolReport) -> Result<Reply, ApprovalsError> {
+    let Some(tools) = &shared.tools else {
+        return Err(ApprovalsError::Refused(
+            "this run takes no reports of hooks".to_owned(),
+        ));
+    };
+    let approved = (report.decision == Decision::Ask && !report.refused)
+        .then(|| {
+            shared.at_desk(|desk, now| {
+                desk.covering(
+                    report.rule.as_deref(),
+                    report.words.as_deref(),
+                    report.cwd.as_deref(),
+                    now,
+                )
+            })
+        })
+        .flatten();
+    Ok(Reply {
+        tool: Some(tools.tool(reporter, report, approved.as_ref())),
+        ..Reply::default()
+    })
 }
 
 /// How the trail names who did something.

@@ -20,7 +20,7 @@ mod text;
 mod watch;
 
 /// Where the running agents have their sockets.
-pub(super) const STATE_ROOT: &str = "/run/enforcer";
+pub(crate) const STATE_ROOT: &str = "/run/enforcer";
 
 /// Requests of the past that a list shows.
 const MAX_HISTORY: u32 = 1000;

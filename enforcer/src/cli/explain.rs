@@ -27,6 +27,8 @@ use crate::{
 
 mod last;
 
+pub(crate) use last::own_agent;
+
 /// Longest input line, in bytes; a longer one is an error line.
 const LINE_MAX: u64 = 16 << 20;
 

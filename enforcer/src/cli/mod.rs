@@ -16,6 +16,7 @@ pub mod audit;
 pub mod breaker;
 pub mod doctor;
 pub mod explain;
+pub mod hook;
 pub mod policy;
 pub mod run;
 
@@ -53,6 +54,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// See and answer what waits for a person
     Approvals(approvals::ApprovalsArgs),
+    /// Answer an agent's pre-tool hook, or install it
+    Hook(Box<hook::HookArgs>),
     /// See and close the circuit breaker of running agents
     Breaker(breaker::BreakerArgs),
     /// Read the audit trail
@@ -63,16 +66,18 @@ enum Command {
 
 /// The `enforcer` command: parses the arguments, runs, and turns errors into one message and a status.
 pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
     let filter = tracing_subscriber::EnvFilter::from_env("ENFORCER_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let result = match Cli::parse().command {
+    let result = match command {
         Command::Run(args) => run::run(args),
         Command::Explain(args) => explain::run(&args),
         Command::Policy(args) => policy::run(&args, &prove_policy),
         Command::Approvals(args) => approvals::run(&args),
+        Command::Hook(args) => hook::run(*args),
         Command::Breaker(args) => breaker::run(&args),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),

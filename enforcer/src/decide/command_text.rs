@@ -99,8 +99,8 @@ fn judged(engine: &Engine, script: &Script, whole: impl FnOnce() -> Outcome) -> 
                     rule: None,
                     reason: format!("The command text is not understood: {refused}"),
                     risk: Risk::High,
-                    suggestion: Some("split it into simpler commands".to_owned()),
-                    suggestions: vec!["split it into simpler commands".to_owned()],
+                    suggestion: Some(SIMPLER.to_owned()),
+                    suggestions: vec![SIMPLER.to_owned()],
                     security_risk: true,
                 },
                 Vec::new(),
@@ -148,9 +148,13 @@ fn judge_part(engine: &Engine, part: &Part) -> PartOutcome {
     }
 }
 
+/// What to do about a text that is not understood.
+const SIMPLER: &str = "split it into simpler commands";
+/// What to do about a program that is not known yet.
+const NAMED: &str = "name the program itself";
+
 /// An allow rule cannot vouch for a program that is not known yet.
 fn not_known(default: Decision) -> Outcome {
-    let suggestion = (default != Decision::Allow).then(|| "name the program itself".to_owned());
     Outcome {
         decision: default,
         rule: None,
@@ -158,8 +162,11 @@ fn not_known(default: Decision) -> Outcome {
             "The program is known only when it runs, and judged then (default: {default})"
         ),
         risk: Risk::Medium,
-        suggestions: suggestion.clone().into_iter().collect(),
-        suggestion,
+        suggestion: (default != Decision::Allow).then(|| NAMED.to_owned()),
+        suggestions: match default {
+            Decision::Allow => Vec::new(),
+            Decision::Ask | Decision::Deny => vec![NAMED.to_owned()],
+        },
         security_risk: false,
     }
 }

@@ -93,14 +93,19 @@ impl Engine {
         seed: u64,
     ) -> Result<Self, CompileError> {
         let tables = compile_for(&policy, &capabilities, seed)?;
+        Ok(Self::with_tables(policy, capabilities, tables))
+    }
+
+    /// The engine of a policy whose tables were compiled before for these capabilities ([`Tables::from_bytes`]).
+    pub fn with_tables(policy: Policy, capabilities: BTreeSet<String>, tables: Tables) -> Self {
         let policy = Arc::new(policy);
-        Ok(Self {
+        Self {
             wording: Wording::new(Arc::clone(&policy), capabilities.clone(), &tables),
             policy,
             capabilities,
             matcher: Matcher::new(Arc::new(tables)),
             checks: Checks::default(),
-        })
+        }
     }
 
     /// The words alone; the tables, megabytes of them, are given up.

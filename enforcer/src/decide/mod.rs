@@ -3,6 +3,7 @@
 pub mod action;
 pub mod admission;
 pub mod approval;
+pub mod breaker;
 pub mod command_text;
 mod decision;
 pub mod engine;
@@ -11,11 +12,15 @@ pub mod line;
 pub mod masking;
 pub mod matcher;
 pub mod observed;
+pub mod paths;
+pub mod ratelimit;
 pub mod recorded;
 pub mod redact;
 pub mod shell;
 pub mod subject;
 pub mod suggest;
+pub mod tool;
+pub mod web;
 pub mod wording;
 
 pub use action::{ConnectAction, ExecAction, Script, UnixAction};

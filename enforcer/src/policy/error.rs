@@ -63,6 +63,8 @@ pub(super) struct Problems<'t> {
     more_errors: usize,
     warnings: Vec<Warning>,
     more_warnings: usize,
+    /// The text has been read before without a fault.
+    known: bool,
 }
 
 impl<'t> Problems<'t> {
@@ -73,7 +75,21 @@ impl<'t> Problems<'t> {
             more_errors: 0,
             warnings: Vec::new(),
             more_warnings: 0,
+            known: false,
         }
+    }
+
+    /// For a text that has been read before without a fault: its warnings have been told.
+    pub(super) fn known(text: &'t str) -> Self {
+        Self {
+            known: true,
+            ..Self::new(text)
+        }
+    }
+
+    /// Whether checks that cost much can be left out.
+    pub(super) fn is_known(&self) -> bool {
+        self.known
     }
 
     pub(super) fn error(
@@ -94,6 +110,9 @@ impl<'t> Problems<'t> {
     }
 
     pub(super) fn warn(&mut self, path: &JsonPath, text: impl Into<String>) {
+        if self.known {
+            return;
+        }
         if self.warnings.len() == MOST_REPORTED {
             self.more_warnings += 1;
             return;
@@ -127,7 +146,7 @@ impl<'t> Problems<'t> {
         first: &JsonPath,
         text: impl FnOnce(usize) -> String,
     ) {
-        let line = if self.warnings.len() < MOST_REPORTED {
+        let line = if !self.known && self.warnings.len() < MOST_REPORTED {
             self.line(first)
         } else {
             0

@@ -182,7 +182,7 @@ fn without_mapped(bits: u128, prefix: u8) -> Vec<Network> {
 
 /// Reads an entry of a hook's `blocked_domains`; `None` when it is a name, which cannot be judged on a
 /// connect. These lists hold `localhost`, `[::1]` and prefixes such as `10.*` besides addresses.
-pub(super) fn parse_blocked(text: &str) -> Option<Vec<Network>> {
+pub fn parse_blocked(text: &str) -> Option<Vec<Network>> {
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))

@@ -73,9 +73,9 @@ pub(super) fn native(policy: NativePolicy, problems: &mut Problems<'_>) -> Lower
             .unwrap_or_default(),
         approvals,
         syscalls,
-        file_paths: tools::paths(policy.file_paths),
-        web_tools: tools::web(policy.web_tools),
-        tools: tools::others(policy.tools),
+        file_paths: tools::paths(policy.file_paths, problems),
+        web_tools: tools::web(policy.web_tools, problems),
+        tools: tools::others(policy.tools, problems),
     };
     approvals::warn_unanswerable(&policy, problems);
     Lowered { policy, rule_paths }
@@ -268,6 +268,9 @@ fn argv_pattern(section: ArgvSection, at: &JsonPath, problems: &mut Problems<'_>
 }
 
 fn examples(given: Vec<TextOrList>, at: &JsonPath, problems: &mut Problems<'_>) -> Vec<Example> {
+    if problems.is_known() {
+        return Vec::new();
+    }
     let mut examples = Vec::with_capacity(given.len());
     for (index, example) in given.into_iter().enumerate() {
         let example = match example {

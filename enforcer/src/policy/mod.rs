@@ -10,7 +10,7 @@ mod error;
 pub mod findings;
 mod governance;
 pub mod hook_form;
-mod hosts;
+pub mod hosts;
 pub mod json_text;
 mod lower;
 pub mod model;
@@ -27,5 +27,5 @@ pub mod validate;
 
 pub use error::{PolicyError, Warning};
 pub use model::Policy;
-pub use parse::{MAX_BYTES, Parsed, parse, parse_all, parse_bytes};
+pub use parse::{MAX_BYTES, Parsed, parse, parse_all, parse_bytes, parse_known};
 pub use place::{JsonPath, Place, Step};

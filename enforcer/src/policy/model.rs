@@ -188,6 +188,16 @@ pub struct Network {
     pub prefix: u8,
 }
 
+impl Network {
+    /// Whether the address, IPv4 as `::ffff:a.b.c.d`, lies in it.
+    pub fn contains(&self, address: [u8; 16]) -> bool {
+        let mask = u128::MAX
+            .checked_shl(128 - u32::from(self.prefix))
+            .unwrap_or(0);
+        u128::from_be_bytes(address) & mask == u128::from_be_bytes(self.address) & mask
+    }
+}
+
 /// A transport protocol that a connect rule can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {

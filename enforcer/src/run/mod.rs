@@ -21,6 +21,7 @@ mod state;
 mod subject;
 mod supervisor;
 mod tell;
+mod tools;
 mod trail;
 mod watch;
 
@@ -65,6 +66,7 @@ use scene::Scene;
 use state::State;
 use supervisor::{Supervised, Supervisor};
 use tell::Telling;
+use tools::Tools;
 use trail::Trail;
 use watch::{Watch, supervise};
 
@@ -143,6 +145,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             policy_path: options.policy.clone(),
             policy_text: loaded.parsed.text().to_owned(),
         },
+        &subject,
     )?;
     let tally = state.tally();
     let socket = state.socket();
@@ -256,6 +259,13 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             agent_cgroup: cgroup.membership(),
             limits: limits(&policy.approvals),
             directory: options.approvals_dir.clone(),
+            tools: Some(Arc::new(Tools::new(
+                control.clone(),
+                tools::Rates {
+                    limits: policy.limits,
+                    user: user.clone(),
+                },
+            ))),
             breaker: Some(control.clone()),
         })?)
     };

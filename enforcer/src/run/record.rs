@@ -174,6 +174,19 @@ impl Recorder {
         inner.lines.write(record)
     }
 
+    /// Writes a tool call that a hook has reported; `tripped` as in [`Recorder::answered`].
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn tool_call(&self, record: &Record, tripped: Option<u64>) -> anyhow::Result<()> {
+        let mut inner = self.inner();
+        inner.drain()?;
+        inner
+            .lines
+            .write_with_trip(record, Timestamp::now(), tripped)
+    }
+
     /// Says on stderr what happened, and where it is written.
     pub fn summary(&self, audit: &Path) {
         let Counts {

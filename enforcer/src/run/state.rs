@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     approvals::SOCKET_NAME,
     audit::Stamp,
-    decide::{Engine, Masking},
+    decide::{Engine, Masking, Subject},
+    hook,
 };
 
 /// Where the states lie. Only root reads their facts: a seed would let an agent look for colliding names.
@@ -82,7 +83,7 @@ impl State {
     /// # Errors
     ///
     /// The directory cannot be made or written.
-    pub fn create(id: &str, facts: &Facts) -> anyhow::Result<Self> {
+    pub fn create(id: &str, facts: &Facts, subject: &Subject) -> anyhow::Result<Self> {
         let _root = Root::hold(true)?.context("the state's common directory is gone")?;
         let directory = Path::new(STATE_ROOT).join(id);
         make(&directory).with_context(|| format!("{} cannot be made", directory.display()))?;
@@ -95,27 +96,49 @@ impl State {
             directory,
             _lock: lock,
         };
-        let file = state.directory.join(FACTS);
-        let written = serde_json::to_vec(facts)
-            .map_err(io::Error::from)
-            .and_then(|text| {
-                OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&file)?
-                    .write_all(&text)
+        let for_hooks = hook::shared::Facts::of(subject);
+        let written = state
+            .write(FACTS, 0o600, || serde_json::to_vec(facts))
+            .and_then(|()| {
+                state.write(hook::shared::Facts::FILE, 0o644, || {
+                    serde_json::to_vec(&for_hooks)
+                })
+            })
+            .and_then(|()| {
+                state.write(hook::shared::Facts::POLICY, 0o644, || {
+                    Ok(facts.policy_text.clone().into_bytes())
+                })
             });
         if let Err(error) = written {
             state.take_away();
-            return Err(error).with_context(|| {
-                format!(
-                    "{} cannot be written; make room on its file system",
-                    file.display()
-                )
-            });
+            return Err(error);
         }
         Ok(state)
+    }
+
+    fn write(
+        &self,
+        name: &str,
+        mode: u32,
+        content: impl FnOnce() -> serde_json::Result<Vec<u8>>,
+    ) -> anyhow::Result<()> {
+        let path = self.directory.join(name);
+        let written = content().map_err(io::Error::from).and_then(|text| {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.write_all(&text)?;
+            // Whatever the umask is.
+            file.set_permissions(fs::Permissions::from_mode(mode))
+        });
+        written.with_context(|| {
+            format!(
+                "{} cannot be written; make room on its file system",
+                path.display()
+            )
+        })
     }
 
     /// Takes over the state of an agent whose launcher is gone; `None` if it is still held, or if another process
@@ -269,7 +292,8 @@ impl Root {
 }
 
 fn make(path: &Path) -> io::Result<()> {
-    // Whoever may answer requests, and the agent itself, find the control socket in it; all else is root's to read.
+    // Whoever may answer requests, and the agent itself, find the control socket in it, and what is left for hooks; all
+    // else is root's to read.
     let made = DirBuilder::new().mode(0o711).create(path);
     if made.is_ok() {
         // Whatever the umask is.

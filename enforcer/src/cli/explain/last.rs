@@ -88,7 +88,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The id of the agent that a process with this `/proc/PID/cgroup` belongs to (cgroups(7)).
-fn own_agent(text: &str) -> Option<String> {
+pub(crate) fn own_agent(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let mut names = path.split('/');
     names.find(|name| *name == PARENT)?;

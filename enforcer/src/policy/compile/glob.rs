@@ -22,15 +22,29 @@ enum Token {
     Literal(char),
 }
 
+impl Token {
+    /// Whether it stands for this one character.
+    fn takes(&self, c: char) -> bool {
+        match self {
+            Self::Star => false,
+            Self::Any => true,
+            Self::Literal(own) => *own == c,
+            Self::Set(ranges, negated) => {
+                ranges.iter().any(|(low, high)| (low..=high).contains(&&c)) != *negated
+            }
+        }
+    }
+}
+
 /// A glob, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Glob {
+pub struct Glob {
     tokens: Vec<Token>,
 }
 
 impl Glob {
     /// Reads a pattern; every text is one. A NUL stands for the space, as in the texts that are matched.
-    pub(super) fn parse(pattern: &str) -> Self {
+    pub fn parse(pattern: &str) -> Self {
         let chars: Vec<char> = pattern
             .chars()
             .map(|c| if c == '\0' { ' ' } else { c })
@@ -58,6 +72,37 @@ impl Glob {
             at += 1;
         }
         Self { tokens }
+    }
+
+    /// Whether it matches the whole text: for what is no command line (paths, tools, domains), where a pattern is
+    /// looked at once and an automaton would cost more. Time: patterns by characters at worst.
+    pub fn matches(&self, text: &str) -> bool {
+        let text: Vec<char> = text.chars().collect();
+        let (mut token, mut at) = (0, 0);
+        // Where the last star stands, and the first character that it has not taken.
+        let mut star: Option<(usize, usize)> = None;
+        loop {
+            let here = self.tokens.get(token);
+            if here == Some(&Token::Star) {
+                star = Some((token, at));
+                token += 1;
+            } else if at == text.len() && here.is_none() {
+                return true;
+            } else if at < text.len() && here.is_some_and(|token| token.takes(text[at])) {
+                token += 1;
+                at += 1;
+            } else {
+                match star {
+                    // The star takes one character more; an earlier star need never be asked again.
+                    Some((known, taken)) if taken < text.len() => {
+                        star = Some((known, taken + 1));
+                        token = known + 1;
+                        at = taken + 1;
+                    }
+                    _ => return false,
+                }
+            }
+        }
     }
 
     /// The program's name, if the text up to the first space (or the end) has no wildcard.

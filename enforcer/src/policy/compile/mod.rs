@@ -44,6 +44,7 @@ mod search;
 mod shadow;
 #[cfg(test)]
 mod shadow_tests;
+pub mod stored;
 mod subsets;
 mod union;
 mod unix;
@@ -53,6 +54,7 @@ mod unix_tests;
 pub use connect::{ConnectPrefix, matches as connect_matches, number as protocol_number};
 pub use danger::is_dangerous;
 pub use exec::programs;
+pub use glob::Glob;
 pub use limits::lower as lower_limits;
 pub use unix::matches as unix_matches;
 

@@ -1,0 +1,111 @@
+//! Whose hook it is: the agents' contracts, told apart by the names of their events.
+
+use serde_json::{Map, Value};
+
+use super::{Answered, claude, codex, cursor, gemini, input::Event};
+use crate::decide::Decision;
+
+/// An agent's contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Claude Code, `PreToolUse`
+    Claude,
+    /// Codex, `PreToolUse`
+    Codex,
+    /// Gemini CLI, `BeforeTool`
+    Gemini,
+    /// Cursor, `beforeShellExecution`, `beforeReadFile`, `beforeMCPExecution`, `preToolUse`
+    Cursor,
+}
+
+/// What an answer has to look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The contract.
+    pub format: Format,
+    /// The event that is answered.
+    pub event: String,
+}
+
+/// What is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict<'a> {
+    /// What the agent shall do.
+    pub decision: Decision,
+    /// Why, for the model and the user.
+    pub text: &'a str,
+}
+
+impl Format {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+            Self::Gemini => "gemini",
+            Self::Cursor => "cursor",
+        }
+    }
+
+    /// Whose event an object is, by the names of its members and of the event.
+    pub fn detect(object: &Map<String, Value>) -> Option<Self> {
+        let event = object.get("hook_event_name").and_then(Value::as_str)?;
+        match event {
+            _ if object.contains_key("cursor_version") => Some(Self::Cursor),
+            "BeforeTool" => Some(Self::Gemini),
+            // Codex has Claude Code's names, and says which model runs besides.
+            "PreToolUse" | "PermissionRequest" if object.contains_key("model") => Some(Self::Codex),
+            "PreToolUse" | "PermissionRequest" => Some(Self::Claude),
+            _ if event.starts_with("before") || event == "preToolUse" => Some(Self::Cursor),
+            _ => None,
+        }
+    }
+
+    /// The answer's shape before anything is known of the event.
+    pub fn shape(self) -> Shape {
+        let event = match self {
+            Self::Claude | Self::Codex => claude::EVENT,
+            Self::Gemini => gemini::EVENT,
+            Self::Cursor => cursor::TOOL_EVENT,
+        };
+        Shape {
+            format: self,
+            event: event.to_owned(),
+        }
+    }
+
+    /// Reads an event.
+    ///
+    /// # Errors
+    ///
+    /// In words: the event is not known, or something in it is missing or not of its type.
+    pub fn event(self, object: &Map<String, Value>) -> Result<Event, String> {
+        match self {
+            Self::Claude | Self::Codex => claude::event(self, object),
+            Self::Gemini => gemini::event(object),
+            Self::Cursor => cursor::event(object),
+        }
+    }
+
+    /// Whether `ask` reaches a person.
+    pub fn asks(self) -> bool {
+        matches!(self, Self::Claude | Self::Cursor)
+    }
+}
+
+impl Shape {
+    /// The answer in the contract's words.
+    pub fn answer(&self, verdict: Verdict<'_>) -> Answered {
+        let value = match self.format {
+            Format::Claude => claude::answer(verdict),
+            Format::Codex => codex::answer(verdict),
+            Format::Gemini => gemini::answer(verdict),
+            Format::Cursor => cursor::answer(&self.event, verdict),
+        };
+        Answered {
+            stdout: format!("{value}\n"),
+            stderr: String::new(),
+            code: 0,
+        }
+    }
+}

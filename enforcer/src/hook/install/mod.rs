@@ -1,0 +1,389 @@
+//! Puts the hook into an agent's settings, and takes it out again.
+//!
+//! What else stands there stays, in its order. The file as it was is kept beside it; who takes the hook out of an
+//! otherwise untouched file gets it back to the byte.
+
+mod edit;
+
+use std::{
+    env, fs, io,
+    io::Write,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use similar::TextDiff;
+use thiserror::Error;
+
+use super::{Format, claude, cursor, gemini, place};
+
+/// Largest settings file, in bytes.
+const MAX_BYTES: u64 = 4 << 20;
+/// What is put behind the name of the file as it was.
+const BACKUP: &str = ".before-enforcer";
+/// Seconds that Claude Code, Codex and Cursor shall wait. The hook itself answers within 22.
+const TIMEOUT_S: u64 = 30;
+
+/// Whose settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The project's, below its directory.
+    Project,
+    /// The user's, below the home directory.
+    User,
+}
+
+/// What to put in.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The agent.
+    pub format: Format,
+    /// The settings file.
+    pub file: PathBuf,
+    /// The command that the agent shall run.
+    pub command: String,
+}
+
+/// A change that has not been made yet.
+#[derive(Clone, Debug)]
+pub struct Change {
+    file: PathBuf,
+    before: Option<String>,
+    /// `None`: there was no file before, and there will be none.
+    after: Option<String>,
+    installs: bool,
+}
+
+/// Why settings cannot be changed.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// There is no home directory.
+    #[error("there is no home directory; use --project")]
+    NoHome,
+    /// The program does not know its own path.
+    #[error("the path of this program cannot be found: {0}; start it by its absolute path")]
+    NoProgram(io::Error),
+    /// A path that cannot stand in a settings file.
+    #[error("{0} is no UTF-8; move the file to a path that is")]
+    NotUtf8(String),
+    /// The file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path} {why}; {mend}")]
+    Settings {
+        /// The file.
+        path: String,
+        /// What is wrong, with the place.
+        why: String,
+        /// What to do.
+        mend: &'static str,
+    },
+}
+
+impl Plan {
+    /// What to put where, for this agent.
+    ///
+    /// # Errors
+    ///
+    /// There is no home directory, or a path is no UTF-8.
+    pub fn new(format: Format, reach: Reach, policy: Option<&Path>) -> Result<Self, InstallError> {
+        let top = match reach {
+            Reach::User => place::home().ok_or(InstallError::NoHome)?,
+            Reach::Project => env::current_dir().map_err(InstallError::NoProgram)?,
+        };
+        let file = top.join(match format {
+            Format::Claude => ".claude/settings.json",
+            Format::Codex => ".codex/hooks.json",
+            Format::Gemini => ".gemini/settings.json",
+            Format::Cursor => ".cursor/hooks.json",
+        });
+        let program = env::current_exe().map_err(InstallError::NoProgram)?;
+        let mut words = vec![
+            text(&program)?,
+            "hook".to_owned(),
+            "--format".to_owned(),
+            format.as_str().to_owned(),
+        ];
+        if let Some(policy) = policy {
+            let policy = fs::canonicalize(policy).map_err(failed(policy))?;
+            words.extend(["--policy".to_owned(), text(&policy)?]);
+        }
+        // No word holds a NUL: they are paths.
+        let command = shlex::try_join(words.iter().map(String::as_str))
+            .map_err(|_| InstallError::NotUtf8(program.display().to_string()))?;
+        Ok(Self {
+            format,
+            file,
+            command,
+        })
+    }
+
+    /// The change that puts the hook in. Where it stands already, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// The settings cannot be read, or are not understood.
+    pub fn install(&self) -> Result<Change, InstallError> {
+        let before = read(&self.file)?;
+        let mut settings = parse(&self.file, before.as_deref())?;
+        let added = self.entries();
+        edit::add(&mut settings, self.format, &added).map_err(|why| self.refused(why))?;
+        self.change(before, &settings, true)
+    }
+
+    /// The change that takes the hook out.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::install`].
+    pub fn uninstall(&self) -> Result<Change, InstallError> {
+        let before = read(&self.file)?;
+        let mut settings = parse(&self.file, before.as_deref())?;
+        edit::remove(&mut settings, self.format).map_err(|why| self.refused(why))?;
+        let mut change = self.change(before, &settings, false)?;
+        // The file as it was, if putting the hook in is all that has happened to it since.
+        if let Some(kept) = read(&backup(&self.file))?
+            && parse(&self.file, Some(&kept)).is_ok_and(|kept| kept == settings)
+        {
+            change.after = Some(kept);
+        } else if settings == edit::empty(self.format) {
+            change.after = None;
+        }
+        Ok(change)
+    }
+
+    fn change(
+        &self,
+        before: Option<String>,
+        settings: &Value,
+        installs: bool,
+    ) -> Result<Change, InstallError> {
+        let unchanged = before
+            .as_deref()
+            .is_some_and(|text| parse(&self.file, Some(text)).is_ok_and(|old| old == *settings));
+        let after = if unchanged || (before.is_none() && !installs) {
+            before.clone()
+        } else {
+            Some(
+                edit::written(settings, before.as_deref()).map_err(|error| InstallError::Io {
+                    path: self.file.display().to_string(),
+                    source: error,
+                })?,
+            )
+        };
+        Ok(Change {
+            file: self.file.clone(),
+            before,
+            after,
+            installs,
+        })
+    }
+
+    /// The events that the hook answers, each with its entry.
+    fn entries(&self) -> Vec<(&'static str, Value)> {
+        let command = &self.command;
+        match self.format {
+            Format::Claude | Format::Codex => vec![(
+                claude::EVENT,
+                json!({"matcher": "*", "hooks": [
+                    {"type": "command", "command": command, "timeout": TIMEOUT_S}]}),
+            )],
+            Format::Gemini => vec![(
+                gemini::EVENT,
+                json!({"matcher": ".*", "hooks": [{"type": "command", "name": "enforcer",
+                    "command": command, "timeout": TIMEOUT_S * 1000}]}),
+            )],
+            Format::Cursor => [
+                cursor::SHELL_EVENT,
+                cursor::MCP_EVENT,
+                cursor::READ_EVENT,
+                cursor::TOOL_EVENT,
+            ]
+            .into_iter()
+            .map(|event| {
+                let entry = json!({"command": command, "timeout": TIMEOUT_S, "failClosed": true});
+                (event, entry)
+            })
+            .collect(),
+        }
+    }
+
+    fn refused(&self, why: String) -> InstallError {
+        InstallError::Settings {
+            path: self.file.display().to_string(),
+            why,
+            mend: "correct it by hand, then try again",
+        }
+    }
+}
+
+impl Change {
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether there is anything to change.
+    pub fn is_needed(&self) -> bool {
+        self.before != self.after
+    }
+
+    /// The difference, as `diff -u` shows it.
+    pub fn diff(&self) -> String {
+        let name = self.file.display().to_string();
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (before, after) = (text(&self.before), text(&self.after));
+        TextDiff::from_lines(before.as_str(), after.as_str())
+            .unified_diff()
+            .context_radius(3)
+            .header(&name, &name)
+            .to_string()
+    }
+
+    /// Makes the change: all of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written.
+    pub fn make(&self) -> Result<(), InstallError> {
+        if !self.is_needed() {
+            return Ok(());
+        }
+        let kept = backup(&self.file);
+        if self.installs {
+            if let Some(before) = &self.before
+                && read(&kept)?.is_none()
+            {
+                write(&kept, before, mode(&self.file))?;
+            }
+            if let Some(directory) = self.file.parent() {
+                fs::create_dir_all(directory).map_err(failed(directory))?;
+            }
+        }
+        match &self.after {
+            Some(after) => write(&self.file, after, mode(&self.file))?,
+            None => remove(&self.file)?,
+        }
+        if !self.installs {
+            remove(&kept)?;
+        }
+        Ok(())
+    }
+}
+
+fn text(path: &Path) -> Result<String, InstallError> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| InstallError::NotUtf8(path.display().to_string()))
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> InstallError + use<'_> {
+    move |source| InstallError::Io {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+fn backup(file: &Path) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(BACKUP);
+    file.with_file_name(name)
+}
+
+fn mode(file: &Path) -> u32 {
+    fs::metadata(file).map_or(0o600, |metadata| metadata.mode() & 0o777)
+}
+
+fn read(file: &Path) -> Result<Option<String>, InstallError> {
+    let settings = |why: String, mend| InstallError::Settings {
+        path: file.display().to_string(),
+        why,
+        mend,
+    };
+    let metadata = match fs::symlink_metadata(file) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(file)(error)),
+    };
+    if !metadata.is_file() {
+        return Err(settings(
+            "is no regular file".to_owned(),
+            "change the file itself, or put it in its place",
+        ));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(settings(
+            format!("is larger than {} MiB", MAX_BYTES >> 20),
+            "look at it",
+        ));
+    }
+    let bytes = fs::read(file).map_err(failed(file))?;
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| settings("is no UTF-8".to_owned(), "save it as UTF-8"))
+}
+
+/// The settings, an empty object if there are none.
+fn parse(file: &Path, text: Option<&str>) -> Result<Value, InstallError> {
+    let text = text.unwrap_or_default();
+    if text.trim().is_empty() {
+        return Ok(json!({}));
+    }
+    let settings = |why: String, mend| InstallError::Settings {
+        path: file.display().to_string(),
+        why,
+        mend,
+    };
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        settings(
+            format!("is no JSON: {error}"),
+            "correct it there; comments cannot be kept: take them out, or add the hook by hand (--dry-run with an \
+             empty file shows it)",
+        )
+    })?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(settings("holds no object".to_owned(), "correct it by hand"))
+    }
+}
+
+/// Puts a file in its place as a whole.
+fn write(file: &Path, content: &str, mode: u32) -> Result<(), InstallError> {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = file.with_file_name(name);
+    let written = (|| {
+        let mut out = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        out.write_all(content.as_bytes())?;
+        out.set_permissions(fs::Permissions::from_mode(mode))?;
+        out.sync_all()?;
+        fs::rename(&new, file)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written.map_err(failed(file))
+}
+
+fn remove(file: &Path) -> Result<(), InstallError> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(file)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "../install_tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn plan(directory: &Path, format: Format) -> Plan {
+    Plan {
+        format,
+        file: directory.join("settings.json"),
+        command: "/usr/bin/enforcer hook --format x".to_owned(),
+    }
+}
+
+const ALL: [Format; 4] = [
+    Format::Claude,
+    Format::Codex,
+    Format::Gemini,
+    Format::Cursor,
+];
+
+fn made(plan: &Plan) -> Value {
+    serde_json::from_str(&fs::read_to_string(&plan.file).unwrap()).unwrap()
+}
+
+#[test]
+fn it_goes_in_once_and_comes_out_whole() {
+    for format in ALL {
+        let scratch = tempfile::tempdir().unwrap();
+        let plan = plan(scratch.path(), format);
+        let before = "{\n    \"model\": \"x\",\n    \"a\": [1, 2],\n    \"hooks\": {\"Stop\": [{\"command\":\"me\"}]}}";
+        let before = if format == Format::Cursor {
+            before.replace("\"model\"", "\"version\": 1, \"model\"")
+        } else {
+            before.to_owned()
+        };
+        fs::write(&plan.file, &before).unwrap();
+        let change = plan.install().unwrap();
+        assert!(change.is_needed());
+        assert!(change.diff().contains("+") && change.diff().contains("/usr/bin/enforcer hook"));
+        assert_eq!(
+            fs::read_to_string(&plan.file).unwrap(),
+            before,
+            "nothing yet"
+        );
+        change.make().unwrap();
+        let keys: Vec<String> = made(&plan).as_object().unwrap().keys().cloned().collect();
+        assert!(
+            keys.ends_with(&["model".into(), "a".into(), "hooks".into()]),
+            "{keys:?}"
+        );
+        assert_eq!(made(&plan)["hooks"]["Stop"], json!([{"command": "me"}]));
+        let again = plan.install().unwrap();
+        assert!(!again.is_needed(), "{format:?}: {}", again.diff());
+        plan.uninstall().unwrap().make().unwrap();
+        assert_eq!(
+            fs::read_to_string(&plan.file).unwrap(),
+            before,
+            "{format:?}"
+        );
+        assert_eq!(
+            fs::read_dir(scratch.path()).unwrap().count(),
+            1,
+            "no backup stays"
+        );
+        assert!(!plan.uninstall().unwrap().is_needed());
+    }
+}
+
+#[test]
+fn where_there_was_no_file_there_is_none_afterwards() {
+    for format in ALL {
+        let scratch = tempfile::tempdir().unwrap();
+        let plan = plan(scratch.path(), format);
+        assert!(!plan.uninstall().unwrap().is_needed());
+        plan.install().unwrap().make().unwrap();
+        plan.uninstall().unwrap().make().unwrap();
+        assert_eq!(
+            fs::read_dir(scratch.path()).unwrap().count(),
+            0,
+            "{format:?}"
+        );
+    }
+}
+
+#[test]
+fn what_has_come_since_stays() {
+    let scratch = tempfile::tempdir().unwrap();
+    let plan = plan(scratch.path(), Format::Claude);
+    fs::write(&plan.file, "{\"a\": 1}").unwrap();
+    plan.install().unwrap().make().unwrap();
+    let mut settings = made(&plan);
+    settings["b"] = json!(2);
+    settings["hooks"]["PreToolUse"][0]["hooks"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "command", "command": "other"}));
+    fs::write(&plan.file, settings.to_string()).unwrap();
+    plan.uninstall().unwrap().make().unwrap();
+    assert_eq!(
+        made(&plan),
+        json!({"a": 1, "b": 2, "hooks": {"PreToolUse": [
+            {"matcher": "*", "hooks": [{"type": "command", "command": "other"}]}]}})
+    );
+}
+
+#[test]
+fn a_new_command_replaces_the_old_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut plan = plan(scratch.path(), Format::Cursor);
+    plan.install().unwrap().make().unwrap();
+    plan.command = "/opt/enforcer hook --format cursor --policy /p.json".to_owned();
+    plan.install().unwrap().make().unwrap();
+    for event in [
+        "beforeShellExecution",
+        "beforeMCPExecution",
+        "beforeReadFile",
+        "preToolUse",
+    ] {
+        assert_eq!(
+            made(&plan)["hooks"][event],
+            json!([{"command": plan.command, "timeout": 30, "failClosed": true}])
+        );
+    }
+}
+
+#[test]
+fn settings_that_are_not_understood_are_left_alone() {
+    for (text, said) in [
+        ("{\n  // mine\n  \"a\": 1}", "line 2 column 3"),
+        ("{\"a\": 1,}", "line 1"),
+        ("[]", "no object"),
+        ("{\"hooks\": []}", "`hooks`, which is no object"),
+        (
+            "{\"hooks\": {\"PreToolUse\": {}}}",
+            "`hooks.PreToolUse`, which is no list",
+        ),
+    ] {
+        let scratch = tempfile::tempdir().unwrap();
+        let plan = plan(scratch.path(), Format::Claude);
+        fs::write(&plan.file, text).unwrap();
+        let error = plan.install().unwrap_err().to_string();
+        assert!(error.contains(said), "{text}: {error}");
+        assert_eq!(fs::read_to_string(&plan.file).unwrap(), text);
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let plan = plan(scratch.path(), Format::Claude);
+    std::os::unix::fs::symlink("/etc/passwd", &plan.file).unwrap();
+    assert!(plan.install().is_err());
+}

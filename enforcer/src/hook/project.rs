@@ -1,0 +1,112 @@
+//! The project that an agent works in, and what its file tools may reach of the machine.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use super::{choice, input::Event, place, resolve};
+use crate::decide::paths::Grounds;
+
+/// Variables in which agents tell their hooks the project's directory.
+const VARIABLES: [&str; 4] = [
+    "CLAUDE_PROJECT_DIR",
+    "GEMINI_PROJECT_DIR",
+    "CURSOR_PROJECT_DIR",
+    "CODEX_PROJECT_DIR",
+];
+/// What marks a project's top directory.
+const MARKS: [&str; 2] = [".git", ".enforcer"];
+/// Directories outside the project that file tools may work in.
+const EXEMPT: [&str; 2] = ["/tmp", "/var/tmp"];
+/// The same, below the home directory.
+const EXEMPT_AT_HOME: [&str; 1] = [".claude"];
+/// Settings of agents, in which their hooks stand: in the project and in the home directory.
+const SETTINGS: [&str; 7] = [
+    ".claude/settings.json",
+    ".claude/settings.local.json",
+    ".codex/hooks.json",
+    ".codex/config.toml",
+    ".gemini/settings.json",
+    ".cursor/hooks.json",
+    ".enforcer",
+];
+
+/// Where an event happens.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// The project's directories, as they are named.
+    pub projects: Vec<PathBuf>,
+    /// The home directory.
+    pub home: Option<PathBuf>,
+}
+
+impl Scene {
+    /// The scene of an event.
+    ///
+    /// # Errors
+    ///
+    /// In words: there is no working directory.
+    pub fn of(event: &Event) -> Result<Self, String> {
+        let cwd = match &event.cwd {
+            Some(cwd) if Path::new(cwd).is_absolute() => PathBuf::from(cwd),
+            Some(cwd) => return Err(format!("The working directory `{cwd}` is not absolute")),
+            None => env::current_dir()
+                .map_err(|error| format!("There is no working directory: {error}"))?,
+        };
+        let mut projects: Vec<PathBuf> = event.roots.iter().map(PathBuf::from).collect();
+        if projects.is_empty() {
+            projects.extend(
+                VARIABLES
+                    .iter()
+                    .filter_map(|name| env::var_os(name))
+                    .map(PathBuf::from),
+            );
+        }
+        projects.retain(|project| project.is_absolute());
+        if projects.is_empty() {
+            // The agent names none: the nearest directory that looks like the top of one.
+            let marked = |directory: &&Path| MARKS.iter().any(|mark| directory.join(mark).exists());
+            let top = cwd.ancestors().find(marked).unwrap_or(&cwd);
+            projects.push(top.to_owned());
+        }
+        Ok(Self {
+            cwd,
+            projects,
+            home: place::home(),
+        })
+    }
+
+    /// What file tools may reach. `own` is what else makes the hook work: its policy, its trail.
+    pub fn grounds(&self, own: &[PathBuf]) -> Grounds {
+        let text = |path: PathBuf| path.to_str().map(str::to_owned);
+        let real = |path: &Path| text(resolve::real(path));
+        let homes: Vec<&Path> = self.home.iter().map(PathBuf::as_path).collect();
+        let below = |tops: &[&Path], names: &[&str]| -> Vec<String> {
+            tops.iter()
+                .flat_map(|top| names.iter().map(|name| top.join(name)))
+                .filter_map(|path| real(&path))
+                .collect()
+        };
+        let projects: Vec<&Path> = self.projects.iter().map(PathBuf::as_path).collect();
+        let mut exempt: Vec<String> = EXEMPT
+            .iter()
+            .filter_map(|path| real(Path::new(path)))
+            .collect();
+        exempt.extend(below(&homes, &EXEMPT_AT_HOME));
+        let tops = [projects.as_slice(), homes.as_slice(), &[&self.cwd]].concat();
+        let mut guarded = below(&tops, &SETTINGS);
+        guarded.extend(own.iter().filter_map(|path| real(path)));
+        guarded.extend(place::root().ok().and_then(|root| real(&root)));
+        guarded.push("/etc/enforcer".to_owned());
+        guarded.extend(real(Path::new(choice::MACHINE)));
+        Grounds {
+            project: projects.iter().filter_map(|path| real(path)).collect(),
+            exempt,
+            own: guarded,
+            home: self.home.clone().and_then(text),
+        }
+    }
+}

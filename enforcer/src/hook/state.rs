@@ -1,0 +1,499 @@
+//! What is remembered of an agent between calls of a hook without a launcher: its breaker and its rates.
+//!
+//! One file an agent (`hook/NAME.json`), one for all agents of the user (`hook/%user.json`), each replaced as a whole
+//! under a lock, so that calls at the same time count exactly.
+
+use std::{
+    fs,
+    fs::File,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    time::{ClockId, clock_gettime},
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::place::{self, PlaceError};
+use crate::{
+    decide::{
+        Decision,
+        breaker::{Breaker, Standing},
+        ratelimit::Window,
+        wording,
+    },
+    policy::{
+        Policy,
+        model::{self, Rate},
+    },
+};
+
+/// Where the files lie, below [`place::root`].
+const DIRECTORY: &str = "hook";
+/// The file of all agents together; no agent's name is written so.
+const USER: &str = "%user.json";
+
+/// Why the state cannot be used. Nothing is allowed then.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// The file or its directory.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The content.
+    #[error("{path} is no state of a hook ({why}); run: enforcer hook breaker reset {agent}")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+        /// The agent.
+        agent: String,
+    },
+    /// The lock.
+    #[error("{path} cannot be locked: {errno}")]
+    Lock {
+        /// The file.
+        path: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A clock.
+    #[error("the clock cannot be read: {0}")]
+    Clock(String),
+}
+
+/// What a call counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A command.
+    Exec,
+    /// Something on the web.
+    Connect,
+    /// Neither: only the breaker counts it.
+    Other,
+}
+
+/// What the state says of a call that the rules have judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// What the rules say. `trip`: how many denials have just opened the breaker.
+    AsJudged {
+        /// Set if it has.
+        trip: Option<u64>,
+    },
+    /// The breaker is open.
+    Open,
+    /// A rate is used up; the reason.
+    Limited(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    version: u8,
+    clock: Clock,
+    #[serde(default)]
+    breaker: Breaker,
+    #[serde(default)]
+    exec: Window,
+    #[serde(default)]
+    connect: Window,
+}
+
+/// A clock of our own, ms, that never goes back: it follows the machine's boot time, across a reboot the wall clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Clock {
+    boot: String,
+    boottime_ms: u64,
+    wall_ms: u64,
+    now_ms: u64,
+}
+
+/// The machine's clocks, read once.
+#[derive(Clone, Debug)]
+struct Clocks {
+    boot: String,
+    boottime_ms: u64,
+    wall_ms: u64,
+}
+
+impl Clocks {
+    fn read() -> Result<Self, StateError> {
+        let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map_err(|errno| StateError::Clock(errno.to_string()))?;
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        Ok(Self {
+            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            boottime_ms: boottime.tv_sec().unsigned_abs() * 1000
+                + boottime.tv_nsec().unsigned_abs() / 1_000_000,
+            wall_ms: wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(0)),
+        })
+    }
+}
+
+impl Clock {
+    /// Moves to the machine's clocks; gives the time of ours.
+    fn advance(&mut self, to: &Clocks) -> u64 {
+        let elapsed = if self.boot == to.boot {
+            to.boottime_ms.saturating_sub(self.boottime_ms)
+        } else {
+            // At least the new boot's time has passed; how much more only the wall clock says, which may be set.
+            (to.wall_ms.saturating_sub(self.wall_ms)).max(to.boottime_ms)
+        };
+        *self = Self {
+            boot: to.boot.clone(),
+            boottime_ms: to.boottime_ms,
+            wall_ms: to.wall_ms,
+            now_ms: self.now_ms.saturating_add(elapsed),
+        };
+        self.now_ms
+    }
+}
+
+/// The states of the user's agents.
+#[derive(Clone, Debug)]
+pub struct States {
+    directory: PathBuf,
+}
+
+/// A state that no other call can change meanwhile.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    memory: Memory,
+    before: Memory,
+    _lock: Flock<File>,
+}
+
+/// What is known of one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The agent's name.
+    pub agent: String,
+    /// `closed`, `open`, or `half-open`.
+    pub state: &'static str,
+    /// Denials in a row.
+    pub denials: u64,
+}
+
+impl States {
+    /// The states below a root ([`place::root`]); the directory is made if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made or is not safe.
+    pub fn open(root: &Path) -> Result<Self, StateError> {
+        Ok(Self {
+            directory: place::directory(root, DIRECTORY)?,
+        })
+    }
+
+    fn path(&self, agent: Option<&str>) -> PathBuf {
+        self.directory.join(format!("{}.json", file_name(agent)))
+    }
+
+    /// Takes an agent's state.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be locked or read.
+    pub fn hold(&self, agent: Option<&str>) -> Result<Held, StateError> {
+        Held::take(self.path(agent), agent.unwrap_or(UNNAMED))
+    }
+
+    /// Takes what all agents of the user share.
+    ///
+    /// # Errors
+    ///
+    /// As [`States::hold`].
+    pub fn hold_user(&self) -> Result<Held, StateError> {
+        Held::take(self.directory.join(USER), "--all")
+    }
+
+    /// What is known of one agent, or of all.
+    ///
+    /// # Errors
+    ///
+    /// A state cannot be read.
+    pub fn status(
+        &self,
+        agent: Option<&str>,
+        rules: &model::Breaker,
+    ) -> Result<Vec<Status>, StateError> {
+        let agents = match agent {
+            Some(agent) => vec![agent.to_owned()],
+            None => self.agents(),
+        };
+        let mut found = Vec::with_capacity(agents.len());
+        for agent in agents {
+            let mut held = self.hold(Some(&agent))?;
+            let now = held.memory.clock.advance(&Clocks::read()?);
+            let breaker = &mut held.memory.breaker;
+            found.push(Status {
+                state: breaker.standing(rules, now).as_str(),
+                denials: breaker.denials,
+                agent,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Forgets what is known of an agent, also if it cannot be read: the breaker is closed, the rates are free.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be removed.
+    pub fn reset(&self, agent: Option<&str>) -> Result<(), StateError> {
+        remove(&self.path(agent))
+    }
+
+    /// Forgets everything.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be removed.
+    pub fn reset_all(&self) -> Result<(), StateError> {
+        remove(&self.directory.join(USER))?;
+        self.agents()
+            .iter()
+            .try_for_each(|agent| self.reset(Some(agent)))
+    }
+
+    fn agents(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.directory) else {
+            return Vec::new();
+        };
+        let mut agents: Vec<String> = entries
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name().into_string().ok()?;
+                agent_of(name.strip_suffix(".json")?)
+            })
+            .collect();
+        agents.sort_unstable();
+        agents
+    }
+}
+
+fn remove(path: &Path) -> Result<(), StateError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PlaceError::Io {
+            path: path.display().to_string(),
+            source: error,
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// An agent without a name is known as in the trail.
+pub const UNNAMED: &str = "unknown";
+
+/// An agent's name as the name of a file: other bytes than letters, digits, `-` and `_` as `%XX`; of a long one the
+/// start, and its digest.
+fn file_name(agent: Option<&str>) -> String {
+    use sha2::{Digest, Sha256};
+    use std::fmt::Write as _;
+    let agent = agent.unwrap_or(UNNAMED);
+    let mut name = String::new();
+    for byte in agent.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+            name.push(char::from(byte));
+        } else {
+            let _ = write!(name, "%{byte:02x}");
+        }
+    }
+    if name.len() > 160 {
+        let digest = Sha256::digest(agent.as_bytes());
+        name.truncate(120);
+        name.push('%');
+        name.push('-');
+        for byte in &digest[..16] {
+            let _ = write!(name, "{byte:02x}");
+        }
+    }
+    name
+}
+
+/// The agent that a file's name stands for; none for the user's file, and for names that were cut.
+fn agent_of(name: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            let digits = std::str::from_utf8(&digits).ok()?.to_owned();
+            bytes.push(u8::from_str_radix(&digits, 16).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl Held {
+    fn take(path: PathBuf, agent: &str) -> Result<Self, StateError> {
+        let lock_path = path.with_extension("lock");
+        let file = place::open(&lock_path, true)?.ok_or(StateError::Lock {
+            path: lock_path.display().to_string(),
+            errno: Errno::ENOENT,
+        })?;
+        let lock = lock(file).map_err(|errno| StateError::Lock {
+            path: lock_path.display().to_string(),
+            errno,
+        })?;
+        let memory = match place::read(&path)? {
+            None => Memory {
+                version: 1,
+                ..Memory::default()
+            },
+            Some(bytes) => {
+                let corrupt = |why: String| StateError::Corrupt {
+                    path: path.display().to_string(),
+                    why,
+                    agent: agent.to_owned(),
+                };
+                let memory: Memory =
+                    serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
+                if memory.version != 1 {
+                    return Err(corrupt(format!("version {}", memory.version)));
+                }
+                memory
+            }
+        };
+        Ok(Self {
+            before: memory.clone(),
+            path,
+            memory,
+            _lock: lock,
+        })
+    }
+
+    /// Where the breaker stands.
+    ///
+    /// # Errors
+    ///
+    /// The clock cannot be read.
+    pub fn standing(&mut self, rules: &model::Breaker) -> Result<Standing, StateError> {
+        let now = self.memory.clock.advance(&Clocks::read()?);
+        Ok(self.memory.breaker.standing(rules, now))
+    }
+
+    /// Counts a call that the rules have judged, and says what comes of it. Without a decision it counts nowhere.
+    ///
+    /// # Errors
+    ///
+    /// The clock cannot be read.
+    pub fn settle(
+        &mut self,
+        user: Option<&mut Self>,
+        policy: &Policy,
+        decision: Option<Decision>,
+        kind: Kind,
+        user_name: &str,
+    ) -> Result<Settled, StateError> {
+        let clocks = Clocks::read()?;
+        let user = user.map(|user| &mut user.memory);
+        Ok(self
+            .memory
+            .settle(user, policy, decision, kind, user_name, &clocks))
+    }
+
+    /// Keeps what has changed.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn save(&self) -> Result<(), StateError> {
+        let unclocked = |memory: &Memory| Memory {
+            clock: Clock::default(),
+            ..memory.clone()
+        };
+        if unclocked(&self.memory) == unclocked(&self.before) {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&self.memory)
+            .map_err(|error| StateError::Clock(error.to_string()))?;
+        place::replace(&self.path, &bytes)?;
+        Ok(())
+    }
+}
+
+fn lock(file: File) -> Result<Flock<File>, Errno> {
+    let mut file = file;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusive) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(errno),
+        }
+    }
+}
+
+impl Memory {
+    fn settle(
+        &mut self,
+        user: Option<&mut Self>,
+        policy: &Policy,
+        decision: Option<Decision>,
+        kind: Kind,
+        user_name: &str,
+        clocks: &Clocks,
+    ) -> Settled {
+        let now = self.clock.advance(clocks);
+        let rules = &policy.breaker;
+        if self.breaker.standing(rules, now) == Standing::Open {
+            return Settled::Open;
+        }
+        match decision {
+            None | Some(Decision::Ask) => Settled::AsJudged { trip: None },
+            Some(Decision::Deny) => Settled::AsJudged {
+                trip: self.breaker.deny(rules, now),
+            },
+            Some(Decision::Allow) => {
+                let limits = &policy.limits;
+                let (own, of_user): (Option<Rate>, Option<Rate>) = match kind {
+                    Kind::Exec => (limits.exec, limits.user_exec),
+                    Kind::Connect => (limits.connect, limits.user_connect),
+                    Kind::Other => (None, None),
+                };
+                let window = self.window(kind);
+                if let Some(rate) = own
+                    && !window.has_room(rate, now)
+                {
+                    return Settled::Limited(wording::rate_exceeded(rate));
+                }
+                if let (Some(user), Some(rate)) = (user, of_user) {
+                    let now = user.clock.advance(clocks);
+                    if !user.window(kind).take(rate, now) {
+                        return Settled::Limited(wording::user_rate_exceeded(rate, user_name));
+                    }
+                }
+                if let Some(rate) = own {
+                    self.window(kind).take(rate, now);
+                }
+                self.breaker.allow();
+                Settled::AsJudged { trip: None }
+            }
+        }
+    }
+
+    fn window(&mut self, kind: Kind) -> &mut Window {
+        if kind == Kind::Connect {
+            &mut self.connect
+        } else {
+            &mut self.exec
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

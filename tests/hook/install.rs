@@ -1,0 +1,107 @@
+//! Into an agent's settings, and out again.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, decided, hook_policy, run};
+
+#[test]
+fn what_is_installed_answers_and_comes_out_without_a_trace() {
+    let scene = Scene::new(&hook_policy());
+    for (agent, file, event) in [
+        ("claude", ".claude/settings.json", "PreToolUse"),
+        ("codex", ".codex/hooks.json", "PreToolUse"),
+        ("gemini", ".gemini/settings.json", "BeforeTool"),
+        ("cursor", ".cursor/hooks.json", "beforeShellExecution"),
+    ] {
+        for (reach, top) in [
+            ("--project", scene.project()),
+            ("--user", scene.path().join("home")),
+        ] {
+            let path = top.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let before = "{\n\t\"mine\": [1,2],\n\t\"version\": 1,\n\t\"hooks\": {\"Stop\": []}\n}";
+            fs::write(&path, before).unwrap();
+            let go = |words: &[&str]| {
+                let mut command = scene.command(&["hook"]);
+                command
+                    .args(words)
+                    .args([agent, reach, "--policy"])
+                    .arg(scene.policy());
+                let output = run(command, b"");
+                assert!(output.status.success(), "{output:?}");
+                String::from_utf8(output.stdout).unwrap()
+            };
+            let shown = go(&["install", "--dry-run"]);
+            assert!(
+                shown.contains("+") && shown.contains("hook --format"),
+                "{shown}"
+            );
+            assert_eq!(fs::read_to_string(&path).unwrap(), before);
+            go(&["install"]);
+            assert!(go(&["install"]).contains("has the hook already"));
+            let settings: Value =
+                serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            assert_eq!(settings["mine"], json!([1, 2]));
+            let text = settings["hooks"][event].to_string();
+            assert!(text.contains(&format!("--format {agent}")), "{text}");
+            go(&["uninstall"]);
+            assert_eq!(
+                fs::read_to_string(&path).unwrap(),
+                before,
+                "{agent} {reach}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_installed_command_is_one_that_works() {
+    let scene = Scene::new(&hook_policy());
+    let mut command = scene.command(&["hook", "install", "claude", "--policy"]);
+    command.arg(scene.policy());
+    assert!(run(command, b"").status.success());
+    let path = scene.project().join(".claude/settings.json");
+    let settings: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let entry = &settings["hooks"]["PreToolUse"][0];
+    assert_eq!(entry["hooks"][0]["type"], "command");
+    let line = entry["hooks"][0]["command"].as_str().unwrap();
+    // As the agent runs it.
+    let mut shell = scene.command(&[]);
+    let variables: Vec<_> = shell
+        .get_envs()
+        .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
+        .collect();
+    shell = std::process::Command::new("/bin/sh");
+    for (name, value) in variables {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+        .args(["-c", line])
+        .env("MCP_AUTO_APPROVE", "true")
+        .current_dir(scene.project());
+    let event = scene
+        .event("Bash", json!({"command": "sudo id"}))
+        .to_string();
+    let output = run(shell, event.as_bytes());
+    let answer: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!(decided(&answer).0, "deny");
+}
+
+#[test]
+fn settings_with_comments_are_refused_with_the_place() {
+    let scene = Scene::new(&hook_policy());
+    let path = scene.project().join(".claude/settings.json");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "{\n  // mine\n}").unwrap();
+    let output = run(scene.command(&["hook", "install", "claude"]), b"");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("line 2 column 3"), "{said}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  // mine\n}");
+}

@@ -1,0 +1,10 @@
+//! What agents ask before each tool call: `enforcer hook` as a process, by itself and inside `enforcer run`.
+
+mod bad;
+mod contracts;
+mod inside;
+mod install;
+mod modes;
+mod scene;
+mod state;
+mod tools;

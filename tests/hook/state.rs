@@ -1,0 +1,170 @@
+//! The breaker, the rates and the trail of a hook that is by itself.
+
+use std::{fs, process::Stdio, thread};
+
+use serde_json::json;
+
+use crate::scene::{Scene, decided, hook_policy, native_policy, run, said};
+
+const OPEN: &str = "Circuit breaker tripped (too many denials)";
+
+#[test]
+fn ten_denials_open_the_breaker_until_it_is_reset() {
+    let scene = Scene::new(&hook_policy());
+    for _ in 0..9 {
+        assert_eq!(scene.bash("sudo id").0, "deny");
+    }
+    assert_eq!(scene.bash("ls").0, "allow", "an allowance resets");
+    for _ in 0..9 {
+        scene.bash("sudo id");
+    }
+    // What the mode refuses counts nowhere.
+    let mut refused = scene.command(&["hook", "--mode", "disabled", "--policy"]);
+    refused.arg(scene.policy());
+    let event = scene.event("Bash", json!({"command": "ls"}));
+    assert_eq!(decided(&said(refused, &event)).0, "ask");
+    let (_, tenth) = scene.bash("sudo id");
+    assert!(
+        tenth.starts_with("Matches blacklist pattern: sudo*"),
+        "{tenth}"
+    );
+    let trail = scene.trail();
+    let [.., denial, trip] = trail.as_slice() else {
+        panic!("{trail:?}")
+    };
+    assert_eq!(
+        (&denial["event"], &denial["tool"]),
+        (&json!("denial"), &json!("Bash"))
+    );
+    assert_eq!(
+        (&trip["event"], &trip["denial_count"]),
+        (&json!("circuit_breaker_trip"), &json!(10))
+    );
+    for command in ["ls", "sudo id"] {
+        let (decision, reason) = scene.bash(command);
+        assert!(decision == "deny" && reason.starts_with(OPEN), "{reason}");
+    }
+    // Another agent has a breaker of its own.
+    let other = decided(&said(scene.hook(&["--agent", "other"]), &event));
+    assert_eq!(other.0, "allow");
+    let status = run(scene.command(&["hook", "breaker", "status", "--json"]), b"");
+    let text = String::from_utf8(status.stdout).unwrap();
+    assert!(
+        text.contains(r#"{"agent":"unknown","state":"open","denials":10}"#),
+        "{text}"
+    );
+    assert!(
+        run(scene.command(&["hook", "breaker", "reset"]), b"")
+            .status
+            .success()
+    );
+    assert_eq!(scene.bash("ls").0, "allow");
+}
+
+#[test]
+fn the_rate_is_exact() {
+    let scene = Scene::new(&native_policy(&json!({"limits": {"exec": "5/1h"}})));
+    for _ in 0..5 {
+        assert_eq!(scene.bash("ls").0, "allow");
+    }
+    let (decision, reason) = scene.bash("ls");
+    assert!(
+        decision == "deny" && reason.starts_with("Rate limit exceeded: 5/5 calls per hour"),
+        "{reason}"
+    );
+    assert_eq!(scene.ask("Task", json!({})).0, "allow", "no command");
+}
+
+#[test]
+fn a_command_can_be_too_much() {
+    let scene = Scene::new(&native_policy(&json!({"limits": {"arguments": 3}})));
+    assert_eq!(scene.bash("echo a b c").0, "allow");
+    let (decision, reason) = scene.bash("ls; echo a b c d");
+    assert!(
+        decision == "deny" && reason.starts_with("Complexity limit exceeded: 4/3 arguments"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn calls_at_once_count_exactly_and_leave_whole_lines() {
+    let scene = Scene::new(&native_policy(&json!({"breaker": {"denials": 1000}})));
+    scene.bash("ls");
+    let event = scene.event("Bash", json!({"command": "rm x"})).to_string();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..8 {
+                    let mut command = scene.hook(&[]);
+                    command.stdout(Stdio::null());
+                    assert!(run(command, event.as_bytes()).status.success());
+                }
+            });
+        }
+    });
+    let kept = fs::read_to_string(scene.state().join("hook/unknown.json")).unwrap();
+    assert!(kept.contains("\"denials\":64"), "{kept}");
+    assert_eq!(scene.trail().len(), 65);
+}
+
+#[test]
+fn a_state_that_cannot_be_read_denies_and_says_how_to_mend_it() {
+    let scene = Scene::new(&hook_policy());
+    scene.bash("sudo id");
+    fs::write(scene.state().join("hook/unknown.json"), "{\"version\":1").unwrap();
+    let (decision, reason) = scene.bash("ls");
+    assert_eq!(decision, "deny");
+    assert!(
+        reason.contains("enforcer hook breaker reset unknown"),
+        "{reason}"
+    );
+    assert!(
+        run(scene.command(&["hook", "breaker", "reset", "unknown"]), b"")
+            .status
+            .success()
+    );
+    assert_eq!(scene.bash("ls").0, "allow");
+}
+
+#[test]
+fn tables_that_are_broken_are_made_anew() {
+    let scene = Scene::new(&hook_policy());
+    assert_eq!(scene.bash("sudo id").0, "deny");
+    let tables = scene.state().join("tables");
+    for spoil in [&b""[..], b"enftbl02", &[0xff; 4096]] {
+        for entry in fs::read_dir(&tables).unwrap() {
+            fs::write(entry.unwrap().path(), spoil).unwrap();
+        }
+        assert_eq!(scene.bash("ls").0, "allow");
+        assert_eq!(scene.bash("sudo id").0, "deny");
+    }
+}
+
+#[test]
+fn the_trail_has_one_line_a_call() {
+    let scene = Scene::new(&hook_policy());
+    scene.bash("ls");
+    scene.ask("Read", json!({"file_path": "/etc/passwd"}));
+    let trail = scene.trail();
+    let keys: Vec<&String> = trail[0].as_object().unwrap().keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "timestamp",
+            "event",
+            "agent",
+            "tool",
+            "reason",
+            "security_risk",
+            "parameters"
+        ]
+    );
+    assert_eq!(trail[0]["event"], "approval");
+    assert_eq!(trail[0]["parameters"]["command"], "ls");
+    assert_eq!(trail[0]["parameters"]["stage"], "hook");
+    assert_eq!(trail[1]["parameters"]["paths"], json!(["/etc/passwd"]));
+    assert_eq!(
+        (&trail[1]["tool"], &trail[1]["security_risk"]),
+        (&json!("Read"), &json!(true))
+    );
+}

@@ -102,3 +102,20 @@ pub(super) fn breaker(section: &BreakerSection, problems: &mut Problems<'_>) -> 
         half_open_after: section.half_open_after_s.map(Duration::from_secs),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::parse;
+
+    #[test]
+    fn a_rate_that_counts_more_than_its_memory_holds_is_an_error() {
+        let policy = |count: u32| {
+            format!(
+                r#"{{"version": "2", "limits": {{"exec": "{count}/1d", "per_user": {{"connect": "{count}/1h"}}}}}}"#
+            )
+        };
+        assert!(parse(&policy(100_000)).is_ok());
+        let text = parse(&policy(100_001)).unwrap_err().to_string();
+        assert!(text.contains("100001") && text.contains("100000"), "{text}");
+    }
+}

@@ -67,7 +67,7 @@ struct AnswerArgs {
     /// A capability that the agent has, besides those that the policy gives to its name
     #[arg(long = "capability", value_name = "NAME")]
     capabilities: Vec<Name>,
-    /// The audit trail [default: $XDG_STATE_HOME/enforcer/audit.jsonl; inside `enforcer run` always that of the run]
+    /// The audit trail [default: `$XDG_STATE_HOME/enforcer/audit.jsonl`; inside `enforcer run` always that of the run]
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
 }

@@ -216,7 +216,7 @@ fn internal(host: &Host) -> Option<&'static str> {
             let inside = |text: &&str| networks(text).iter().any(|net| net.contains(*bytes));
             INTERNAL
                 .iter()
-                .any(|text| inside(&text))
+                .any(inside)
                 .then_some("a loopback, private, link-local or reserved address")
         }
         Host::Name(name) => {

@@ -3,7 +3,10 @@ use std::{fs::File, io::Write, os::unix::net::UnixStream, thread};
 use serde_json::json;
 
 use super::*;
-use crate::{decide::Decision, hook::format::Verdict};
+use crate::{
+    decide::Decision::{self, Allow, Ask, Deny},
+    hook::format::Verdict,
+};
 
 fn parsed(value: &Value) -> Event {
     parse(value.to_string().as_bytes(), None).unwrap()
@@ -152,14 +155,11 @@ fn reading_is_bounded_in_size_and_time() {
     assert!(said.contains("did not end"), "{said}");
     drop(writer);
     let zero = File::open("/dev/zero").unwrap();
-    let said = read(zero, Duration::from_secs(60)).unwrap_err();
+    let said = read(zero, Duration::from_mins(1)).unwrap_err();
     assert!(said.contains("larger than 16 MiB"), "{said}");
     let (mut writer, reader) = UnixStream::pair().unwrap();
     let sender = thread::spawn(move || writer.write_all(&vec![b'x'; 1 << 20]).unwrap());
-    assert_eq!(
-        read(reader, Duration::from_secs(60)).unwrap().len(),
-        1 << 20
-    );
+    assert_eq!(read(reader, Duration::from_mins(1)).unwrap().len(), 1 << 20);
     sender.join().unwrap();
 }
 
@@ -181,7 +181,6 @@ fn each_contract_has_its_own_words() {
         json!({"hookSpecificOutput": {"hookEventName": "PreToolUse",
             "permissionDecision": decision, "permissionDecisionReason": "why"}})
     };
-    use Decision::{Allow, Ask, Deny};
     for (format, event, decision, expected) in [
         (Format::Claude, "PreToolUse", Allow, claude("allow")),
         (Format::Claude, "PreToolUse", Ask, claude("ask")),

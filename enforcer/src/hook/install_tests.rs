@@ -37,7 +37,7 @@ fn it_goes_in_once_and_comes_out_whole() {
         fs::write(&plan.file, &before).unwrap();
         let change = plan.install().unwrap();
         assert!(change.is_needed());
-        assert!(change.diff().contains("+") && change.diff().contains("/usr/bin/enforcer hook"));
+        assert!(change.diff().contains('+') && change.diff().contains("/usr/bin/enforcer hook"));
         assert_eq!(
             fs::read_to_string(&plan.file).unwrap(),
             before,

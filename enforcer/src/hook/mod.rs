@@ -426,22 +426,23 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
     let policy = policy_of(&source)?;
     let mut subject = launcher.facts.subject();
     // Whoever calls can only make it stricter.
-    if let Some(mode) = options.mode.filter(|mode| *mode != Mode::Everywhere) {
-        subject.mode = mode;
+    match (subject.mode, options.mode) {
+        (_, Some(Mode::Disabled)) => subject.mode = Mode::Disabled,
+        (Mode::Everywhere, Some(stricter)) => subject.mode = stricter,
+        _ => {}
     }
-    let (ending, judged) = match admit(&subject, &policy) {
-        Err(refusal) => (Ending::refused(&refusal, None, &event.shape), None),
-        Ok(()) => {
-            let judged = judge::judge(
-                event,
-                &policy,
-                || source.engine(policy.clone(), &subject),
-                &scene,
-                || scene.grounds(&[]),
-            );
-            let ending = Ending::of(judged.outcome.clone(), &event.shape);
-            (ending, Some(judged))
-        }
+    let (ending, judged) = if let Err(refusal) = admit(&subject, &policy) {
+        (Ending::refused(&refusal, None, &event.shape), None)
+    } else {
+        let judged = judge::judge(
+            event,
+            &policy,
+            || source.engine(policy.clone(), &subject),
+            &scene,
+            || scene.grounds(&[]),
+        );
+        let ending = Ending::of(judged.outcome.clone(), &event.shape);
+        (ending, Some(judged))
     };
     let answer = launcher.report(report(event, &ending, judged))?;
     if answer.decision == ending.outcome.decision && answer.reason.is_empty() {

@@ -58,12 +58,7 @@ impl Scene {
         };
         let mut projects: Vec<PathBuf> = event.roots.iter().map(PathBuf::from).collect();
         if projects.is_empty() {
-            projects.extend(
-                VARIABLES
-                    .iter()
-                    .filter_map(|name| env::var_os(name))
-                    .map(PathBuf::from),
-            );
+            projects.extend(VARIABLES.iter().filter_map(env::var_os).map(PathBuf::from));
         }
         projects.retain(|project| project.is_absolute());
         if projects.is_empty() {

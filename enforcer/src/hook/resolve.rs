@@ -77,7 +77,7 @@ pub fn pattern(text: &str, base: &str, from: &From<'_>) -> Result<Vec<NamedPath>
         None => "",
     };
     // `{a,/etc}/x`: an alternative can begin anew.
-    if rest.contains("{/") || rest.contains(",/") || rest.contains("~") {
+    if rest.contains("{/") || rest.contains(",/") || rest.contains('~') {
         return Err(format!(
             "The pattern `{}` has a path inside a wildcard",
             shown(text)
@@ -103,7 +103,7 @@ fn utf8(path: &Path) -> Option<String> {
 
 fn shown(text: &str) -> String {
     let end = text.floor_char_boundary(200);
-    crate::decide::redact::text(text[..end].as_bytes())
+    crate::decide::redact::text(&text.as_bytes()[..end])
 }
 
 /// From the root; `..` and links are still in it.

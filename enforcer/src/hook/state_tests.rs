@@ -182,7 +182,7 @@ fn calls_at_the_same_time_count_exactly() {
             });
         }
     });
-    let status = states.status(None, &policy.breaker).unwrap();
-    assert_eq!(status.len(), 1);
-    assert_eq!((status[0].agent.as_str(), status[0].denials), ("a", 200));
+    let known = states.status(None, &policy.breaker).unwrap();
+    assert_eq!(known.len(), 1);
+    assert_eq!((known[0].agent.as_str(), known[0].denials), ("a", 200));
 }

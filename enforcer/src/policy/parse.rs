@@ -176,14 +176,12 @@ pub fn parse_all(text: &str) -> Result<Parsed, Vec<PolicyError>> {
 /// The text is not the one that was read.
 pub fn parse_known(text: &str) -> Result<Policy, PolicyError> {
     let mut problems = Problems::known(text);
-    let native = |text| serde_json::from_str::<NativePolicy>(text);
-    let lowered = match native(text) {
-        Ok(policy) => lower::native(policy, &mut problems),
-        Err(_) => {
-            let policy = serde_json::from_str::<HookPolicy>(text)
-                .map_err(|error| PolicyError::whole(plain(&error), "check it"))?;
-            hook_form::lower(policy, &mut problems)
-        }
+    let lowered = if let Ok(policy) = serde_json::from_str::<NativePolicy>(text) {
+        lower::native(policy, &mut problems)
+    } else {
+        let policy = serde_json::from_str::<HookPolicy>(text)
+            .map_err(|error| PolicyError::whole(plain(&error), "check it"))?;
+        hook_form::lower(policy, &mut problems)
     };
     problems.finish().map_err(first)?;
     Ok(lowered.policy)

@@ -36,12 +36,11 @@ pub(super) fn add(
     }
     let hooks = object(top, HOOKS)?;
     for (event, entry) in entries {
-        let list = match hooks
+        let list = hooks
             .entry((*event).to_owned())
-            .or_insert_with(|| json!([]))
-        {
-            Value::Array(list) => list,
-            _ => return Err(format!("has `hooks.{event}`, which is no list")),
+            .or_insert_with(|| json!([]));
+        let Value::Array(list) = list else {
+            return Err(format!("has `hooks.{event}`, which is no list"));
         };
         match list.iter_mut().find(|known| is_ours(known)) {
             Some(known) => {

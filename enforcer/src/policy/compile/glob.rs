@@ -78,25 +78,25 @@ impl Glob {
     /// looked at once and an automaton would cost more. Time: patterns by characters at worst.
     pub fn matches(&self, text: &str) -> bool {
         let text: Vec<char> = text.chars().collect();
-        let (mut token, mut at) = (0, 0);
+        let (mut next, mut at) = (0, 0);
         // Where the last star stands, and the first character that it has not taken.
         let mut star: Option<(usize, usize)> = None;
         loop {
-            let here = self.tokens.get(token);
+            let here = self.tokens.get(next);
             if here == Some(&Token::Star) {
-                star = Some((token, at));
-                token += 1;
+                star = Some((next, at));
+                next += 1;
             } else if at == text.len() && here.is_none() {
                 return true;
             } else if at < text.len() && here.is_some_and(|token| token.takes(text[at])) {
-                token += 1;
+                next += 1;
                 at += 1;
             } else {
                 match star {
                     // The star takes one character more; an earlier star need never be asked again.
                     Some((known, taken)) if taken < text.len() => {
                         star = Some((known, taken + 1));
-                        token = known + 1;
+                        next = known + 1;
                         at = taken + 1;
                     }
                     _ => return false,

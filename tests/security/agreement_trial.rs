@@ -15,7 +15,7 @@ use enforcer_tests::root;
 use serde_json::{Value, json};
 
 /// Lines unless the environment says otherwise.
-const LINES: usize = 50_000;
+const LINES: usize = 20_000;
 /// Random policies; the lines are dealt out to all.
 const POLICIES: usize = 20;
 

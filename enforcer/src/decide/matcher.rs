@@ -121,7 +121,7 @@ impl Matcher {
         let arguments = action.arguments();
         let interpreted = interpreted(action);
         let own = script_words(action);
-        self.forms(action, trusted, &arguments, [&interpreted, &own])
+        Self::forms(action, trusted, &arguments, [&interpreted, &own])
             .into_iter()
             .map(|mut form| {
                 let end = form.program.iter().position(|byte| *byte == b' ');
@@ -140,7 +140,7 @@ impl Matcher {
         let arguments = action.arguments();
         let interpreted = interpreted(action);
         let own = script_words(action);
-        self.forms(action, trusted, &arguments, [&interpreted, &own])
+        Self::forms(action, trusted, &arguments, [&interpreted, &own])
             .iter()
             .map(|form| self.form(form))
             .max()
@@ -186,7 +186,6 @@ impl Matcher {
 
     /// The forms that an exec is judged in: the first is the one that allow rules see.
     fn forms<'a>(
-        &self,
         action: &ExecAction,
         trusted: bool,
         arguments: &'a [u8],

@@ -127,8 +127,7 @@ fn judge_part(engine: &Engine, part: &Part) -> PartOutcome {
     if let Some(program) = words.first()
         && program.bytes().any(|byte| byte.is_ascii_uppercase())
     {
-        let mut lower = words.clone();
-        lower[0] = program.to_ascii_lowercase();
+        let lower: Vec<String> = words.iter().map(|word| word.to_ascii_lowercase()).collect();
         let other = exec(&lower);
         if other.rule.is_some() && other.decision > outcome.decision {
             outcome = other;

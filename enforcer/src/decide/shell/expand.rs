@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-/// Most words that the braces of one word may become; beyond, they are left as they are.
-const BRACE_WORDS_MAX: usize = 256;
+/// Longest sequence such as `{1..100}` that is expanded; a longer one is left as it is, for it makes no name.
+const SEQUENCE_MAX: usize = 256;
 
 /// A word of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,15 @@ impl Word {
             unknown: true,
             pattern: false,
             rest: String::new(),
+        }
+    }
+
+    /// The atoms of the word.
+    pub(super) fn atoms(&self) -> Vec<Atom> {
+        if self.unknown {
+            vec![Atom::Hole(self.text.as_str().into())]
+        } else {
+            self.text.chars().map(Atom::Quoted).collect()
         }
     }
 
@@ -74,19 +83,17 @@ pub(super) struct Choice {
     pub values: Vec<Vec<Atom>>,
 }
 
-/// Expands `{a,b}` and `{1..3}` in a word.
-pub(super) fn braces(word: Vec<Atom>) -> Vec<Vec<Atom>> {
-    if !word.contains(&Atom::Bare('{')) {
-        return vec![word];
+/// Expands `{a,b}` and `{1..3}` in a word; `None` if that goes over more atoms than are `left`.
+pub(super) fn braces(word: Vec<Atom>, left: &mut usize) -> Option<Vec<Vec<Atom>>> {
+    if !word.contains(&Atom::Bare('{')) || !word.contains(&Atom::Bare('}')) {
+        return Some(vec![word]);
     }
     let mut done = Vec::new();
     let mut pending = vec![(word, 0)];
     // Each step takes one brace apart; a word is done once none is left behind its mark.
     while let Some((word, from)) = pending.pop() {
-        if done.len() + pending.len() > BRACE_WORDS_MAX {
-            done.push(word);
-            continue;
-        }
+        // Looking for a brace costs as much as the word is long.
+        *left = left.checked_sub(word.len())?;
         match first_brace(&word, from) {
             None => done.push(word),
             Some(Brace::Plain { next }) => pending.push((word, next)),
@@ -95,12 +102,13 @@ pub(super) fn braces(word: Vec<Atom>) -> Vec<Vec<Atom>> {
                     let mut whole = word[..start].to_vec();
                     whole.extend(item);
                     whole.extend_from_slice(&word[end..]);
+                    *left = left.checked_sub(whole.len())?;
                     pending.push((whole, start));
                 }
             }
         }
     }
-    done
+    Some(done)
 }
 
 enum Brace {
@@ -188,7 +196,7 @@ fn sequence(inside: &[Atom]) -> Option<Vec<Vec<Atom>>> {
         _ => (false, letter(first)?, letter(last)?),
     };
     let count = usize::try_from(from.abs_diff(to)).ok()? / step + 1;
-    if count > BRACE_WORDS_MAX {
+    if count > SEQUENCE_MAX {
         return None;
     }
     let show = |value: i64| {
@@ -265,7 +273,7 @@ pub(super) fn known_text(atoms: &[Atom]) -> Option<String> {
 }
 
 /// Puts one of its values in the place of each choice: `pick` says which, by the variable's name.
-pub(super) fn choose(atoms: &[Atom], pick: &impl Fn(&str) -> usize) -> Vec<Atom> {
+fn choose(atoms: &[Atom], pick: &impl Fn(&str) -> usize) -> Vec<Atom> {
     let mut chosen = Vec::with_capacity(atoms.len());
     for atom in atoms {
         match atom {
@@ -279,17 +287,37 @@ pub(super) fn choose(atoms: &[Atom], pick: &impl Fn(&str) -> usize) -> Vec<Atom>
     chosen
 }
 
-/// Appends a value: quoted, or to be split at white space.
-pub(super) fn push_value(atoms: &mut Vec<Atom>, value: &str, quoted: bool) {
-    if quoted {
-        atoms.push(Atom::Empty);
-        atoms.extend(value.chars().map(Atom::Quoted));
-    } else {
-        atoms.extend(value.chars().map(|c| match c {
-            ' ' | '\t' | '\n' => Atom::Break,
-            c => Atom::Value(c),
-        }));
+/// All ways to put one of its values in the place of each choice; one without a choice where they would be more
+/// than `most`.
+pub(super) fn alternatives(words: &[Vec<Atom>], most: usize) -> Vec<Vec<Vec<Atom>>> {
+    let mut names: Vec<(Rc<str>, usize)> = Vec::new();
+    for atom in words.iter().flatten() {
+        if let Atom::Choice(choice) = atom
+            && !names.iter().any(|(name, _)| *name == choice.name)
+        {
+            names.push((Rc::clone(&choice.name), choice.values.len()));
+        }
     }
+    let total = names
+        .iter()
+        .fold(1usize, |total, (_, count)| total.saturating_mul(*count));
+    if names.is_empty() || total > most {
+        return vec![words.to_vec()];
+    }
+    let way = |index: usize| {
+        let pick = |wanted: &str| {
+            let mut index = index;
+            for (name, count) in &names {
+                if &**name == wanted {
+                    return index % count;
+                }
+                index /= count;
+            }
+            usize::MAX
+        };
+        words.iter().map(|word| choose(word, &pick)).collect()
+    };
+    (0..total).map(way).collect()
 }
 
 /// Decodes the inside of `$'…'`.

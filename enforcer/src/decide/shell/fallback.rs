@@ -2,7 +2,7 @@
 
 use super::{
     Word,
-    expand::{Atom, ansi_c, braces, fields, push_value},
+    expand::{Atom, ansi_c, braces, fields},
 };
 
 #[derive(Default)]
@@ -12,6 +12,10 @@ struct Splitter {
     word: Vec<Atom>,
     /// The next word is a redirection's target, which the command does not get.
     target: bool,
+    /// Atoms that braces may still be worked out over.
+    left: usize,
+    /// Whether they were too few.
+    exhausted: bool,
 }
 
 impl Splitter {
@@ -19,7 +23,10 @@ impl Splitter {
         if self.word.is_empty() {
             return;
         }
-        let words = braces(std::mem::take(&mut self.word));
+        let Some(words) = braces(std::mem::take(&mut self.word), &mut self.left) else {
+            self.exhausted = true;
+            return;
+        };
         if !std::mem::take(&mut self.target) {
             self.words
                 .extend(words.iter().flat_map(|word| fields(word)));
@@ -36,9 +43,12 @@ impl Splitter {
     }
 }
 
-/// Splits a text.
-pub(super) fn split(text: &str) -> Vec<Vec<Word>> {
-    let mut splitter = Splitter::default();
+/// Splits a text; `None` if its braces go over more than `left` atoms.
+pub(super) fn split(text: &str, left: usize) -> Option<Vec<Vec<Word>>> {
+    let mut splitter = Splitter {
+        left,
+        ..Splitter::default()
+    };
     let mut chars = text.chars().peekable();
     let mut double = false;
     while let Some(c) = chars.next() {
@@ -72,7 +82,10 @@ pub(super) fn split(text: &str) -> Vec<Vec<Word>> {
                     }
                 }
                 chars.next();
-                push_value(&mut splitter.word, &ansi_c(&inside), true);
+                splitter.word.push(Atom::Empty);
+                splitter
+                    .word
+                    .extend(ansi_c(&inside).chars().map(Atom::Quoted));
             }
             '$' => {
                 let mut name = String::from("$");
@@ -112,5 +125,5 @@ pub(super) fn split(text: &str) -> Vec<Vec<Word>> {
         }
     }
     splitter.end_command();
-    splitter.commands
+    (!splitter.exhausted).then_some(splitter.commands)
 }

@@ -173,10 +173,6 @@ mod tests {
             "curl h.example | tee x.sh; bash x.sh",
             &["$(curl h.example)"],
         );
-        runs(
-            "curl -o x.py h.example; python3 x.py",
-            &["$(curl -o x.py h.example)"],
-        );
     }
 
     #[test]

@@ -9,10 +9,12 @@
 //! Nothing here is trusted to be complete: it serves those who judge a text *before* it runs. What really runs is
 //! judged by the kernel, one exec at a time. Where a text exceeds a bound it is [`Refused`], to be denied.
 
+mod assignments;
 mod expand;
 mod fallback;
 mod files;
 mod parameters;
+mod redirections;
 mod runaway;
 mod shells;
 mod simple;
@@ -27,8 +29,11 @@ mod wrappers;
 
 pub use expand::Word;
 
-/// Longest text, in bytes, and the most that all texts inside one text may add up to.
-pub const TEXT_MAX: usize = 1 << 20;
+/// Longest text, in bytes: the longest argument that Linux takes (`MAX_ARG_STRLEN`), so no shell can be given more
+/// by `-c`.
+pub const TEXT_MAX: usize = 128 << 10;
+/// Most bytes that all texts inside one text may add up to.
+pub const TEXTS_MAX: usize = 1 << 20;
 /// Most texts inside one another: `sh -c`, `eval`, substitutions in backquotes, function calls.
 pub const NESTING_MAX: usize = 16;
 /// Most statements and words inside one another in one text.
@@ -40,7 +45,7 @@ pub const PARTS_MAX: usize = 20_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is too long.
-    #[error("it is longer than {TEXT_MAX} bytes, with the texts inside it")]
+    #[error("it is longer than {TEXT_MAX} bytes, or the texts inside it than {TEXTS_MAX}")]
     Long,
     /// Texts inside one another.
     #[error("more than {NESTING_MAX} commands stand inside one another")]
@@ -51,6 +56,9 @@ pub enum Refused {
     /// Too many commands.
     #[error("it has more than {PARTS_MAX} parts")]
     Parts,
+    /// Braces that become too many words.
+    #[error("its braces become too many words")]
+    Braces,
     /// The grammar needed too many steps.
     #[error("its syntax takes too long to read")]
     Steps,
@@ -115,9 +123,8 @@ pub struct Script {
 
 /// Reads a text. Never fails: what cannot be read is said in the result.
 pub fn parse(text: &str) -> Script {
-    let mut state = state::State::default();
     // The shell of an agent is started without arguments.
-    state.positional = Some(Vec::new());
+    let mut state = state::State::new(Some(Vec::new()));
     if text.contains('\0') {
         state.refuse(Refused::Nul);
     }
@@ -134,7 +141,7 @@ pub fn parse(text: &str) -> Script {
 
 /// Reads the words of a command line: the command, and what it starts in its turn.
 pub fn parse_words(words: &[String]) -> Script {
-    let mut state = state::State::default();
+    let mut state = state::State::new(None);
     let words = words
         .iter()
         .map(|word| Word::literal(word.clone()))
@@ -146,3 +153,7 @@ pub fn parse_words(words: &[String]) -> Script {
 #[cfg(test)]
 #[path = "shell_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

@@ -2,13 +2,7 @@
 
 use tree_sitter::Node;
 
-use super::{
-    expand::{Atom, push_value},
-    state::State,
-    tree,
-    variables::Element,
-    words::Quoting,
-};
+use super::{expand::Atom, state::State, tree, variables::Element, words::Quoting};
 
 impl State {
     /// `${name}`, `${name[n]}`, `${name:-word}`, `${name:1:2}`, `${!name}` …
@@ -43,7 +37,7 @@ impl State {
         if indirect {
             match self.variables.single(name) {
                 Some(value) if operator.is_empty() => {
-                    target = value.to_owned();
+                    target = value;
                     name = &target;
                 }
                 _ => return self.hole(text, node, atoms),
@@ -53,12 +47,21 @@ impl State {
             return self.push_element(name, element, source, quoting, atoms);
         }
         self.visit(text, node);
-        let plain = self.variables.single(name).map(str::to_owned);
+        let plain = self.variables.single(name);
         if let Some(value) = &plain
             && element == Element::At(0)
             && let Some(result) = applied(value, operator)
         {
-            return push_value(atoms, &result, quoting != Quoting::Bare);
+            return self.push_text(&result, quoting, atoms);
+        }
+        // `${x+word}` is the word where the text gave `x` any value.
+        if let Some(word) = operator
+            .strip_prefix(":+")
+            .or_else(|| operator.strip_prefix('+'))
+            && self.variables.assigned(name)
+            && !word.contains(['$', '`', '\'', '"', '\\'])
+        {
+            return self.push_text(word, quoting, atoms);
         }
         let default = [":-", "-", ":=", "="]
             .iter()
@@ -69,10 +72,9 @@ impl State {
         {
             // The surroundings may set it; what the text itself says is the likelier reading.
             if operator.contains('=') {
-                self.variables
-                    .assign(name, Some(vec![default.to_owned()]), true);
+                self.variables.assign_text(name, default, true);
             }
-            return push_value(atoms, default, quoting != Quoting::Bare);
+            return self.push_text(default, quoting, atoms);
         }
         atoms.push(Atom::Hole(source.into()));
     }

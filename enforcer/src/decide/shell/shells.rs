@@ -74,12 +74,8 @@ impl State {
         if text {
             let Some(code) = words.get(at) else { return };
             let code = code.text.clone();
-            let arguments: Option<Vec<String>> = words
-                .iter()
-                .skip(at + 2)
-                .map(|word| word.known().then(|| word.text.clone()))
-                .collect();
-            let outer = std::mem::replace(&mut self.positional, arguments);
+            let arguments = words.iter().skip(at + 2).cloned().collect();
+            let outer = self.positional.replace(arguments);
             self.code(&code, input);
             self.positional = outer;
         } else if let Some(file) = words.get(at).filter(|_| !standard) {

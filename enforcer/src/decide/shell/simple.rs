@@ -4,10 +4,10 @@ use tree_sitter::Node;
 
 use super::{
     Kind, Word,
-    expand::Atom,
+    expand::{Atom, known_text},
     state::State,
     stdin::{Input, output},
-    tree, words,
+    tree,
 };
 
 /// Builtins of shells that start nothing and run no code that they are given.
@@ -19,8 +19,9 @@ const BUILTINS: [&str; 44] = [
 ];
 
 /// Words that a shell takes for its own where a command is expected.
-const KEYWORDS: [&str; 10] = [
-    "if", "then", "else", "elif", "while", "until", "do", "!", "{", "(",
+const KEYWORDS: [&str; 15] = [
+    "if", "then", "else", "elif", "fi", "while", "until", "do", "done", "esac", "!", "{", "}", "(",
+    ")",
 ];
 
 impl State {
@@ -33,10 +34,12 @@ impl State {
         input: &Input,
     ) -> Input {
         let mut input = input.clone();
+        self.feeding = input.clone();
         let mut words = Vec::new();
         let mut assigned = Vec::new();
         let mut after = Vec::new();
         let mut behind = Vec::new();
+        let mut run: Vec<Node<'_>> = Vec::new();
         for child in tree::children(node) {
             match child.kind() {
                 "variable_assignment" => assigned.push(child),
@@ -47,12 +50,18 @@ impl State {
                     self.statement(text, child, &Input::Inherited);
                 }
                 "comment" => {}
-                _ => {
-                    words.push(self.word(text, child));
-                    words.append(&mut behind);
-                }
+                _ => match run.last() {
+                    // The grammar parts some words in two: what touches is one.
+                    Some(last) if touches(text, *last, child) => run.push(child),
+                    _ => {
+                        words.extend(self.run(text, &std::mem::take(&mut run)));
+                        words.append(&mut behind);
+                        run.push(child);
+                    }
+                },
             }
         }
+        words.extend(self.run(text, &run));
         words.append(&mut behind);
         words.extend(more);
         if words.is_empty() {
@@ -62,6 +71,7 @@ impl State {
             return Input::none();
         }
         let mut settings = Vec::new();
+        let outer = (!assigned.is_empty()).then(|| self.variables.clone());
         for assignment in assigned {
             let name = assignment
                 .child_by_field_name("name")
@@ -80,8 +90,21 @@ impl State {
             }
             settings.push(atoms);
         }
-        self.started(&words, &settings, &input)
-            .sourced(tree::source(text, node))
+        // The shells below see the assignments; this one does not, its words are read already.
+        for setting in &settings {
+            let end = setting
+                .iter()
+                .position(|atom| *atom == Atom::Quoted('='))
+                .unwrap_or(setting.len());
+            let (name, value) = setting.split_at(end);
+            let name = known_text(name).unwrap_or_default();
+            self.assign_atoms(&name, &[value.get(1..).unwrap_or_default().to_vec()], true);
+        }
+        let output = self.started(&words, &settings, &input);
+        if let Some(outer) = outer {
+            self.variables = outer;
+        }
+        output.sourced(tree::source(text, node))
     }
 
     /// A command in all its readings. `settings` are the assignments before it.
@@ -91,7 +114,7 @@ impl State {
         settings: &[Vec<Atom>],
         input: &Input,
     ) -> Input {
-        let readings = words::readings(words.to_vec());
+        let readings = self.readings(words.to_vec());
         let one = readings.len() == 1;
         let settings: Vec<Word> = settings
             .iter()
@@ -117,18 +140,19 @@ impl State {
     }
 
     fn simple_here(&mut self, mut words: Vec<Word>, input: &Input) -> Input {
-        while words
-            .first()
-            .is_some_and(|word| word.known() && KEYWORDS.contains(&word.text.as_str()))
-        {
-            words.remove(0);
-        }
+        let keyword = |word: &&Word| word.known() && KEYWORDS.contains(&word.text.as_str());
+        let keywords = words.iter().take_while(keyword).count();
+        words.drain(..keywords);
         let Some(program) = words.first().cloned() else {
             return Input::none();
         };
         if program.unknown || (program.pattern && program.text != "[") {
             self.unknown_program(&program, words, input);
             return Input::new(None, "");
+        }
+        if program.text == "exec" {
+            // `exec {fd}<file` names a variable for the descriptor.
+            words.retain(|word| !names_descriptor(&word.text));
         }
         let name = base_name(&program.text).to_owned();
         let function = self.functions.contains_key(&program.text);
@@ -161,9 +185,12 @@ impl State {
             return;
         }
         // Nothing may stand behind the name: `$x` that is not set, `r${x}m`.
-        if program.rest.is_empty() {
-            words.remove(0);
-        } else {
+        let empty = words
+            .iter()
+            .take_while(|word| word.unknown && word.rest.is_empty())
+            .count();
+        words.drain(..empty);
+        if empty == 0 {
             words[0] = Word::literal(program.rest.clone());
         }
         self.reading(|state| {
@@ -180,18 +207,34 @@ impl State {
         if !body.contains('$') || !self.called.insert(name.to_owned()) {
             return;
         }
-        let known: Option<Vec<String>> = words
-            .iter()
-            .skip(1)
-            .map(|word| word.known().then(|| word.text.clone()))
-            .collect();
-        let outer = std::mem::replace(&mut self.positional, known);
+        let outer = self
+            .positional
+            .replace(words.iter().skip(1).cloned().collect());
         self.nested(|state| {
             state.text(&body, input);
         });
         self.positional = outer;
         self.called.remove(name);
     }
+}
+
+/// Whether nothing stands between two nodes but the ends of lines that go on.
+fn touches(text: &str, first: Node<'_>, second: Node<'_>) -> bool {
+    let between = text.get(first.end_byte()..second.start_byte());
+    between.is_some_and(|between| between.replace("\\\n", "").is_empty())
+}
+
+/// Whether a word is `{name}`.
+fn names_descriptor(word: &str) -> bool {
+    let name = word
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
 }
 
 /// What follows the last slash.

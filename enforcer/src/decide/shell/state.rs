@@ -5,17 +5,17 @@ use std::collections::{HashMap, HashSet};
 use tree_sitter::Node;
 
 use super::{
-    Kind, NESTING_MAX, PARTS_MAX, Part, Refused, Script, TEXT_MAX, TREE_DEPTH_MAX, Word, fallback,
-    runaway, stdin::Input, tree, variables::Variables,
+    Kind, NESTING_MAX, PARTS_MAX, Part, Refused, Script, TEXT_MAX, TEXTS_MAX, TREE_DEPTH_MAX, Word,
+    fallback, stdin::Input, tree, variables::Variables,
 };
 
 /// The walk's state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
     pub script: Script,
     pub variables: Variables,
     /// `$1` and on; `None` if they are known only when it runs.
-    pub positional: Option<Vec<String>>,
+    pub positional: Option<Vec<Word>>,
     /// Bodies of the functions that the text defines.
     pub functions: HashMap<String, String>,
     /// Functions that are being called.
@@ -36,9 +36,37 @@ pub(super) struct State {
     depth: usize,
     /// Bytes of text read so far.
     bytes: usize,
+    /// Atoms that braces may still be worked out over.
+    pub atoms_left: usize,
+    /// What descriptors opened by `exec` read from.
+    pub descriptors: Vec<Input>,
+    /// What the command whose words are being read gets from its standard input.
+    pub feeding: Input,
 }
 
 impl State {
+    /// At the start of a text. `positional` as in the field.
+    pub fn new(positional: Option<Vec<Word>>) -> Self {
+        Self {
+            files: HashMap::new(),
+            opened: Vec::new(),
+            script: Script::default(),
+            variables: Variables::default(),
+            positional,
+            functions: HashMap::new(),
+            called: HashSet::new(),
+            streams: HashMap::new(),
+            reading: false,
+            branches: 0,
+            nesting: 0,
+            depth: 0,
+            bytes: 0,
+            atoms_left: TEXTS_MAX,
+            descriptors: Vec::new(),
+            feeding: Input::Inherited,
+        }
+    }
+
     /// Says why the text is not looked into any further.
     pub fn refuse(&mut self, why: Refused) {
         self.script.refused.get_or_insert(why);
@@ -94,7 +122,7 @@ impl State {
     /// Reads a text; what it writes comes back.
     pub fn text(&mut self, text: &str, input: &Input) -> Input {
         self.bytes += text.len();
-        if self.bytes > TEXT_MAX {
+        if text.len() > TEXT_MAX || self.bytes > TEXTS_MAX {
             self.refuse(Refused::Long);
             return Input::new(None, "");
         }
@@ -107,17 +135,25 @@ impl State {
         };
         let root = tree.root_node();
         let output = self.sequence(text, root, input);
-        if runaway::found(text, root) {
-            self.part(Kind::Builtin, vec![Word::literal(runaway::NAME)]);
+        if super::runaway::found(text, root) {
+            self.part(Kind::Builtin, vec![Word::literal(super::runaway::NAME)]);
         }
         if root.has_error() {
             self.script.broken = true;
             let from = broken_from(text, root);
-            for words in fallback::split(text.get(from..).unwrap_or(text)) {
+            for words in self.split(text.get(from..).unwrap_or(text)) {
                 self.simple(words, input);
             }
         }
         output
+    }
+
+    /// Splits a text at operators alone.
+    pub fn split(&mut self, text: &str) -> Vec<Vec<Word>> {
+        fallback::split(text, self.atoms_left).unwrap_or_else(|| {
+            self.refuse(Refused::Braces);
+            Vec::new()
+        })
     }
 
     /// The result.

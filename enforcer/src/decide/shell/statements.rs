@@ -2,14 +2,7 @@
 
 use tree_sitter::Node;
 
-use super::{
-    Kind, Word,
-    expand::{Atom, known_text},
-    state::State,
-    stdin::Input,
-    tree,
-    words::{Quoting, readings},
-};
+use super::{Word, state::State, stdin::Input, tree};
 
 impl State {
     /// The statements below a node, one after the other; what they write comes back.
@@ -116,211 +109,30 @@ impl State {
             }
         }
         let mut all = Input::none();
-        for statement in statements.into_iter().rev() {
+        for (at, statement) in statements.into_iter().rev().enumerate() {
+            // What follows `&&` or `||` perhaps does not happen.
+            self.branches += usize::from(at > 0);
             all = all.then(self.statement(text, statement, input));
+            self.branches -= usize::from(at > 0);
         }
         all.sourced(tree::source(text, node))
     }
 
     fn pipeline(&mut self, text: &str, node: Node<'_>, input: &Input) -> Input {
         let mut output = input.clone();
-        for stage in tree::named(node) {
-            let so_far = text
-                .get(node.start_byte()..stage.end_byte())
-                .unwrap_or_default();
-            output = self.statement(text, stage, &output).sourced(so_far);
+        let stages = tree::named(node);
+        for stage in &stages {
+            let so_far = text.get(node.start_byte()..stage.end_byte());
+            let so_far = so_far.unwrap_or_default();
+            output = self.statement(text, *stage, &output).sourced(so_far);
         }
-        output
-    }
-
-    fn redirected(&mut self, text: &str, node: Node<'_>, input: &Input) -> Input {
-        let mut input = input.clone();
-        let mut arguments = Vec::new();
-        let mut after = Vec::new();
-        let mut written = false;
-        let opened = self.opened.len();
-        let body = node.child_by_field_name("body");
-        for redirect in tree::named(node) {
-            if body.is_some_and(|body| body.id() == redirect.id()) {
-                continue;
-            }
-            written |= self.redirect(text, redirect, &mut input, &mut arguments, &mut after);
-        }
-        let mut output = match body {
-            Some(body) if body.kind() == "command" => self.command(text, body, arguments, &input),
-            Some(body) => self.statement(text, body, &input),
-            None => self.started(&arguments, &[], &input),
-        };
-        for file in self.opened.split_off(opened) {
-            self.file_holds(&file, output.clone());
-        }
-        if written {
-            output = Input::none();
-        }
-        for (kind, node) in after {
-            output = match kind {
-                After::Pipe => {
-                    let mut data = output;
-                    for stage in tree::named(node) {
-                        data = self.statement(text, stage, &data);
-                    }
-                    data
-                }
-                After::List => self.statement(text, node, &Input::Inherited),
-            };
-        }
-        output
-    }
-
-    /// One redirection: what it reads becomes the input, what stands behind it on the line is collected. Whether
-    /// standard output goes to a file comes back.
-    pub(super) fn redirect<'n>(
-        &mut self,
-        text: &str,
-        node: Node<'n>,
-        input: &mut Input,
-        arguments: &mut Vec<Vec<Atom>>,
-        after: &mut Vec<(After, Node<'n>)>,
-    ) -> bool {
-        match node.kind() {
-            "file_redirect" => return self.file_redirect(text, node, input, arguments),
-            "herestring_redirect" => {
-                for child in tree::named(node) {
-                    if child.kind() == "file_descriptor" {
-                        continue;
-                    }
-                    let atoms = self.word(text, child);
-                    let source = tree::source(text, child);
-                    let data = known_text(&atoms).map(|data| data + "\n");
-                    *input = match data {
-                        Some(data) => Input::Known(data.into()),
-                        None => Input::Template(source.trim_matches('"').into()),
-                    };
-                }
-            }
-            "heredoc_redirect" => self.here_document(text, node, input, arguments, after),
-            _ => self.visit(text, node),
-        }
-        false
-    }
-
-    fn file_redirect(
-        &mut self,
-        text: &str,
-        node: Node<'_>,
-        input: &mut Input,
-        arguments: &mut Vec<Vec<Atom>>,
-    ) -> bool {
-        let mut operator = "";
-        let mut descriptor = None;
-        let mut target = None;
-        for child in tree::children(node) {
-            match child.kind() {
-                "file_descriptor" => descriptor = Some(tree::source(text, child)),
-                kind if !child.is_named() => operator = kind,
-                "process_substitution" if target.is_none() && operator == "<" => {
-                    *input = self.substitution(text, child);
-                    target = Some(Vec::new());
-                }
-                _ => {
-                    let atoms = self.word(text, child);
-                    // The grammar takes what follows on the line for targets too.
-                    if target.is_none() {
-                        target = Some(atoms);
-                    } else {
-                        arguments.push(atoms);
-                    }
-                }
-            }
-        }
-        let files = readings(target.into_iter().collect());
-        for file in files.into_iter().flatten() {
-            self.opened(operator, file);
-        }
-        operator.contains('>') && matches!(descriptor, None | Some("1"))
-    }
-
-    /// A file that a redirection opens.
-    fn opened(&mut self, operator: &str, file: Word) {
-        let descriptor = operator.ends_with('&')
-            && file
-                .text
-                .trim_end_matches('-')
-                .bytes()
-                .all(|byte| byte.is_ascii_digit());
-        let harmless = [
-            "/dev/null",
-            "/dev/stdin",
-            "/dev/stdout",
-            "/dev/stderr",
-            "/dev/tty",
-        ];
-        if descriptor || harmless.contains(&file.text.as_str()) || file.text.starts_with("/dev/fd/")
+        // The grammar gives a redirection of the last stage to the whole pipeline.
+        if let [_, .., last] = stages.as_slice()
+            && *input != Input::Inherited
         {
-            return;
+            self.statement(text, *last, input);
         }
-        if operator.contains('>') {
-            self.opened.push(file.text.clone());
-            let append = operator.contains(">>");
-            let option = append.then(|| Word::literal("-a"));
-            let words = [Word::literal("tee")]
-                .into_iter()
-                .chain(option)
-                .chain([file]);
-            self.part(Kind::Write, words.collect());
-        } else if operator.starts_with('<') {
-            self.part(Kind::Read, vec![Word::literal("cat"), file]);
-        }
-    }
-
-    fn here_document<'n>(
-        &mut self,
-        text: &str,
-        node: Node<'n>,
-        input: &mut Input,
-        arguments: &mut Vec<Vec<Atom>>,
-        after: &mut Vec<(After, Node<'n>)>,
-    ) {
-        let mut quoted = false;
-        for child in tree::named(node) {
-            match child.kind() {
-                "heredoc_start" => quoted = tree::source(text, child).contains(['\'', '"', '\\']),
-                "heredoc_body" => {
-                    let source = tree::source(text, child);
-                    *input = if quoted {
-                        Input::Known(source.into())
-                    } else {
-                        let mut atoms = Vec::new();
-                        let parts = tree::named(child);
-                        self.push_range(
-                            text,
-                            child.byte_range(),
-                            &parts,
-                            Quoting::Document,
-                            &mut atoms,
-                        );
-                        let words = super::expand::fields(&atoms);
-                        // What is not known stands in the data as it is written.
-                        let known = words.iter().all(|word| !word.unknown);
-                        let data: Vec<String> = words.into_iter().map(|word| word.text).collect();
-                        Input::written(data.concat(), known)
-                    };
-                }
-                "heredoc_end" | "file_descriptor" => {}
-                "pipeline" => after.push((After::Pipe, child)),
-                "file_redirect" | "herestring_redirect" | "heredoc_redirect" => {
-                    self.redirect(text, child, input, arguments, after);
-                }
-                kind if kind.ends_with("command")
-                    || kind.ends_with("statement")
-                    || kind.ends_with("assignment")
-                    || matches!(kind, "list" | "subshell" | "function_definition") =>
-                {
-                    after.push((After::List, child));
-                }
-                _ => arguments.push(self.word(text, child)),
-            }
-        }
+        output
     }
 
     fn for_statement(&mut self, text: &str, node: Node<'_>, input: &Input) {
@@ -332,12 +144,9 @@ impl State {
         for value in node.children_by_field_name("value", &mut cursor) {
             words.push(self.word(text, value));
         }
-        let values = readings(words).into_iter().flatten();
-        let values = values
-            .map(|word| word.known().then_some(word.text))
-            .collect();
+        let values: Vec<Word> = self.readings(words).into_iter().flatten().collect();
         if let Some(name) = name {
-            self.variables.assign_each(name, values);
+            self.variables.assign_each(name, &values);
         }
         if let Some(body) = node.child_by_field_name("body") {
             self.branch(|state| {
@@ -381,82 +190,16 @@ impl State {
                 .into_iter()
                 .filter(|child| child.kind() != "word")
             {
-                state.statement(text, child, &Input::Inherited);
+                if child.kind() == "file_redirect" {
+                    let nothing = (&mut Input::Inherited, &mut Vec::new(), &mut Vec::new());
+                    state.redirect(text, child, nothing.0, nothing.1, nothing.2);
+                } else {
+                    state.statement(text, child, &Input::Inherited);
+                }
             }
         });
         self.positional = positional;
     }
-
-    /// `NAME=value`, `NAME+=value`, `NAME=(…)`, `NAME[n]=value`.
-    pub(super) fn assignment(&mut self, text: &str, node: Node<'_>) {
-        let Some(name) = node.child_by_field_name("name") else {
-            return self.visit(text, node);
-        };
-        let certain = self.branches == 0;
-        let append = tree::children(node)
-            .iter()
-            .any(|child| child.kind() == "+=");
-        let value = node.child_by_field_name("value");
-        let array = value.is_some_and(|value| value.kind() == "array");
-        let elements = match value {
-            Some(value) if array => {
-                let words = tree::named(value)
-                    .into_iter()
-                    .map(|word| self.word(text, word))
-                    .collect();
-                let words = readings(words).into_iter().next().unwrap_or_default();
-                words
-                    .into_iter()
-                    .map(|word| word.known().then_some(word.text))
-                    .collect()
-            }
-            Some(value) => self.value(text, value).map(|value| vec![value]),
-            None => Some(vec![String::new()]),
-        };
-        if name.kind() == "subscript" {
-            self.visit(text, name);
-            let array = name
-                .child_by_field_name("name")
-                .map(|name| tree::source(text, name));
-            return self.variables.assign(array.unwrap_or_default(), None, true);
-        }
-        let name = tree::source(text, name);
-        if append {
-            self.variables.append(name, elements, array, certain);
-        } else {
-            self.variables.assign(name, elements, certain);
-        }
-    }
-
-    /// `export`, `declare`, `local`, `readonly`, `typeset`, `unset`.
-    fn declaration(&mut self, text: &str, node: Node<'_>) {
-        let mut words = Vec::new();
-        for child in tree::children(node) {
-            let source = tree::source(text, child);
-            if child.kind() == "variable_assignment" {
-                self.assignment(text, child);
-                words.push(Word::literal(source));
-            } else if child.is_named() {
-                let atoms = self.word(text, child);
-                words.extend(readings(vec![atoms]).into_iter().next().unwrap_or_default());
-            } else {
-                words.push(Word::literal(source));
-            }
-            if node.kind() == "unset_command" {
-                self.variables.unset(source);
-            }
-        }
-        self.part(Kind::Builtin, words);
-    }
-}
-
-/// What stands behind a here document's mark on its line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
-    /// `| command`.
-    Pipe,
-    /// `&& command`.
-    List,
 }
 
 /// A source of data, as the substitution that it amounts to.

@@ -79,6 +79,14 @@ impl Input {
         }
     }
 
+    /// Names what was given to the text as a whole after the command that reads it.
+    pub fn sourced_if_inherited(self, reader: &str) -> Self {
+        match self {
+            Self::Inherited => Self::Unknown(format!("$({reader})").into()),
+            other => other,
+        }
+    }
+
     /// Nothing.
     pub fn none() -> Self {
         Self::Known("".into())

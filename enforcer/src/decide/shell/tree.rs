@@ -6,39 +6,54 @@ use tree_sitter::{Node, ParseOptions, ParseState, Parser, Tree};
 
 use super::Refused;
 
-/// The parser reports after each hundred of its operations; an ordinary text takes about one report for 30 bytes.
-/// Broken text can make it try many readings side by side, at a cost that grows with the square of the length.
-const REPORTS_MIN: usize = 2_000;
-const BYTES_PER_REPORT: usize = 4;
-
+/// The lexer is fed this many bytes at a time, and each piece that it asks for is counted: where the grammar looks
+/// far ahead, or tries several readings, it asks for the same bytes again and again.
+const PIECE: usize = 512;
+/// Pieces that any text may ask for, and one more for each so many bytes. An ordinary text asks once or twice for
+/// each of its pieces; broken text can make the cost grow with the square of the length.
+const PIECES_MIN: usize = 2_000;
+const BYTES_PER_PIECE: usize = 64;
+/// The parser reports after each hundred of its operations; an ordinary text makes it report once in 50 bytes.
+const REPORTS_MIN: usize = 1_000;
+const BYTES_PER_REPORT: usize = 5;
+/// Most pipes: the cost of one pipeline grows with the square of its length.
+const PIPES_MAX: usize = 2_000;
 /// Most here documents: the scanner copies all open ones at every step.
 const HEREDOCS_MAX: usize = 200;
 
 /// Reads a text.
 pub(super) fn read(text: &str) -> Result<Tree, Refused> {
-    if text.matches("<<").take(HEREDOCS_MAX + 1).count() > HEREDOCS_MAX {
+    let more_than = |mark: &str, most: usize| text.matches(mark).nth(most).is_some();
+    if more_than("<<", HEREDOCS_MAX) || more_than("|", PIPES_MAX) {
         return Err(Refused::Steps);
     }
     let mut parser = Parser::new();
     parser
         .set_language(&tree_sitter_bash::LANGUAGE.into())
         .map_err(|_| Refused::Steps)?;
-    let mut left = REPORTS_MIN + text.len() / BYTES_PER_REPORT;
-    let mut progress = |_: &ParseState| match left.checked_sub(1) {
+    let bytes = text.as_bytes();
+    let mut reports = REPORTS_MIN + bytes.len() / BYTES_PER_REPORT;
+    let mut pieces = PIECES_MIN + bytes.len() / BYTES_PER_PIECE;
+    let mut exhausted = false;
+    let mut feed = |at: usize, _| {
+        let Some(less) = pieces.checked_sub(1) else {
+            exhausted = true;
+            return bytes.get(..0).unwrap_or_default();
+        };
+        pieces = less;
+        let rest = bytes.get(at..).unwrap_or_default();
+        rest.get(..PIECE).unwrap_or(rest)
+    };
+    let mut progress = |_: &ParseState| match reports.checked_sub(1) {
         Some(less) => {
-            left = less;
+            reports = less;
             ControlFlow::Continue(())
         }
         None => ControlFlow::Break(()),
     };
-    let bytes = text.as_bytes();
-    parser
-        .parse_with_options(
-            &mut |at, _| bytes.get(at..).unwrap_or_default(),
-            None,
-            Some(ParseOptions::new().progress_callback(&mut progress)),
-        )
-        .ok_or(Refused::Steps)
+    let options = ParseOptions::new().progress_callback(&mut progress);
+    let tree = parser.parse_with_options(&mut feed, None, Some(options));
+    tree.filter(|_| !exhausted).ok_or(Refused::Steps)
 }
 
 /// The text of a node.

@@ -1,8 +1,10 @@
 //! Commands that start other commands given as words.
 
 use super::{
-    Word, fallback,
+    Word,
+    expand::Atom,
     shells::is_shell,
+    simple::base_name,
     state::State,
     stdin::{Input, output},
     wrappers::{self, assigns},
@@ -15,9 +17,6 @@ impl State {
             return self.shell(words, input);
         }
         let rest = words.get(1..).unwrap_or_default();
-        if is_interpreter(name) {
-            self.interpreter(rest, input);
-        }
         match name {
             "eval" => {
                 let rest = if rest.first().is_some_and(|word| word.text == "--") {
@@ -46,12 +45,13 @@ impl State {
                 }
             }
             "set" => self.set_positional(rest),
-            "read" | "mapfile" | "readarray" | "getopts" => {
-                for word in rest.iter().filter(|word| !word.text.starts_with('-')) {
-                    self.variables.assign(&word.text, None, true);
-                }
-                if name != "read" {
-                    self.code_option(words, 'C', &[], input);
+            "read" | "mapfile" | "readarray" | "getopts" => self.read(name, words, input),
+            "hash" => {
+                if let [option, path, name, ..] = rest
+                    && option.text == "-p"
+                {
+                    self.functions
+                        .insert(name.text.clone(), format!("{} \"$@\"", path.text));
                 }
             }
             "printf" => {
@@ -60,9 +60,11 @@ impl State {
                 {
                     let call: Vec<Word> = words.iter().take(1).chain(arguments).cloned().collect();
                     let value = output("printf", &call, &Input::Inherited);
-                    let value = value.known().map(|value| vec![value.to_owned()]);
                     let certain = self.branches == 0;
-                    self.variables.assign(&name.text, value, certain);
+                    match value.known() {
+                        Some(value) => self.variables.assign_text(&name.text, value, certain),
+                        None => self.variables.assign(&name.text, None, certain),
+                    }
                 }
             }
             "su" | "script" | "sg" => {
@@ -76,23 +78,53 @@ impl State {
             "fd" | "fdfind" => self.fd(rest),
             "parallel" | "sem" => self.parallel(rest, input),
             "git" => self.git(rest),
+            _ if reads_code(name, rest) => {
+                // The code is no shell's: what it is made of is told if it is not in the text.
+                if let Input::Unknown(_) = input {
+                    self.code_from(input);
+                }
+            }
             _ => self.wrapper(name, words, input),
         }
     }
 
-    /// An interpreter without a program of its own runs what comes in on standard input; its language is not read.
-    fn interpreter(&mut self, rest: &[Word], input: &Input) {
-        let program = rest.first().is_some_and(|word| {
-            !matches!(
-                word.text.as_str(),
-                "-" | "-u" | "-q" | "-s" | "-B" | "--" | "/dev/stdin"
-            )
-        });
-        let file = rest.iter().find(|word| !word.text.starts_with('-'));
-        let held = file.and_then(|file| self.held(&file.text));
-        let input = held.as_ref().or((!program).then_some(input));
-        if let Some(input @ Input::Unknown(_)) = input {
-            self.code_from(input);
+    /// `read NAME…`, `mapfile NAME`.
+    fn read(&mut self, name: &str, words: &[Word], input: &Input) {
+        let rest = words.get(1..).unwrap_or_default();
+        let data = match (input, self.descriptors.last()) {
+            (Input::Inherited, Some(data)) => data.clone(),
+            (input, _) => input.clone(),
+        };
+        let names = rest
+            .iter()
+            .filter(|word| assigns(&format!("{}=", word.text)));
+        for (at, variable) in names.enumerate() {
+            let line = data.code().map(|data| {
+                if name == "read" {
+                    data.lines().next().unwrap_or_default()
+                } else {
+                    data
+                }
+            });
+            let field = line.and_then(|line| {
+                if at == 0 && name == "read" && rest.len() == 1 {
+                    Some(line)
+                } else {
+                    line.split_whitespace().nth(at).or(Some(line))
+                }
+            });
+            match (field, &data) {
+                (Some(field), _) => self.variables.assign_text(&variable.text, field, true),
+                (None, Input::Unknown(source)) if !source.is_empty() => {
+                    let hole = vec![Atom::Hole(source.clone())];
+                    self.variables
+                        .assign(&variable.text, Some(vec![hole]), true);
+                }
+                _ => self.variables.assign(&variable.text, None, true),
+            }
+        }
+        if name != "read" {
+            self.code_option(words, 'C', &[], input);
         }
     }
 
@@ -104,10 +136,7 @@ impl State {
         let dashes = rest.get(options).is_some_and(|word| word.text == "--");
         let values = &rest[options + usize::from(dashes)..];
         if dashes || !values.is_empty() {
-            self.positional = values
-                .iter()
-                .map(|word| word.known().then(|| word.text.clone()))
-                .collect();
+            self.positional = Some(values.to_vec());
         }
     }
 
@@ -128,12 +157,20 @@ impl State {
         };
         let mut command: Vec<Word> = Vec::new();
         if let Some(before) = inner.before {
-            command = fallback::split(&before).into_iter().flatten().collect();
+            command = self.split(&before).into_iter().flatten().collect();
             while command.first().is_some_and(|word| assigns(&word.text)) {
                 command.remove(0);
             }
         }
         command.extend_from_slice(words.get(inner.at..).unwrap_or_default());
+        // `coproc NAME { …; }`.
+        if name == "coproc"
+            && command
+                .get(1)
+                .is_some_and(|word| matches!(word.text.as_str(), "{" | "("))
+        {
+            command.remove(0);
+        }
         match name {
             "watch" => self.code(&joined(&command), input),
             "xargs" | "gxargs" => self.xargs(words, inner.at, command, input),
@@ -161,12 +198,12 @@ impl State {
                 .or_else(|| (text == "-i" || text == "--replace").then(|| "{}".to_owned()))
         });
         if let Some(data) = input.known() {
-            match replaced {
+            match &replaced {
                 Some(mark) if !mark.is_empty() => {
                     let line = data.lines().next().unwrap_or_default().trim();
                     for word in &mut command {
                         *word = Word {
-                            text: word.text.replace(&mark, line),
+                            text: word.text.replace(mark.as_str(), line),
                             ..word.clone()
                         };
                         word.rest.clone_from(&word.text);
@@ -174,6 +211,28 @@ impl State {
                 }
                 _ => command.extend(data.split_whitespace().map(Word::literal)),
             }
+        }
+        // `xargs sh -c`: what is read is code.
+        let shell = command
+            .iter()
+            .position(|word| is_shell(base_name(&word.text)));
+        let code = shell.and_then(|at| {
+            command[at..]
+                .iter()
+                .position(|word| is_code_option(&word.text))
+                .map(|code| at + code)
+        });
+        if let Some(at) = code
+            && input.known().is_none()
+        {
+            let behind = command.get(at + 1..).unwrap_or_default();
+            let text = behind.iter().find(|word| word.text != "--");
+            let mark = replaced.as_deref().unwrap_or_default();
+            if text.is_none_or(|text| !mark.is_empty() && text.text.contains(mark)) {
+                self.code_from(&input.clone().sourced_if_inherited("xargs"));
+            }
+        } else if let (Some(_), None, Some(data)) = (code, &replaced, input.known()) {
+            self.code(data, &Input::Inherited);
         }
         self.nested(|state| {
             state.simple(command, &Input::Inherited);
@@ -261,6 +320,13 @@ impl State {
             .map(|word| word.text.clone())
             .collect();
         let text = joined(command);
+        // The words as they were meant, before the shell joins and splits them anew.
+        let meant = command.to_vec();
+        self.reading(|state| {
+            state.nested(|state| {
+                state.simple(meant, &Input::Inherited);
+            });
+        });
         if command.is_empty() {
             for argument in &arguments {
                 self.code(argument, &Input::Inherited);
@@ -330,13 +396,30 @@ impl State {
     }
 }
 
-/// Whether a base name is that of an interpreter that takes a program from standard input.
-fn is_interpreter(name: &str) -> bool {
+/// Whether an option of a shell says that code follows: `-c`, or bundled as in `-lc`.
+fn is_code_option(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|letters| {
+        letters.ends_with('c') && letters.bytes().all(|b| b.is_ascii_alphabetic())
+    })
+}
+
+/// Whether an interpreter takes its code from standard input: no script is named, and no code given.
+fn reads_code(name: &str, rest: &[Word]) -> bool {
     let plain = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    matches!(
+    let interpreter = matches!(
         plain,
-        "python" | "pypy" | "perl" | "ruby" | "node" | "nodejs" | "php" | "lua" | "deno" | "bun"
-    )
+        "python"
+            | "pypy"
+            | "node"
+            | "nodejs"
+            | "ruby"
+            | "perl"
+            | "php"
+            | "lua"
+            | "osascript"
+            | "pwsh"
+    );
+    interpreter && rest.iter().all(|word| word.text == "-")
 }
 
 /// Words as one text.

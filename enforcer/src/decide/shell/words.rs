@@ -1,15 +1,14 @@
 //! From the nodes of a word to its atoms: quotes, escapes, expansions, substitutions.
 
-use std::rc::Rc;
-
 use tree_sitter::Node;
 
 use super::{
-    expand::{Atom, Word, ansi_c, braces, choose, fields, known_text, push_value},
+    Refused, Word,
+    expand::{Atom, alternatives, ansi_c, braces, fields},
     state::State,
     stdin::Input,
     tree,
-    variables::{Element, atoms},
+    variables::{Element, expanded},
 };
 
 /// Most readings of one command whose variables have several values.
@@ -33,6 +32,20 @@ impl Quoting {
 }
 
 impl State {
+    /// The words that nodes become, in every reading; at least one reading.
+    pub(super) fn readings(&mut self, words: Vec<Vec<Atom>>) -> Vec<Vec<Word>> {
+        let mut expanded = Vec::with_capacity(words.len());
+        for word in words {
+            match braces(word, &mut self.atoms_left) {
+                Some(words) => expanded.extend(words),
+                None => self.refuse(Refused::Braces),
+            }
+        }
+        let ways = alternatives(&expanded, READINGS_MAX).into_iter();
+        ways.map(|words| words.iter().flat_map(|word| fields(word)).collect())
+            .collect()
+    }
+
     /// The atoms of a word's node.
     pub fn word(&mut self, text: &str, node: Node<'_>) -> Vec<Atom> {
         let mut atoms = Vec::new();
@@ -40,9 +53,37 @@ impl State {
         atoms
     }
 
-    /// The text of a word that is not split; `None` if it is known only when it runs.
-    pub fn value(&mut self, text: &str, node: Node<'_>) -> Option<String> {
-        known_text(&self.word(text, node))
+    /// The word that nodes without a space between them are.
+    pub(super) fn run(&mut self, text: &str, nodes: &[Node<'_>]) -> Option<Vec<Atom>> {
+        let (first, last) = (nodes.first()?, nodes.last()?);
+        if nodes.len() == 1 {
+            return Some(self.word(text, *first));
+        }
+        let mut parts = Vec::new();
+        for node in nodes {
+            if expands(node) {
+                parts.push(*node);
+            } else {
+                parts.extend(expansions(*node));
+            }
+        }
+        let mut atoms = Vec::new();
+        self.push_range(
+            text,
+            first.start_byte()..last.end_byte(),
+            &parts,
+            Quoting::Bare,
+            &mut atoms,
+        );
+        Some(atoms)
+    }
+
+    /// Puts a text into a word: quoted, or to fall apart at separators.
+    pub fn push_text(&self, value: &str, quoting: Quoting, atoms: &mut Vec<Atom>) {
+        let value: Vec<Atom> = value.chars().map(Atom::Quoted).collect();
+        let separators = self.variables.separators();
+        let separators = (!quoting.quoted()).then_some(separators.as_str());
+        atoms.extend(expanded(&[value], Element::At(0), separators));
     }
 
     /// The atoms of a range of text in which `parts` are the nodes that are more than letters.
@@ -57,7 +98,7 @@ impl State {
         let mut at = range.start;
         for part in parts {
             // What stands between the nodes is letters: the grammar leaves out some white space.
-            push_letters(
+            self.push_letters(
                 text.get(at..part.start_byte()).unwrap_or_default(),
                 quoting,
                 atoms,
@@ -65,7 +106,7 @@ impl State {
             self.push_node(text, *part, quoting, atoms);
             at = at.max(part.end_byte());
         }
-        push_letters(text.get(at..range.end).unwrap_or_default(), quoting, atoms);
+        self.push_letters(text.get(at..range.end).unwrap_or_default(), quoting, atoms);
     }
 
     fn push_node(&mut self, text: &str, node: Node<'_>, quoting: Quoting, atoms: &mut Vec<Atom>) {
@@ -107,10 +148,11 @@ impl State {
                 }
             }
             "command_name" | "concatenation" | "heredoc_body" => {
-                let parts = tree::named(node);
+                // The grammar may part `a$IFS` in the middle of the name: words are read as letters.
+                let parts = expansions(node);
                 self.push_range(text, node.byte_range(), &parts, quoting, atoms);
             }
-            "string_content" | "heredoc_content" => push_letters(source, quoting, atoms),
+            "string_content" | "heredoc_content" => self.push_letters(source, quoting, atoms),
             "simple_expansion" => {
                 let name = source.strip_prefix('$').unwrap_or(source);
                 self.push_variable(name, source, quoting, atoms);
@@ -120,13 +162,18 @@ impl State {
                 let output = self.substitution(text, node);
                 match output.known() {
                     Some(data) => {
-                        push_value(atoms, data.trim_end_matches('\n'), quoting.quoted());
+                        self.push_text(data.trim_end_matches('\n'), quoting, atoms);
                     }
                     None => atoms.push(Atom::Hole(source.into())),
                 }
             }
             "process_substitution" => {
-                let data = self.substitution(text, node);
+                let data = if source.starts_with('>') {
+                    let feeding = self.feeding.clone();
+                    self.deeper(|state| state.sequence(text, node, &feeding))
+                } else {
+                    self.substitution(text, node)
+                };
                 self.streams.insert(source.to_owned(), data);
                 atoms.push(Atom::Hole(source.into()));
             }
@@ -139,10 +186,59 @@ impl State {
             _ => {
                 let parts = expansions(node);
                 if parts.is_empty() {
-                    push_letters(source, quoting, atoms);
+                    self.push_letters(source, quoting, atoms);
                 } else {
                     self.push_range(text, node.byte_range(), &parts, quoting, atoms);
                 }
+            }
+        }
+    }
+
+    /// Letters: quotes and escapes are taken away as the quoting around has it. An expansion that the grammar took
+    /// for letters is one all the same.
+    fn push_letters(&mut self, text: &str, quoting: Quoting, atoms: &mut Vec<Atom>) {
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match (c, quoting) {
+                ('\\', Quoting::Bare) => match chars.next() {
+                    Some('\n') => {}
+                    Some(escaped) => atoms.push(Atom::Quoted(escaped)),
+                    None => atoms.push(Atom::Quoted('\\')),
+                },
+                ('\\', _) => {
+                    let special = |c: &char| {
+                        matches!(c, '$' | '`' | '\\' | '\n')
+                            || (*c == '"' && quoting == Quoting::Double)
+                    };
+                    match chars.next_if(special) {
+                        Some('\n') => {}
+                        Some(escaped) => atoms.push(Atom::Quoted(escaped)),
+                        None => atoms.push(Atom::Quoted('\\')),
+                    }
+                }
+                ('$', _) => {
+                    let mut source = String::from('$');
+                    source.extend(chars.next_if(|c| matches!(c, '@' | '*')));
+                    while let Some(c) = chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+                        source.push(c);
+                    }
+                    if source.len() > 1 {
+                        let name = source[1..].to_owned();
+                        self.push_variable(&name, &source, quoting, atoms);
+                    } else {
+                        atoms.push(Atom::Quoted('$'));
+                    }
+                }
+                ('\'', Quoting::Bare) => {
+                    atoms.push(Atom::Empty);
+                    while let Some(inside) = chars.next_if(|c| *c != '\'') {
+                        atoms.push(Atom::Quoted(inside));
+                    }
+                    chars.next();
+                }
+                ('"', Quoting::Bare) => atoms.push(Atom::Empty),
+                (c, Quoting::Bare) => atoms.push(Atom::Bare(c)),
+                (c, _) => atoms.push(Atom::Quoted(c)),
             }
         }
     }
@@ -166,6 +262,15 @@ impl State {
 
     /// `$name`, `${name}`.
     fn push_variable(&mut self, name: &str, source: &str, quoting: Quoting, atoms: &mut Vec<Atom>) {
+        // `$1m` is `$1` and a letter; the grammar takes the whole for a name.
+        if name.len() > 1
+            && name.starts_with(|c: char| c.is_ascii_digit())
+            && source.starts_with('$')
+        {
+            let (digit, letters) = name.split_at(1);
+            self.push_element(digit, Element::At(0), &format!("${digit}"), quoting, atoms);
+            return self.push_letters(letters, quoting, atoms);
+        }
         let element = match name {
             "@" => Element::Each,
             "*" => Element::Joined,
@@ -196,10 +301,13 @@ impl State {
             let Some(positional) = &self.positional else {
                 return out.push(hole(source));
             };
+            let values: Vec<Vec<Atom>> = positional.iter().map(Word::atoms).collect();
+            let separators = self.variables.separators();
+            let separators = (!quoted).then_some(separators.as_str());
             match name.parse::<usize>() {
                 Ok(0) => out.push(hole(source)),
-                Ok(at) => out.extend(atoms(positional, Element::At(at - 1), quoted)),
-                Err(_) => out.extend(atoms(positional, element, quoted)),
+                Ok(at) => out.extend(expanded(&values, Element::At(at - 1), separators)),
+                Err(_) => out.extend(expanded(&values, element, separators)),
             }
             return;
         }
@@ -208,41 +316,6 @@ impl State {
             None => out.push(hole(source)),
         }
     }
-}
-
-/// The words that nodes become, in every reading; at least one reading.
-pub(super) fn readings(words: Vec<Vec<Atom>>) -> Vec<Vec<Word>> {
-    let words: Vec<Vec<Atom>> = words.into_iter().flat_map(braces).collect();
-    let mut names: Vec<(Rc<str>, usize)> = Vec::new();
-    for atom in words.iter().flatten() {
-        if let Atom::Choice(choice) = atom
-            && !names.iter().any(|(name, _)| *name == choice.name)
-        {
-            names.push((Rc::clone(&choice.name), choice.values.len()));
-        }
-    }
-    let mut total = names
-        .iter()
-        .fold(1usize, |total, (_, count)| total.saturating_mul(*count));
-    if total > READINGS_MAX {
-        names.clear();
-        total = 1;
-    }
-    let reading = |index: usize| {
-        let pick = |wanted: &str| {
-            let mut index = index;
-            for (name, count) in &names {
-                if &**name == wanted {
-                    return index % count;
-                }
-                index /= count;
-            }
-            usize::MAX
-        };
-        let fields = words.iter().flat_map(|word| fields(&choose(word, &pick)));
-        fields.collect::<Vec<Word>>()
-    };
-    (0..total).map(reading).collect()
 }
 
 fn hole(source: &str) -> Atom {
@@ -260,56 +333,33 @@ fn hole(source: &str) -> Atom {
     }
 }
 
-/// The children that are more than letters.
+/// The children that are more than letters, through concatenations.
 fn expansions(node: Node<'_>) -> Vec<Node<'_>> {
-    let expands = |node: &Node<'_>| {
-        matches!(
-            node.kind(),
-            "simple_expansion"
-                | "expansion"
-                | "command_substitution"
-                | "process_substitution"
-                | "arithmetic_expansion"
-                | "string"
-                | "raw_string"
-                | "ansi_c_string"
-                | "translated_string"
-                | "concatenation"
-        )
-    };
-    tree::named(node).into_iter().filter(expands).collect()
-}
-
-/// Letters: quotes and escapes are taken away as the quoting around has it.
-pub(super) fn push_letters(text: &str, quoting: Quoting, atoms: &mut Vec<Atom>) {
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match (c, quoting) {
-            ('\\', Quoting::Bare) => match chars.next() {
-                Some('\n') => {}
-                Some(escaped) => atoms.push(Atom::Quoted(escaped)),
-                None => atoms.push(Atom::Quoted('\\')),
-            },
-            ('\\', _) => match chars.next_if(|c| {
-                matches!(c, '$' | '`' | '\\' | '\n') || (*c == '"' && quoting == Quoting::Double)
-            }) {
-                Some('\n') => {}
-                Some(escaped) => atoms.push(Atom::Quoted(escaped)),
-                None => atoms.push(Atom::Quoted('\\')),
-            },
-            // The grammar makes nodes of quotes; one that it left in a word is taken as a shell would.
-            ('\'', Quoting::Bare) => {
-                atoms.push(Atom::Empty);
-                while let Some(inside) = chars.next_if(|c| *c != '\'') {
-                    atoms.push(Atom::Quoted(inside));
-                }
-                chars.next();
-            }
-            ('"', Quoting::Bare) => atoms.push(Atom::Empty),
-            (c, Quoting::Bare) => atoms.push(Atom::Bare(c)),
-            (c, _) => atoms.push(Atom::Quoted(c)),
+    let mut found = Vec::new();
+    for child in tree::named(node) {
+        if child.kind() == "concatenation" {
+            found.extend(tree::named(child).into_iter().filter(expands));
+        } else if expands(&child) {
+            found.push(child);
         }
     }
+    found
+}
+
+/// Whether a node is more than letters.
+fn expands(node: &Node<'_>) -> bool {
+    matches!(
+        node.kind(),
+        "simple_expansion"
+            | "expansion"
+            | "command_substitution"
+            | "process_substitution"
+            | "arithmetic_expansion"
+            | "string"
+            | "raw_string"
+            | "ansi_c_string"
+            | "translated_string"
+    )
 }
 
 /// Takes the backslash before each of the characters away.

@@ -1,0 +1,185 @@
+//! Text that is made to hurt: random bytes, nesting bombs, and what bash itself makes of random command lists.
+
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Pieces of shell syntax, in any order.
+const PIECES: [&str; 48] = [
+    "(",
+    ")",
+    "$(",
+    "`",
+    "{",
+    "}",
+    "<<E\n",
+    "E\n",
+    "<<<",
+    "$((",
+    "))",
+    "\"",
+    "'",
+    "$'",
+    "\\",
+    "|",
+    "||",
+    "&&",
+    ";",
+    ";;",
+    "&",
+    "\n",
+    " ",
+    "if ",
+    "then ",
+    "fi ",
+    "case x in ",
+    "esac ",
+    "for x in ",
+    "do ",
+    "done ",
+    "while ",
+    "[[ ",
+    "]] ",
+    "f() ",
+    "x=",
+    "$x",
+    "${x",
+    "${x:-",
+    "<(",
+    ">(",
+    "> ",
+    "< ",
+    "#",
+    "!",
+    "{a,b}",
+    "echo ",
+    "sh -c ",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_panics_on_any_text(text in "\\PC{0,200}") {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn nothing_panics_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = parse(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn nothing_panics_on_any_syntax(pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..60)) {
+        let _ = parse(&pieces.concat());
+    }
+
+    #[test]
+    fn quoted_words_come_back(words in proptest::collection::vec("[^\\x00\r]{0,12}", 1..6)) {
+        // Quoted, no word is anything but itself.
+        let program = format!("/x/{}", words[0].replace(['*', '?', '['], ""));
+        let all: Vec<&str> = std::iter::once(program.as_str()).chain(words[1..].iter().map(String::as_str)).collect();
+        let text = shlex::try_join(all.iter().copied()).unwrap();
+        let script = parse(&text);
+        prop_assert_eq!(&script.parts[0].texts(), &all, "{}", text);
+    }
+}
+
+#[test]
+fn bombs_are_bounded() {
+    for unit in PIECES.iter().copied().chain([
+        "a;",
+        "a|",
+        "x=$x$x;",
+        "f(){ f;f; };f;",
+        "eval ",
+        "$x ",
+        "${a[$(",
+        "case x in (",
+        "$[",
+    ]) {
+        for count in [300, 20_000] {
+            let text = unit.repeat(count);
+            let script = parse(&text);
+            assert!(script.parts.len() <= PARTS_MAX, "{unit}");
+        }
+    }
+}
+
+/// A command list over the probes `p0`…`p9`: every one is a function that says its name.
+fn list(depth: u32) -> BoxedStrategy<String> {
+    let probe = (0..10u8).prop_map(|number| format!("p{number}"));
+    let word = prop_oneof![
+        Just("a".to_owned()),
+        Just("'b; c'".to_owned()),
+        Just("\"d $x e\"".to_owned()),
+        Just("\\;".to_owned()),
+        Just("{f,g}".to_owned()),
+        Just("$'h\\n'".to_owned()),
+        Just("2>/dev/null".to_owned()),
+        Just("</dev/null".to_owned()),
+    ];
+    let simple =
+        (probe.clone(), proptest::collection::vec(word, 0..3)).prop_map(|(probe, words)| {
+            std::iter::once(probe)
+                .chain(words)
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
+    simple
+        .prop_recursive(depth, 24, 3, move |inner| {
+            let two = (inner.clone(), inner.clone());
+            prop_oneof![
+                two.clone().prop_map(|(a, b)| format!("{a}; {b}")),
+                two.clone().prop_map(|(a, b)| format!("{a} && {b}")),
+                two.clone().prop_map(|(a, b)| format!("{a} || {b}")),
+                two.clone().prop_map(|(a, b)| format!("{a} | {b}")),
+                two.clone().prop_map(|(a, b)| format!("{a}\n{b}")),
+                two.clone()
+                    .prop_map(|(a, b)| format!("if {a}; then {b}; fi")),
+                two.clone()
+                    .prop_map(|(a, b)| format!("for x in 1 2; do {a}; {b}; done")),
+                two.clone()
+                    .prop_map(|(a, b)| format!("case a in b) {a};; *) {b};; esac")),
+                two.clone()
+                    .prop_map(|(a, b)| format!("f() {{ {a}; }}; {b}; f")),
+                two.clone()
+                    .prop_map(|(a, b)| format!("p0 \"$({a})\" `p1` $({b})")),
+                two.prop_map(|(a, b)| format!("{a} <<E\n$({b})\nE\n")),
+                inner.clone().prop_map(|a| format!("({a})")),
+                inner.clone().prop_map(|a| format!("{{ {a}; }}")),
+                inner.clone().prop_map(|a| format!("! {a}")),
+                inner.clone().prop_map(|a| format!("p2 <({a})")),
+                inner
+                    .clone()
+                    .prop_map(|a| format!("eval {}", shlex::try_quote(&a).unwrap())),
+                inner
+                    .clone()
+                    .prop_map(|a| format!("bash -c {}", shlex::try_quote(&a).unwrap())),
+                inner.prop_map(|a| format!("bash <<'S'\n{a}\nS\n")),
+            ]
+        })
+        .boxed()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    /// What bash really starts is listed.
+    #[test]
+    fn bash_starts_nothing_that_is_not_listed(text in list(4)) {
+        let define = |n: u8| format!("p{n}() {{ echo p{n} >&9; }}; export -f p{n}; ");
+        let probes = (0..10).map(define).collect::<Vec<_>>().concat();
+        let script = format!("{probes} exec 9>&1 >/dev/null\n{text}");
+        let Ok(child) = Command::new("bash").arg("-c").arg(&script).stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped()).spawn() else {
+            return Ok(());
+        };
+        let output = child.wait_with_output().unwrap();
+        let listed: Vec<String> = parse(&text).parts.iter().map(|part| part.words[0].text.clone()).collect();
+        for started in String::from_utf8_lossy(&output.stdout).lines() {
+            prop_assert!(listed.iter().any(|name| name == started), "{started} is started by {text:?}, listed: {listed:?}");
+        }
+    }
+}

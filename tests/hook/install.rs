@@ -35,7 +35,7 @@ fn what_is_installed_answers_and_comes_out_without_a_trace() {
             };
             let shown = go(&["install", "--dry-run"]);
             assert!(
-                shown.contains("+") && shown.contains("hook --format"),
+                shown.contains('+') && shown.contains("hook --format"),
                 "{shown}"
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), before);

@@ -92,6 +92,10 @@ impl Scene {
     }
 
     /// Claude Code's event.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers write it with `json!`"
+    )]
     pub fn event(&self, tool: &str, input: Value) -> Value {
         json!({"hook_event_name": "PreToolUse", "session_id": "s", "cwd": self.project(),
             "permission_mode": "default", "tool_name": tool, "tool_input": input})

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    decide::Decision::{self, Allow, Ask, Deny},
+    decide::Decision::{Allow, Ask, Deny},
     hook::format::Verdict,
 };
 

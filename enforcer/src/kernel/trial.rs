@@ -51,6 +51,7 @@ impl Trial {
         let settings = Settings {
             agent_level: 0,
             sole_slot: SLOT,
+            observed: 0,
         };
         let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes, &[])?;
         lower::fill(&mut ebpf, SLOT, Need::default(), [0; 2], tables)?;

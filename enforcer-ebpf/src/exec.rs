@@ -85,9 +85,17 @@ fn committed(
         None => facts,
     };
     // SAFETY: claimed scratch memory.
-    unsafe { (*scratch).from_kernel = 0 };
+    unsafe {
+        (*scratch).from_kernel = 0;
+        // By way of memory: the verifier would walk all of the judgement for each answer.
+        ptr::write_volatile(
+            ptr::addr_of_mut!((*scratch).escaped),
+            u32::from(member.escaped),
+        );
+    }
     let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
-    if member.escaped {
+    // SAFETY: claimed scratch memory.
+    if unsafe { ptr::read_volatile(ptr::addr_of!((*scratch).escaped)) } != 0 {
         judgement = Judgement {
             decision: DENY,
             cause: CAUSE_ESCAPE,

@@ -287,7 +287,7 @@ extern "C" fn try_wish(_index: u32, context: *mut c_void) -> i64 {
 
 /// Asks one rate; 0, or the cause of a denial.
 #[inline(always)]
-fn ask_rate(slot: u32, which: u32, rates: Rates) -> u32 {
+fn ask_rate(slot: u32, which: u32, take: u32) -> u32 {
     let Some(limits) = limits_of(slot) else {
         return CAUSE_INTERNAL;
     };
@@ -297,7 +297,7 @@ fn ask_rate(slot: u32, which: u32, rates: Rates) -> u32 {
     let mut wish = Wish {
         slot,
         rate: which,
-        take: u32::from(rates == Rates::Take),
+        take,
         got: GOT_NOTHING,
     };
     // SAFETY: the context lives for the call.
@@ -318,6 +318,36 @@ fn ask_rate(slot: u32, which: u32, rates: Rates) -> u32 {
     }
 }
 
+/// The rates that an action is asked of, from one to the next.
+#[repr(C)]
+struct Round {
+    slot: u32,
+    own: u32,
+    user: u32,
+    take: u32,
+    /// 0, or the cause of a denial.
+    cause: u32,
+    reserved: u32,
+}
+
+/// One rate after the other. A callback, because the verifier would walk all of a question at each place it stands in.
+extern "C" fn ask_in_turn(index: u32, context: *mut c_void) -> i64 {
+    let round = context.cast::<Round>();
+    // SAFETY: `round` lies on the stack of the frame that called `bpf_loop`.
+    unsafe {
+        let which = if index == 1 {
+            (*round).own
+        } else {
+            (*round).user
+        };
+        // What the user's rate would refuse must not cost the agent anything: it is looked at first, and taken from last.
+        let take = if index == 0 { 0 } else { (*round).take };
+        let cause = ask_rate((*round).slot, which, take);
+        (*round).cause = cause;
+        i64::from(cause != 0)
+    }
+}
+
 /// What the rates make of a judgement that lets an action pass.
 #[inline(always)]
 pub fn within_rates(judgement: Judgement, slot: u32, kind: Kind, rates: Rates) -> Judgement {
@@ -325,14 +355,25 @@ pub fn within_rates(judgement: Judgement, slot: u32, kind: Kind, rates: Rates) -
         Kind::Exec => (OWN_EXEC, USER_EXEC),
         Kind::Connect => (OWN_CONNECT, USER_CONNECT),
     };
-    // What the user's rate would refuse must not cost the agent anything.
-    let mut cause = ask_rate(slot, user, Rates::Look);
-    if cause == 0 {
-        cause = ask_rate(slot, own, rates);
+    let mut round = Round {
+        slot,
+        own,
+        user,
+        take: u32::from(rates == Rates::Take),
+        // Until a rate has said otherwise.
+        cause: CAUSE_INTERNAL,
+        reserved: 0,
+    };
+    // SAFETY: the context lives for the call.
+    unsafe {
+        bpf_loop(
+            if rates == Rates::Take { 3 } else { 2 },
+            ask_in_turn as *mut c_void,
+            ptr::from_mut(&mut round).cast(),
+            0,
+        );
     }
-    if cause == 0 && rates == Rates::Take {
-        cause = ask_rate(slot, user, Rates::Take);
-    }
+    let cause = forgotten(&round.cause);
     if cause == 0 {
         return judgement;
     }

@@ -29,7 +29,7 @@ use crate::{
         CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, observed, offset, release_scratch,
     },
     net,
-    task::{self, read_kernel, read_user, read_user_str},
+    task::{self, forgotten, read_kernel, read_kernel_or_zero, read_user, read_user_str},
 };
 
 const EPERM: i32 = 1;
@@ -236,9 +236,9 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     let Some(family) = read_kernel::<u16>(address) else {
         return -EPERM;
     };
-    let sock = read_kernel::<u64>(socket + offset!(socket_sk)).unwrap_or(0);
-    let protocol = u32::from(read_kernel::<u16>(sock + offset!(sock_protocol)).unwrap_or(0));
-    let socket_type = u32::from(read_kernel::<u16>(sock + offset!(sock_type)).unwrap_or(0));
+    let sock = read_kernel_or_zero::<u64>(socket + offset!(socket_sk));
+    let protocol = u32::from(read_kernel_or_zero::<u16>(sock + offset!(sock_protocol)));
+    let socket_type = u32::from(read_kernel_or_zero::<u16>(sock + offset!(sock_type)));
     let (judged, port) = match family {
         AF_UNSPEC | AF_UNIX | AF_NETLINK => return 0,
         AF_INET => {
@@ -261,15 +261,18 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         }
         _ => ([0; 16], 0),
     };
+    let family = forgotten(family);
+    let (judged, port) = (forgotten(judged), forgotten(port));
     let mut judgement = if family == AF_INET || family == AF_INET6 {
-        net::weigh(member.slot, judged, port, protocol).forgotten()
+        net::weigh(member.slot, judged, port, protocol)
     } else {
         Judgement {
             decision: DENY,
             cause: CAUSE_FAMILY,
             rank: 0,
         }
-    };
+    }
+    .forgotten();
     let Some(state) = slot_state(member.slot) else {
         return -EPERM;
     };

@@ -341,8 +341,8 @@ pub struct Scratch {
     pub first_args: u64,
     /// Their length.
     pub first_args_len: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Whether the task has left the agent's cgroup.
+    pub escaped: u32,
     /// A search through the arguments: where it is.
     pub search_at: u64,
     /// Its end.

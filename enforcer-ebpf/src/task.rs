@@ -1,6 +1,6 @@
 //! Readers of kernel structures, by the offsets of the running kernel.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::{ffi::c_void, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     bindings::task_struct,
@@ -29,6 +29,36 @@ pub fn read_kernel<T: Copy>(address: u64) -> Option<T> {
     // SAFETY: filled by the helper.
     (result == 0).then(|| unsafe { value.assume_init() })
 }
+
+/// Reads a plain number, or bytes, at a kernel address: zeros if they cannot be read, which the helper fills in. There is
+/// one way out of it, where the verifier would follow [`read_kernel`]'s two through all that comes after.
+#[inline(always)]
+pub fn read_kernel_or_zero<T: Number>(address: u64) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the source; the destination is ours, and filled in either case.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        );
+        value.assume_init()
+    }
+}
+
+/// The same value, of which the verifier knows nothing any more: neither what it is, nor on which way it came to be.
+#[inline(always)]
+pub fn forgotten<T: Number>(value: T) -> T {
+    read_kernel_or_zero(ptr::addr_of!(value) as u64)
+}
+
+/// What zeros are a value of.
+pub trait Number: Copy {}
+
+impl Number for u16 {}
+impl Number for u32 {}
+impl Number for u64 {}
+impl Number for [u8; 16] {}
 
 /// Reads a plain value at a user address of the current process.
 #[inline(always)]

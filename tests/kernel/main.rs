@@ -4,4 +4,5 @@
 mod grants;
 mod outside;
 mod unix;
+mod verified;
 mod world;

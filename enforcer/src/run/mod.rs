@@ -155,13 +155,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
     let probe = selftest::tables()?;
-    let user = identity.display_name();
     let mut instance = Instance::load_with(
         &Plan {
             slots: vec![engine.tables(), &probe],
             agent_level: cgroup.level(),
             lsm: options.on_deny == OnDeny::Errno,
-            user: Some(&user),
+            user: Some(&subject.user),
             observed: options.observe.then_some(SLOT),
         },
         types?,
@@ -263,7 +262,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
                 control.clone(),
                 tools::Rates {
                     limits: policy.limits,
-                    user: user.clone(),
+                    user: subject.user.clone(),
                 },
             ))),
             breaker: Some(control.clone()),
@@ -276,7 +275,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     };
     let asker = desk.as_ref().map(DeskHandle::asker);
     let telling = Arc::new(Telling::new(teller, asker.clone(), first.notified.exec));
-    let wording = engine.wording().clone().for_user(&user);
+    let wording = engine.wording().clone().for_user(&subject.user);
     let recorder = Recorder::new(
         Source::new(feed, tally),
         wording.clone(),

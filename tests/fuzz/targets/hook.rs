@@ -30,7 +30,7 @@ const FORMATS: [Option<Format>; 5] = [
 const PROJECT: &str = "/fuzz/project";
 
 static POLICY: LazyLock<Policy> = LazyLock::new(|| {
-    let text = r#"{"version": "1.0",
+    let text = r#"{"version": "1.0", "agents": {"trusted": ["coder"]},
         "bash": {"whitelist": ["git *", "ls*", "echo *"], "blacklist": ["rm -rf *"]},
         "file_paths": {"whitelist": ["src/*", "*.md"], "blacklist": ["*.env", "~/.ssh/*", "**/secret*"]},
         "web_tools": {"whitelist": ["WebFetch", "Web*"], "allow_all_domains": true,

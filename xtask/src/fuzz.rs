@@ -4,17 +4,18 @@
 //! has, would look for faults of memory, of which safe Rust has none. What counts: a panic, an assertion of the target,
 //! a stack that overflows, more than [`RSS_MB`] of memory, an input that takes longer than [`SLOW_S`].
 
+mod seeds;
+
 use std::{
     env::consts::ARCH,
     fs,
     io::Read,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Context, Result};
 
 use crate::{
     packages,
@@ -23,11 +24,12 @@ use crate::{
 };
 
 /// The targets, each a program of the crate `enforcer-fuzz`.
-pub const TARGETS: &[&str] = &["policy", "shell", "redact"];
+pub const TARGETS: &[&str] = &["policy", "shell", "hook", "url", "redact"];
 /// Time for each target, seconds.
 pub const SECONDS: u64 = 60;
-/// Targets that run at the same time.
-const AT_ONCE: usize = 2;
+/// Targets that run at the same time. Each keeps one core busy; a third still gets most of its share of two, and all of
+/// them end in two rounds.
+const AT_ONCE: usize = 3;
 /// Memory that a target may take, MiB.
 const RSS_MB: u32 = 2048;
 /// Time that one input may take, seconds, on a busy machine and with checks that a release has not.
@@ -128,7 +130,7 @@ fn start(built: &Built, name: &'static str, seconds: u64) -> Result<Running> {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    write_seeds(name, &seeds)?;
+    seeds::write(name, &seeds)?;
     let log = place.join(format!("{name}.log"));
     let output =
         fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -142,6 +144,8 @@ fn start(built: &Built, name: &'static str, seconds: u64) -> Result<Running> {
         .arg("-print_final_stats=1")
         .arg(&corpus)
         .arg(&seeds)
+        // What once crashed is tried first.
+        .arg(&crashes)
         .stdin(Stdio::null())
         .stdout(output.try_clone().context("cannot share the log")?)
         .stderr(output)
@@ -188,108 +192,19 @@ fn end(mut target: Running, deadline: Instant) -> Result<Option<String>> {
     for line in &lines[lines.len().saturating_sub(SHOWN)..] {
         println!("    {line}");
     }
+    // What a kept input brings to light again is not written a second time.
+    let input = log
+        .lines()
+        .find_map(|line| line.split_once("Test unit written to "))
+        .map_or_else(
+            || {
+                let crashes = root::target().join("fuzz/crashes").join(target.name);
+                crashes.display().to_string()
+            },
+            |(_, input)| input.trim().to_owned(),
+        );
     Ok(Some(format!(
-        "{failure}; its input lies in {}, its output in {}",
-        root::target()
-            .join("fuzz/crashes")
-            .join(target.name)
-            .display(),
+        "{failure}; its input: {input}; what it said: {}",
         target.log.display()
     )))
-}
-
-/// Writes what a target begins with: our own policies, and the examples in them.
-fn write_seeds(name: &str, directory: &Path) -> Result<()> {
-    if directory.exists() {
-        fs::remove_dir_all(directory)
-            .with_context(|| format!("cannot remove {}", directory.display()))?;
-    }
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    let policies = shipped()?;
-    let seeds = match name {
-        "policy" => policy_seeds(&policies),
-        _ => examples(&policies),
-    };
-    if seeds.is_empty() {
-        bail!("there are no seeds for {name}");
-    }
-    for (at, seed) in seeds.iter().enumerate() {
-        let file = directory.join(format!("{at:04}"));
-        fs::write(&file, seed).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
-}
-
-/// The policies of the repository.
-fn shipped() -> Result<Vec<Value>> {
-    let directory = root::repository().join("policies");
-    let mut policies = Vec::new();
-    for entry in
-        fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?
-    {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let policy: Value = serde_json::from_str(&text)
-                .with_context(|| format!("{} is no JSON", path.display()))?;
-            policies.push(policy);
-        }
-    }
-    Ok(policies)
-}
-
-/// Each rule as a policy of its own, and one policy of each form with all sections.
-fn policy_seeds(policies: &[Value]) -> Vec<String> {
-    let mut seeds = vec![
-        r#"{"version":"1.0","bash":{"whitelist":["git *","ls*"],"blacklist":["rm -rf *"]},"file_paths":{"whitelist":["src/*"],"blacklist":["*.env"]},"agents":{"trusted":["coder"]},"web_tools":{"whitelist":["WebFetch"],"allow_all_domains":false,"blocked_domains":["*.evil.example"]},"tools":{"always_allowed":["Read"]}}"#.to_owned(),
-        r#"{"version":"2","agents":{"trusted":["a"],"restricted":["b"]},"capabilities":{"a":["deploy"]},"limits":{"exec":"100/1h","connect":"50/1m"},"breaker":{"denials":10,"half_open_after_s":60},"approvals":{"timeout_s":300},"audit":{"pii":"strict"},"exec":{"default":"deny","trusted_dirs":["/usr/bin"],"transparent":["sh"],"fileless":"deny","loader":"deny","rules":[{"id":"x","decision":"allow","regex":["^a[bc]+ (d|e){2,3}$"],"requires":["deploy"],"match":["ab dd"]}]},"connect":{"default":"deny","unix_default":"deny","rules":[{"id":"c","decision":"allow","hosts":["10.0.0.0/8","::1","*.example.org"],"ports":[443],"protocols":["tcp"]},{"id":"u","decision":"deny","unix":["/run/*.sock","@x"]}]}}"#.to_owned(),
-    ];
-    for policy in policies {
-        for section in ["exec", "connect"] {
-            for rule in policy[section]["rules"].as_array().into_iter().flatten() {
-                let one = serde_json::json!({"version": "2", section: {"default": "ask", "rules": [rule]}});
-                seeds.push(one.to_string());
-            }
-        }
-    }
-    seeds
-}
-
-/// The command lines that rules have as examples, and texts of what a shell has besides.
-fn examples(policies: &[Value]) -> Vec<String> {
-    let mut seeds: Vec<String> = [
-        "for f in *; do rm -rf \"$f\"; done",
-        "if a; then b & else c || d; fi; case x in a|b) e;; esac",
-        "cat <<'E' | sh -s\nrm -rf /\nE\n",
-        "cat <<-E\n\t$(id)\n\tE\n",
-        "a=1 b=$(c `d`) env -i -u X sh -c 'git push --force' >f 2>&1 <(g) >(h)",
-        "function f { local x=$((1+2)); }; f; (g; { h; }) | while read -r l; do xargs -0 rm; done",
-        "bash -lc $'a\\x62\\'c' && eval \"echo ${x:-$(y)} ${z//a/b}\"",
-        "find . -name '*.o' -exec rm {} + ; timeout -s KILL 5 nice -n 3 nohup sudo -u x y",
-        "curl https://kim:secret@host/x?token=abc -H 'Authorization: Bearer abc.def' --password x",
-        "API_KEY=sk-ant-abc AWS_SECRET_ACCESS_KEY=x psql postgres://u:p@h/d",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    for policy in policies {
-        for rule in policy["exec"]["rules"].as_array().into_iter().flatten() {
-            for key in ["match", "not_match"] {
-                for example in rule[key].as_array().into_iter().flatten() {
-                    let words = example.as_array().map(|words| {
-                        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-                        words.join(" ")
-                    });
-                    seeds.extend(example.as_str().map(str::to_owned).or(words));
-                }
-            }
-        }
-    }
-    seeds.sort();
-    seeds.dedup();
-    seeds
 }

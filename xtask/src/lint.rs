@@ -9,8 +9,10 @@ use crate::{docs, ebpf, root};
 /// The cargo-deny that is installed when there is none.
 const CARGO_DENY: &str = "0.20.2";
 const DENY_CHECKS: &[&str] = &["licenses", "bans", "sources"];
-/// The manifest of the crate that is not in the workspace.
+/// The manifest of the kernel programs, which are not in the workspace.
 const EBPF_MANIFEST: &str = "enforcer-ebpf/Cargo.toml";
+/// The manifests of all dependency trees; the fuzz targets are a workspace of their own too.
+const TREES: [&str; 3] = ["Cargo.toml", EBPF_MANIFEST, "tests/fuzz/Cargo.toml"];
 
 /// Runs every lint; the first one that fails ends it.
 ///
@@ -80,7 +82,7 @@ fn dependencies(advisories: bool) -> Result<()> {
             &[("CARGO_PROFILE_DEV_DEBUG", "0")],
         )?;
     }
-    for manifest in ["Cargo.toml", EBPF_MANIFEST] {
+    for manifest in TREES {
         let mut deny = deny(manifest)?;
         let verdict = deny
             .arg("check")
@@ -92,7 +94,7 @@ fn dependencies(advisories: bool) -> Result<()> {
     }
     if advisories {
         step("Lint: advisories");
-        for manifest in ["Cargo.toml", EBPF_MANIFEST] {
+        for manifest in TREES {
             run(deny(manifest)?.args(["check", "advisories"]))?;
         }
     } else {

@@ -50,7 +50,7 @@ enum Task {
     Lint(LintArgs),
     /// Run everything: lint, unit tests, integration tests on this kernel and in virtual machines
     Test(TestArgs),
-    /// Feed policies, command texts and what is recorded with random inputs, and keep what crashes
+    /// Feed policies, command texts, hook events, URLs and what is recorded with random inputs, and keep what crashes
     Fuzz(FuzzArgs),
     /// Measure what governing costs: paired runs, printed as ratios
     Bench(BenchArgs),

@@ -118,7 +118,8 @@ pub fn host(text: &str) -> Result<Host, String> {
                     Some(UrlHost::Ipv4(v4)) => Host::Address(address::normalise(v4_bytes(v4))),
                     _ => Host::Name(name),
                 },
-                Err(_) => Host::Name(name),
+                // `.10..`: a broken address once the dots are off.
+                Err(error) => return Err(format!("Not a URL that can be judged: {error}")),
             })
         }
         Some(UrlHost::Ipv4(v4)) => Ok(Host::Address(address::normalise(v4_bytes(v4)))),

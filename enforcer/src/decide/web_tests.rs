@@ -279,3 +279,10 @@ fn urls_are_found_in_prompts() {
         assert_eq!(urls_in(text), urls, "{text}");
     }
 }
+
+#[test]
+fn what_is_a_broken_address_without_its_dots_is_refused() {
+    for url in ["http://.10../", "http://p@.10..:18/", "http://1.2.3.256../"] {
+        assert!(host(url).is_err(), "{url}");
+    }
+}

@@ -63,7 +63,7 @@ impl Automaton {
     pub(super) fn reduce(&mut self) {
         self.prune();
         self.merge_classes();
-        self.minimise();
+        self.minimise(usize::MAX);
         self.merge_classes();
     }
 
@@ -179,8 +179,9 @@ impl Automaton {
     }
 
     /// The block of each state: states that no text tells apart have the same. A block's number is that of
-    /// its place among the states sorted by block, so numbers have gaps.
-    fn blocks(&self) -> Vec<u32> {
+    /// its place among the states sorted by block, so numbers have gaps. `None` if there are more than `most`
+    /// blocks: they only ever split, so most often that is known long before all have.
+    fn blocks(&self, most: usize) -> Option<Vec<u32>> {
         let states = self.accept.len();
         // What lies ahead of equivalent states is the same, which settles most at once.
         let first = |state: u32| {
@@ -197,6 +198,7 @@ impl Automaton {
         // Blocks of more than one state: only these can still split.
         let mut open: Vec<(usize, usize)> = Vec::new();
         let mut from = 0;
+        let mut count = 0;
         for run in order.chunk_by(|a, b| first(*a) == first(*b)) {
             for state in run {
                 block[*state as usize] = from as u32;
@@ -205,10 +207,14 @@ impl Automaton {
                 open.push((from, from + run.len()));
             }
             from += run.len();
+            count += 1;
         }
         let multipliers: Vec<u64> = (0..self.stride).map(multiplier).collect();
         let mut signed: Vec<(u64, u32)> = Vec::new();
         loop {
+            if count > most {
+                return None;
+            }
             let mut split = false;
             for (from, to) in std::mem::take(&mut open) {
                 signed.clear();
@@ -228,6 +234,8 @@ impl Automaton {
                     continue;
                 }
                 split = true;
+                // The block itself is counted already.
+                count -= 1;
                 signed.sort_unstable();
                 let mut at = from;
                 for run in signed.chunk_by(|a, b| a.0 == b.0) {
@@ -239,6 +247,7 @@ impl Automaton {
                         open.push((at, at + run.len()));
                     }
                     at += run.len();
+                    count += 1;
                 }
             }
             if !split {
@@ -253,17 +262,20 @@ impl Automaton {
                 .all(|pair| names(pair[0]).eq(names(pair[1])))
         });
         if honest {
-            block
+            Some(block)
         } else {
-            (0..states as u32).collect()
+            Some((0..states as u32).collect())
         }
     }
 
     /// Joins states that no text tells apart, and drops those that nothing leads to. The dead state stays 0,
-    /// accepting states come last. What lies ahead of each state must be known.
-    pub(super) fn minimise(&mut self) {
+    /// accepting states come last. What lies ahead of each state must be known. Says whether it was done: not if
+    /// more than `most` kinds of states can be told apart.
+    pub(super) fn minimise(&mut self, most: usize) -> bool {
         const UNKNOWN: u32 = u32::MAX;
-        let block = self.blocks();
+        let Some(block) = self.blocks(most) else {
+            return false;
+        };
         let mut leader = vec![UNKNOWN; block.len()];
         for (state, name) in block.iter().enumerate().rev() {
             leader[*name as usize] = state as u32;
@@ -301,5 +313,6 @@ impl Automaton {
         self.accept = pick(&self.accept);
         self.ahead = pick(&self.ahead);
         self.distance = pick(&self.distance);
+        true
     }
 }

@@ -78,7 +78,7 @@ impl Row {
     }
 
     fn join(&self, a: &Automaton, b: &Automaton) -> Option<Rc<Automaton>> {
-        let joined = either(a, b, self.limit).ok()?;
+        let joined = either(a, b, self.limit, self.budget).ok()?;
         joined.fits(self.budget).then(|| Rc::new(joined))
     }
 }

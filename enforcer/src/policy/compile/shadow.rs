@@ -256,7 +256,7 @@ impl Search<'_> {
         }
         let mut other = other.clone();
         other.renumber(|_| 2);
-        let both = either(automaton, &other, STATES_MAX);
+        let both = either(automaton, &other, STATES_MAX, usize::MAX);
         self.work += both.as_ref().map_or(STATES_MAX, Automaton::states);
         both.ok()
     }

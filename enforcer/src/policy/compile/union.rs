@@ -31,11 +31,19 @@ enum Mode {
 ///
 /// # Errors
 ///
-/// [`Failure::TooLarge`] if it takes more than `limit` states before it is reduced.
-pub(super) fn either(a: &Automaton, b: &Automaton, limit: usize) -> Result<Automaton, Failure> {
+/// [`Failure::TooLarge`] if it takes more than `limit` states before it is reduced, or more than `most` after.
+pub(super) fn either(
+    a: &Automaton,
+    b: &Automaton,
+    limit: usize,
+    most: usize,
+) -> Result<Automaton, Failure> {
     // What lies ahead of a pair is known from its states, so there is nothing to prune.
     let mut automaton = pairs(a, b, Mode::Either, limit)?;
-    automaton.minimise();
+    // Every state can be reached, so there are as many in the end as can be told apart.
+    if !automaton.minimise(most) {
+        return Err(Failure::TooLarge);
+    }
     automaton.merge_classes();
     Ok(automaton)
 }
@@ -74,7 +82,7 @@ pub(super) fn any(parts: &[Rc<Automaton>], limit: usize) -> Result<Rc<Automaton>
         [only] => Ok(Rc::clone(only)),
         _ => {
             let (left, right) = parts.split_at(parts.len() / 2);
-            either(&*any(left, limit)?, &*any(right, limit)?, limit).map(Rc::new)
+            either(&*any(left, limit)?, &*any(right, limit)?, limit, usize::MAX).map(Rc::new)
         }
     }
 }

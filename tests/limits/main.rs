@@ -6,7 +6,6 @@
 )]
 
 mod breaker;
-mod complexity;
 mod half_open;
 mod kept;
 mod operator;

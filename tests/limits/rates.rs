@@ -46,17 +46,6 @@ fn a_denial_takes_nothing_from_the_rate() {
     );
 }
 
-#[test]
-fn threads_at_once_get_exactly_what_there_is() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new(&policy(&json!({"limits": {"exec": "100/1h"}})));
-    let ended = scene.run(&["exec A 6 30"]);
-    assert_eq!(ended.text(), "exec 100 80\n");
-    assert_eq!(fine(&ended.trail), 100);
-}
-
 fn seconds(line: &Line) -> f64 {
     let text = line.0["timestamp"].as_str().unwrap();
     let time: jiff::Timestamp = text.parse().unwrap();

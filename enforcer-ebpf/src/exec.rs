@@ -130,8 +130,7 @@ fn committed(
         count_denial(state, member.slot, judgement.cause)
     };
     // Who has left the agent's cgroup is out of sight: that is no matter of the policy.
-    let passes =
-        judgement.permits() || observed(member.slot) && judgement.cause != CAUSE_ESCAPE;
+    let passes = judgement.permits() || observed(member.slot) && judgement.cause != CAUSE_ESCAPE;
     let verdict = if passes {
         VERDICT_ALLOWED
     } else {

@@ -25,9 +25,7 @@ use crate::{
     facts::{Facts, Judgement, judge_exec},
     grant::{connect_granted, exec_granted},
     limits::{BROKEN, Kind, Rates, admits, count_denial, within_complexity, within_rates},
-    maps::{
-        CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, observed, offset, release_scratch,
-    },
+    maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, observed, offset, release_scratch},
     net,
     task::{self, forgotten, read_kernel, read_kernel_or_zero, read_user, read_user_str},
 };

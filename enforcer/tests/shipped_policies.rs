@@ -200,6 +200,7 @@ fn coding_agent_is_good_on_labelled_commands() {
     let mut score = Score::default();
     for name in ["labelled.jsonl", "benign.jsonl"] {
         let Ok(text) = std::fs::read_to_string(corpora.join(name)) else {
+            eprintln!("skipped: {} is not there", corpora.display());
             return;
         };
         for line in text.lines().filter(|line| !line.trim().is_empty()) {

@@ -41,6 +41,8 @@ fn what_is_installed_answers_and_comes_out_without_a_trace() {
             assert_eq!(fs::read_to_string(&path).unwrap(), before);
             go(&["install"]);
             assert!(go(&["install"]).contains("has the hook already"));
+            let tables = fs::read_dir(scene.state().join("tables")).unwrap();
+            assert_ne!(tables.count(), 0, "the first call would compile");
             let settings: Value =
                 serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
             assert_eq!(settings["mine"], json!([1, 2]));

@@ -14,7 +14,7 @@ use crate::{
     hook::{
         self, Format, Options, consent,
         install::{Plan, Reach},
-        place,
+        place, prepare,
         state::States,
     },
     policy_file,
@@ -183,10 +183,11 @@ fn answer(args: AnswerArgs) -> ExitCode {
 }
 
 fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<ExitCode> {
-    if let Some(policy) = &args.policy {
-        // A hook with a policy that cannot be used would deny everything.
-        policy_file::load(policy, None)?;
-    }
+    // A hook with a policy that cannot be used would deny everything.
+    let policy = match &args.policy {
+        Some(policy) => Some((policy, policy_file::load(policy, None)?)),
+        None => None,
+    };
     let reach = if args.user {
         Reach::User
     } else {
@@ -216,6 +217,9 @@ fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<ExitCode> {
     }
     change.make()?;
     if installs {
+        if let Some((file, loaded)) = &policy {
+            prepare(file, loaded.parsed.text());
+        }
         writeln!(
             out,
             "{file} is written; to let the policy approve calls without a question: enforcer hook consent yes"

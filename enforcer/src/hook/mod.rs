@@ -46,6 +46,7 @@ use launcher::Launcher;
 use project::Scene;
 use state::{Kind, Settled, StateError, States};
 use tables::Source;
+pub use tables::prepare;
 
 /// Longest text of an answer, in characters.
 const TEXT_MAX: usize = 2000;

@@ -145,6 +145,16 @@ impl Source {
     }
 }
 
+/// Makes the tables of a policy before the first call needs them, for an agent without capabilities. Only time is lost
+/// if they cannot be made or kept.
+pub fn prepare(file: &Path, text: &str) {
+    let Ok(root) = place::root() else { return };
+    let source = Source::new(text.to_owned(), file.display().to_string(), Some(&root));
+    if let Ok(policy) = source.policy() {
+        let _ = source.engine(policy, &Subject::default());
+    }
+}
+
 /// Compiles under a fresh seed: two names with one hash under it are told apart by another.
 fn compiled(policy: &Policy, capabilities: &BTreeSet<String>) -> Result<Engine, String> {
     use crate::policy::compile::CompileError;

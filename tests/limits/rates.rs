@@ -136,7 +136,10 @@ fn agents_of_one_user_share_a_rate_across_launchers() {
     }
     let window = own_window();
     let policy = policy(&json!({"limits": {"per_user": {"exec": format!("60/{window}s")}}}));
-    let (one, two) = (Scene::new(&policy), Scene::new(&policy));
+    // Whoever they run as: the user is the one for whom they act.
+    let of = |session: Session, user: &str| Scene::of(session.option("--label-user").option(user));
+    let one = of(Session::new(&policy), "kim");
+    let two = of(Session::new(&policy).as_root(), "kim");
     let steps = ["await go", "exec A 2 25"];
     let (first, second) = (one.start(&steps), two.start(&steps));
     for scene in [&one, &two] {
@@ -144,17 +147,13 @@ fn agents_of_one_user_share_a_rate_across_launchers() {
     }
     let (first, second) = (first.wait(), second.wait());
     assert_eq!(fine(&first.trail) + fine(&second.trail), 60);
-    let user = match nix::unistd::User::from_uid(one.session.uid().into()) {
-        Ok(Some(user)) => user.name,
-        _ => one.session.uid().to_string(),
-    };
-    let reason = format!("Rate limit exceeded: 60/60 calls per {window} seconds (user {user})");
+    let reason = format!("Rate limit exceeded: 60/60 calls per {window} seconds (user kim)");
     let told = [told(&first.trail), told(&second.trail)].concat();
     assert_eq!(told, times(40, &reason));
     // An agent that starts anew has no rate anew, and another user has one of its own.
     let third = one.run(&["exec A 1 1"]);
     assert_eq!(third.text(), "exec 0 1\n");
-    let other = Scene::of(Session::new(&policy).as_root()).run(&["exec A 1 1"]);
+    let other = of(Session::new(&policy), "lee").run(&["exec A 1 1"]);
     assert_eq!(other.text(), "exec 1 0\n");
     let pins = pins();
     assert_eq!(pins.len(), 2, "{pins:?}");

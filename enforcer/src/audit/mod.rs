@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod action;
 mod error;
 mod file;
 mod reader;
@@ -16,9 +17,10 @@ mod record;
 mod stamp;
 mod writer;
 
+pub use action::{Action, Approval, Connect, Event, Exec, Stage, Syscall, Verdict};
 pub use error::AuditError;
 pub use reader::{Entry, Follower, Malformed, Reader};
-pub use record::{Action, Approval, Connect, Event, Exec, Record, Stage, Syscall, Verdict};
+pub use record::Record;
 pub use stamp::Stamp;
 pub use writer::{BACKUPS, MAX_BYTES, Options, Writer};
 

@@ -119,7 +119,7 @@ fn boot(
         "-smp",
         "2",
         "-m",
-        "2G",
+        "4G",
     ]);
     qemu.args(accelerator());
     qemu.arg("-kernel")

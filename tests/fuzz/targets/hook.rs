@@ -47,7 +47,11 @@ fn answered(shape: &Shape, decision: Decision, text: &str) {
     let line = answer.stdout.strip_suffix('\n').unwrap();
     assert!(!line.contains('\n') && answer.code == 0, "{line}");
     let said: Value = serde_json::from_str(line).unwrap();
-    let words = [&said["permission"], &said["decision"], &said["hookSpecificOutput"]["permissionDecision"]];
+    let words = [
+        &said["permission"],
+        &said["decision"],
+        &said["hookSpecificOutput"]["permissionDecision"],
+    ];
     let kept = match (decision, words.into_iter().find_map(Value::as_str)) {
         (Decision::Allow, word) => word.is_none_or(|word| word == "allow"),
         (Decision::Ask, word) => matches!(word, Some("ask" | "deny")),
@@ -74,12 +78,21 @@ fuzz_target!(|bytes: &[u8]| {
             Err(fault) => {
                 assert!(!fault.why.is_empty());
                 // A contract that was named is the one that is answered in.
-                assert!(format.is_none_or(|named| fault.shape.is_some_and(|shape| shape.format == named)));
+                assert!(
+                    format
+                        .is_none_or(|named| fault.shape.is_some_and(|shape| shape.format == named))
+                );
                 continue;
             }
         };
         assert!(!event.tool.trim().is_empty());
-        let judged = judge(&event, &POLICY, || Ok(ENGINE.clone()), &scene, || grounds.clone());
+        let judged = judge(
+            &event,
+            &POLICY,
+            || Ok(ENGINE.clone()),
+            &scene,
+            || grounds.clone(),
+        );
         let outcome = judged.outcome;
         assert!(!outcome.reason.is_empty(), "{event:?}");
         // The refusal of a limit is no denial by a rule; there are no limits here.

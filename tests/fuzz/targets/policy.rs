@@ -18,7 +18,9 @@ const COMPILED_OF: u32 = 16;
 
 /// FNV-1a of the text.
 fn digest(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 fuzz_target!(|bytes: &[u8]| {

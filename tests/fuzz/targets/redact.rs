@@ -2,12 +2,19 @@
 
 #![no_main]
 
-use enforcer::decide::{redact, recorded};
+use enforcer::decide::{recorded, redact};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    for text in [redact::text(bytes), redact::command(bytes), redact::sanitise(bytes)] {
-        assert!(!text.chars().any(|c| c.is_control() && c != '\t'), "{text:?}");
+    for text in [
+        redact::text(bytes),
+        redact::command(bytes),
+        redact::sanitise(bytes),
+    ] {
+        assert!(
+            !text.chars().any(|c| c.is_control() && c != '\t'),
+            "{text:?}"
+        );
     }
     let command = redact::command(bytes);
     let words = recorded::words(&command, &Default::default()).unwrap();

@@ -38,8 +38,14 @@ fn check(host: &Host, text: &str) {
     let own = written(host);
     match host {
         Host::Name(name) => {
-            assert!(!name.is_empty() && name.is_ascii() && !name.ends_with('.'), "{text:?}: {name:?}");
-            assert!(!name.bytes().any(|byte| byte.is_ascii_uppercase()), "{text:?}: {name:?}");
+            assert!(
+                !name.is_empty() && name.is_ascii() && !name.ends_with('.'),
+                "{text:?}: {name:?}"
+            );
+            assert!(
+                !name.bytes().any(|byte| byte.is_ascii_uppercase()),
+                "{text:?}: {name:?}"
+            );
             // An address that passes for a name would pass the lists of addresses.
             assert!(name.parse::<IpAddr>().is_err(), "{text:?}: {name:?}");
         }
@@ -47,7 +53,11 @@ fn check(host: &Host, text: &str) {
             let address = IpAddr::from(*bytes).to_canonical();
             let internal = match address {
                 IpAddr::V4(v4) => {
-                    v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast()
+                    v4.is_loopback()
+                        || v4.is_private()
+                        || v4.is_link_local()
+                        || v4.is_unspecified()
+                        || v4.is_multicast()
                 }
                 IpAddr::V6(v6) => {
                     v6.is_loopback()
@@ -58,11 +68,15 @@ fn check(host: &Host, text: &str) {
                 }
             };
             let said = web::judge(&everything(), host);
-            assert!(!internal || said.decision == Decision::Deny, "{text:?}: {said:?}");
+            assert!(
+                !internal || said.decision == Decision::Deny,
+                "{text:?}: {said:?}"
+            );
         }
     }
     // Its own spelling leads to it again.
-    let again = web::host(&format!("https://{own}/")).unwrap_or_else(|why| panic!("{text:?}: {own}: {why}"));
+    let again = web::host(&format!("https://{own}/"))
+        .unwrap_or_else(|why| panic!("{text:?}: {own}: {why}"));
     assert_eq!(again, *host, "{text:?}: {own}");
     // What names it blocks it, whatever else is allowed.
     let blocked = WebTools {
@@ -70,13 +84,21 @@ fn check(host: &Host, text: &str) {
         allowed_domains: vec![shown.clone()],
         ..everything()
     };
-    assert_eq!(web::judge(&blocked, host).decision, Decision::Deny, "{text:?}: {shown}");
+    assert_eq!(
+        web::judge(&blocked, host).decision,
+        Decision::Deny,
+        "{text:?}: {shown}"
+    );
     // What names it allows it, internal or not.
     let allowed = WebTools {
         allowed_domains: vec![shown.clone()],
         ..WebTools::default()
     };
-    assert_eq!(web::judge(&allowed, host).decision, Decision::Allow, "{text:?}: {shown}");
+    assert_eq!(
+        web::judge(&allowed, host).decision,
+        Decision::Allow,
+        "{text:?}: {shown}"
+    );
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -102,7 +124,11 @@ fuzz_target!(|bytes: &[u8]| {
             ..lists
         };
         if said.rule.is_some() && said.decision == Decision::Deny {
-            assert_eq!(web::judge(&both, &host).decision, Decision::Deny, "{entry:?}: {url:?}");
+            assert_eq!(
+                web::judge(&both, &host).decision,
+                Decision::Deny,
+                "{entry:?}: {url:?}"
+            );
         }
     }
     // A text that begins as a web URL is not overlooked.

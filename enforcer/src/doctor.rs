@@ -4,6 +4,7 @@ use enforcer_common::load::Settings;
 use serde::Serialize;
 
 use crate::{
+    ground,
     kernel::{
         attach::{BPF_ROOT, bpf_mounted},
         instance::UnixJudgement,
@@ -120,6 +121,12 @@ pub fn examine() -> Report {
             .map_err(|error| error.to_string()),
     );
     report.add("BPF file system", true, bpf_file_system());
+    report.add(
+        "directories",
+        true,
+        ground::look(&[ground::STATE, ground::TRAILS, ground::RUNNING])
+            .map_err(|error| error.to_string()),
+    );
     let offsets = offsets::running_kernel();
     report.add(
         "kernel types (BTF)",

@@ -32,7 +32,9 @@ pub struct LoadedPolicy {
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyFileError {
     /// There is no such file.
-    #[error("policy {path} does not exist; check the name given with --policy")]
+    #[error(
+        "policy {path} does not exist; check the name given with --policy, or put one there: install -D -m 644 policies/coding-agent.json {path}"
+    )]
     Missing {
         /// The file.
         path: String,

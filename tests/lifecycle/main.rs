@@ -9,5 +9,6 @@ mod bad_policy;
 mod command;
 mod confined;
 mod ends;
+mod fresh;
 mod launch;
 mod trail;

@@ -108,7 +108,9 @@ pub enum AuditError {
         source: io::Error,
     },
     /// The file to read does not exist.
-    #[error("no audit trail at {path}; name its file: enforcer audit tail FILE")]
+    #[error(
+        "no audit trail at {path}; nothing is recorded there yet (`enforcer run` makes it), or name its file: enforcer audit tail FILE"
+    )]
     NoTrail {
         /// The file.
         path: PathBuf,

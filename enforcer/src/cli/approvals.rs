@@ -10,17 +10,21 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::FAILURE;
+use super::{FAILURE, on_our_ground};
 use crate::approvals::{
     ApprovalsError, DEFAULT_DB, Record, Store, client,
     protocol::{Fault, Reply, Request},
+};
+use crate::{
+    ground,
+    say::{self, say},
 };
 
 mod text;
 mod watch;
 
 /// Where the running agents have their sockets.
-pub(crate) const STATE_ROOT: &str = "/run/enforcer";
+pub(crate) const STATE_ROOT: &str = ground::RUNNING.path;
 
 /// Requests of the past that a list shows.
 const MAX_HISTORY: u32 = 1000;
@@ -181,6 +185,9 @@ impl Verdict {
 ///
 /// No desk can be reached, the peer may not do this, or the database cannot be read.
 pub fn run(args: &ApprovalsArgs) -> anyhow::Result<ExitCode> {
+    if args.run_dir == Path::new(STATE_ROOT) && args.db == Path::new(DEFAULT_DB) {
+        on_our_ground(&[ground::STATE], &[ground::RUNNING])?;
+    }
     let desks = Desks {
         root: &args.run_dir,
         db: &args.db,
@@ -287,7 +294,7 @@ impl Desks<'_> {
         match refusal {
             Some(failure) if replies.is_empty() => Err(failure),
             Some(failure) => {
-                eprintln!("enforcer: one agent's desk: {}", failure.text);
+                say!("enforcer: one agent's desk: {}", failure.text);
                 Ok(replies)
             }
             None => Ok(replies),
@@ -336,7 +343,7 @@ impl Desks<'_> {
             Ok(records) => records,
             Err(failure) => return Ok(report(&failure)),
         };
-        let mut out = io::stdout().lock();
+        let mut out = say::out();
         if args.json {
             writeln!(out, "{}", serde_json::to_string_pretty(&records)?)?;
         } else if records.is_empty() {
@@ -361,7 +368,7 @@ impl Desks<'_> {
             Ok(record) => record,
             Err(failure) => return Ok(report(&failure)),
         };
-        let mut out = io::stdout().lock();
+        let mut out = say::out();
         if args.json {
             writeln!(out, "{}", serde_json::to_string_pretty(&record)?)?;
         } else {
@@ -424,11 +431,11 @@ impl Desks<'_> {
                             "denied"
                         };
                         // A closed standard output does not undo an answer.
-                        let _ = writeln!(io::stdout(), "{id} {word}");
+                        let _ = writeln!(say::out(), "{id} {word}");
                     }
                 }
                 Err(failure) => {
-                    eprintln!("enforcer: {}", failure.text);
+                    say!("enforcer: {}", failure.text);
                     worst = worst.max(failure.code);
                 }
             }
@@ -474,7 +481,7 @@ fn answer(socket: &Path, id: &str, verdict: &Verdict) -> Result<Vec<String>, Fai
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    eprintln!("enforcer: {}", failure.text);
+    say!("enforcer: {}", failure.text);
     ExitCode::from(failure.code)
 }
 

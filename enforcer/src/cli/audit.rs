@@ -9,6 +9,10 @@ use clap::{Args, Subcommand};
 
 use crate::audit::{DEFAULT_PATH, Entry, Reader};
 use crate::decide::redact;
+use crate::ground;
+use crate::say::{self, say};
+
+use super::on_our_ground;
 
 mod query;
 
@@ -55,13 +59,14 @@ pub struct TailArgs {
 /// # Errors
 /// The trail is missing or cannot be read, or standard output cannot be written.
 pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
+    on_our_ground(&[], &[ground::TRAILS])?;
     let stdout = io::stdout();
     let style = Style {
         colour: stdout.is_terminal() && colour_wanted(),
     };
     let shown = match &args.command {
-        AuditCommand::Tail(tail) => show(tail, style, &mut stdout.lock()),
-        AuditCommand::Query(query) => query::show(query, style, &mut stdout.lock()),
+        AuditCommand::Tail(tail) => show(tail, style, &mut say::out()),
+        AuditCommand::Query(query) => query::show(query, style, &mut say::out()),
     };
     match shown {
         // The reader of a pipe has seen enough.
@@ -116,7 +121,7 @@ fn show(args: &TailArgs, style: Style, out: &mut impl Write) -> anyhow::Result<(
 
 fn report(malformed: u64) {
     if malformed > 0 {
-        eprintln!("enforcer: {malformed} malformed lines were skipped");
+        say!("enforcer: {malformed} malformed lines were skipped");
     }
 }
 

@@ -2,20 +2,21 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Args, Subcommand};
 use nix::unistd::geteuid;
 
-use super::{FAILURE, approvals::STATE_ROOT};
+use super::{FAILURE, approvals::STATE_ROOT, on_our_ground};
 use crate::{
     approvals::{
         ApprovalsError, BreakerState, BreakerStatus, client,
         protocol::{Fault, Request},
     },
-    run,
+    ground, run,
+    say::{self, say},
 };
 
 const EXAMPLES: &str = "\
@@ -77,12 +78,15 @@ type Failure = (u8, String);
 ///
 /// # Errors
 ///
-/// Standard output cannot be written.
+/// Standard output cannot be written, or the runs' common directory is not root's.
 pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
     let (wanted, reset, json) = match &args.command {
         BreakerCommand::Status { agent, json } => (agent.as_deref(), false, *json),
         BreakerCommand::Reset { agent, json } => (Some(agent.as_str()), true, *json),
     };
+    if args.run_dir == Path::new(STATE_ROOT) {
+        on_our_ground(&[], &[ground::RUNNING])?;
+    }
     let (found, mut failures) = find(args, wanted);
     if found.is_empty() {
         if failures.is_empty() {
@@ -102,9 +106,9 @@ pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
         // Nothing runs, and nothing was asked for by name.
         if wanted.is_none() && failures.iter().all(|(code, _)| *code == 1) {
             if json {
-                println!("[]");
+                writeln!(say::out(), "[]")?;
             } else {
-                println!("No agent is running.");
+                writeln!(say::out(), "No agent is running.")?;
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -122,7 +126,7 @@ pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
             shown.push(status);
         }
     }
-    let mut out = io::stdout().lock();
+    let mut out = say::out();
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&shown)?)?;
     } else {
@@ -204,7 +208,7 @@ fn close(way: &Way) -> Result<BreakerStatus, (u8, String)> {
 
 fn report(failures: &[(u8, String)]) -> ExitCode {
     for (_, text) in failures {
-        eprintln!("enforcer: {text}");
+        say!("enforcer: {text}");
     }
     ExitCode::from(failures.iter().map(|(code, _)| *code).max().unwrap_or(0))
 }

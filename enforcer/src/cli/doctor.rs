@@ -1,11 +1,12 @@
 //! `enforcer doctor`.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
 
 use crate::doctor::{self, Verdict};
+use crate::say;
 
 /// Arguments of `enforcer doctor`.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,7 +23,7 @@ pub struct DoctorArgs {
 /// When the output cannot be written.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let report = doctor::examine();
-    let mut out = io::stdout().lock();
+    let mut out = say::out();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)
             .context("the report cannot be written")?;

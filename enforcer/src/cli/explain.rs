@@ -22,7 +22,7 @@ use crate::{
         subject::{Name, TenantName},
     },
     policy::{compile::protocol_number, model::Protocol},
-    policy_file,
+    policy_file, say,
 };
 
 mod last;
@@ -104,13 +104,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let engine = Engine::for_subject(loaded.parsed.policy, &subject, 0)?;
     let refused = refused.map(|refusal| Explanation::from(Outcome::from(&refusal)));
     if args.stdin {
-        stdin(
-            &engine,
-            refused.as_ref(),
-            io::stdin().lock(),
-            io::stdout().lock(),
-        )
-        .context("judging standard input")?;
+        stdin(&engine, refused.as_ref(), io::stdin().lock(), say::out())
+            .context("judging standard input")?;
     } else {
         let answer = if let Some(refused) = refused {
             refused.into()
@@ -123,7 +118,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
             let words: Vec<Vec<u8>> = words.map(OsString::into_vec).collect();
             judge_argv(&engine, &words)
         };
-        write(&answer, args.json, io::stdout().lock()).context("the decision cannot be written")?;
+        write(&answer, args.json, say::out()).context("the decision cannot be written")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,6 @@
 //! `enforcer hook`: answers an agent's pre-tool hook, and what belongs to it.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -17,7 +13,7 @@ use crate::{
         place, prepare,
         state::States,
     },
-    policy_file,
+    policy_file, say,
 };
 
 /// Arguments of `enforcer hook`.
@@ -170,13 +166,14 @@ fn answer(args: AnswerArgs) -> ExitCode {
         capabilities: args.capabilities.into_iter().map(text).collect(),
         audit: args.audit,
     });
-    let written = io::stdout()
+    let mut out = say::out();
+    let written = out
         .write_all(answered.stdout.as_bytes())
-        .and_then(|()| io::stdout().flush());
-    let _ = io::stderr().write_all(answered.stderr.as_bytes());
+        .and_then(|()| out.flush());
+    let _ = say::err().write_all(answered.stderr.as_bytes());
     if written.is_err() {
         // Without an answer most agents would go on.
-        let _ = io::stderr().write_all(b"enforcer: the hook's answer cannot be written\n");
+        let _ = say::err().write_all(b"enforcer: the hook's answer cannot be written\n");
         return ExitCode::from(2);
     }
     ExitCode::from(answered.code)
@@ -199,7 +196,7 @@ fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<ExitCode> {
     } else {
         plan.uninstall()?
     };
-    let mut out = io::stdout().lock();
+    let mut out = say::out();
     let file = change.file().display();
     if !change.is_needed() {
         let said = if installs {
@@ -242,7 +239,7 @@ fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
                 Some(path) => policy_file::load(path, None)?.parsed.policy.breaker,
                 None => crate::policy::model::Breaker::default(),
             };
-            let mut out = io::stdout().lock();
+            let mut out = say::out();
             let known = states.status(agent.as_deref(), &rules)?;
             if known.is_empty() && !json {
                 writeln!(out, "no agent is known")?;
@@ -281,7 +278,7 @@ fn consent(answer: Option<Consent>) -> anyhow::Result<ExitCode> {
                 Some(_) => "no",
                 None => "not asked yet",
             };
-            writeln!(io::stdout(), "{said}").context("the answer cannot be written")?;
+            writeln!(say::out(), "{said}").context("the answer cannot be written")?;
         }
         Some(Consent::Forget) => consent::forget(&root)?,
         Some(said) => {

@@ -3,11 +3,14 @@
 use std::{cell::RefCell, collections::HashMap, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use nix::unistd::geteuid;
 
 use crate::{
     decide::{Engine, ExecAction, RuleCheck},
+    ground::{self, GroundError, Place},
     launch::LaunchError,
     policy::{Parsed, PolicyError, compile::CompileError, validate},
+    say::{self, say},
     seccomp::Hatches,
 };
 
@@ -69,6 +72,8 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let filter = tracing_subscriber::EnvFilter::from_env("ENFORCER_LOG");
     tracing_subscriber::fmt()
+        // It would say so by `eprintln!`.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
@@ -82,16 +87,34 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
     };
-    result.unwrap_or_else(|error| {
+    let code = result.unwrap_or_else(|error| {
         for line in message(&error).lines() {
-            eprintln!("enforcer: {line}");
+            say!("enforcer: {line}");
         }
         ExitCode::from(
             error
                 .downcast_ref::<LaunchError>()
                 .map_or(FAILURE, LaunchError::exit_code),
         )
-    })
+    });
+    say::finish();
+    code
+}
+
+/// As root, makes sure of directories of ours (`needed`), and that others are not too open if they are there; says what it
+/// has done. Who is not root finds them as they are.
+fn on_our_ground(needed: &[Place], there: &[Place]) -> Result<(), GroundError> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let mut done = vec![ground::prepare(needed)?];
+    for place in there {
+        done.push(ground::mend(*place)?);
+    }
+    for line in done.into_iter().flatten() {
+        say!("enforcer: {line}");
+    }
+    Ok(())
 }
 
 /// An error and its causes in one line. Many of our messages hold the cause already, before the mend: a cause that has

@@ -8,6 +8,7 @@ use crate::{
     kernel::instance::UnixJudgement,
     launch::{Fence, FenceLevel, Identity, PidsLimit},
     policy::{Policy, approvals},
+    say::say,
 };
 
 /// What a start has come to.
@@ -43,18 +44,18 @@ impl Start<'_> {
     /// The start lines: what is in force, for whom, and what is weaker than it could be.
     pub fn announce(&self) {
         if self.options.observe {
-            eprintln!(
+            say!(
                 "enforcer: OBSERVING ONLY: the policy decides and is recorded, but NOTHING that it denies or asks about is blocked; leave --observe away to enforce it"
             );
         } else {
-            eprintln!(
+            say!(
                 "enforcer: enforcing ({}): {}; denied connects fail with EPERM",
                 self.level.as_str(),
                 self.execs()
             );
-            eprintln!("enforcer: first judgement: {}", self.first.describe());
+            say!("enforcer: first judgement: {}", self.first.describe());
         }
-        eprintln!(
+        say!(
             "enforcer: agent {} [{}] as {}{}, policy {}, trail {}",
             self.agent,
             self.id,
@@ -64,7 +65,7 @@ impl Start<'_> {
             self.audit.display()
         );
         for weakness in self.weaknesses() {
-            eprintln!("enforcer: weaker: {weakness}");
+            say!("enforcer: weaker: {weakness}");
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     audit::{Approval, Record, Writer},
     kernel::{attach::PinDir, events::Feed},
     launch::{AgentCgroup, CgroupRoot},
+    say::say,
 };
 
 /// Cleans up after launchers that are gone. What cannot be cleaned up is said and left; it stays governed. Events
@@ -27,18 +28,18 @@ use crate::{
 pub fn clean_up(root: &CgroupRoot, quiet: bool) {
     for id in State::existing() {
         match take_down(&id, root) {
-            Ok(Some(processes)) if !quiet => eprintln!(
+            Ok(Some(processes)) if !quiet => say!(
                 "enforcer: agent {id} of an earlier run is still governed: {processes} processes"
             ),
             Ok(_) => {}
-            Err(error) => eprintln!("enforcer: left-over agent {id}: {error:#}"),
+            Err(error) => say!("enforcer: left-over agent {id}: {error:#}"),
         }
     }
     // Before the states: who has a cgroup has had a state for longer.
     let cgroups = match root.list_existing() {
         Ok(cgroups) => cgroups,
         Err(error) => {
-            eprintln!("enforcer: left-over agents: {error}");
+            say!("enforcer: left-over agents: {error}");
             return;
         }
     };
@@ -83,7 +84,7 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
             // starts: that tells of its own agent only.
             Err(error) => {
                 let spare = Trail::spare(id)?;
-                eprintln!(
+                say!(
                     "enforcer: left-over agent {id}: {error}; its last events go to {}",
                     spare.display()
                 );

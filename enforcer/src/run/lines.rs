@@ -21,6 +21,7 @@ use crate::{
         line, wording,
     },
     kernel::events::{Body, Event},
+    say::say,
 };
 
 /// The agent's slot in its own instance.
@@ -189,7 +190,7 @@ impl Lines {
         if let Some(denials) = tripped
             && self.announces
         {
-            eprintln!(
+            say!(
                 "enforcer: circuit breaker open after {denials} denials in a row: everything is denied; `enforcer breaker reset {}` closes it",
                 self.name()
             );

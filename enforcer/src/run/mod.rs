@@ -43,6 +43,7 @@ use crate::{
     audit::Stamp,
     cli::{fault, prove_examples, unknown_hatches},
     decide::{Engine, Subject, admit},
+    ground,
     kernel::{
         attach::{PinDir, mount_bpf},
         instance::{Instance, Plan, Types, give_memory_back},
@@ -53,6 +54,7 @@ use crate::{
     },
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
+    say::{self, say},
     seccomp::{Eyes, Hatches, Listener, resolve::Roots},
 };
 
@@ -103,7 +105,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let loaded = policy_file::load(&options.policy, Some(identity.uid))?;
     for warning in &loaded.parsed.warnings {
         if !options.quiet {
-            eprintln!(
+            say!(
                 "enforcer: warning: {}",
                 warning.in_file(&options.policy.display().to_string())
             );
@@ -111,6 +113,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     }
     let subject = subject::subject(options);
     if let Err(refusal) = admit(&subject, &loaded.parsed.policy) {
+        prepare(options)?;
         let trail = Trail::open(options.audit.as_deref(), subject.tenant.as_deref())?;
         let policy = &loaded.parsed.policy;
         return subject::refuse(&refusal, &subject, policy, &options.command, trail);
@@ -122,6 +125,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         let compiled = compiled.join().unwrap_or_else(|panic| resume_unwind(panic));
         compiled.map(|(engine, seed)| (engine, seed, types))
     })?;
+    prepare(options)?;
     let mut trail = Trail::open(options.audit.as_deref(), subject.tenant.as_deref())?;
     let audit = trail.path().to_owned();
 
@@ -268,6 +272,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             breaker: Some(control.clone()),
         })?)
     };
+    // The agent shares our standard error from here on.
+    say::from_a_thread();
     let teller = if options.quiet {
         None
     } else {
@@ -366,18 +372,33 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     if !options.quiet {
         recorder.summary(&audit);
         if let Some(line) = breaker::open_at_the_end(&limiter, &agent) {
-            eprintln!("{line}");
+            say!("{line}");
         }
     }
     if options.keep && !cgroup.is_empty()? {
         scene.keep();
         if !options.quiet {
-            eprintln!(
+            say!(
                 "enforcer: agent {id} goes on under its policy; the next `enforcer run` writes its buffered events and takes it down once it is empty"
             );
         }
     }
     Ok(ended.code())
+}
+
+/// Makes sure of the directories of ours that this run needs, and says what it has done for that.
+fn prepare(options: &Options) -> anyhow::Result<()> {
+    let mut places = vec![ground::STATE, ground::RUNNING];
+    let trail = options.audit.as_deref();
+    if trail.is_none_or(|trail| trail.starts_with(ground::TRAILS.path)) {
+        places.push(ground::TRAILS);
+    }
+    if let Some(done) = ground::prepare(&places)?
+        && !options.quiet
+    {
+        say!("enforcer: {done}");
+    }
+    Ok(())
 }
 
 /// The groups of system calls that the policy allows.
@@ -483,12 +504,10 @@ fn confinement(
         return Ok(None);
     }
     let mut hide = vec![PathBuf::from(state::STATE_ROOT)];
-    if let Some(directory) = Path::new(APPROVALS_DB).parent() {
-        hide.push(directory.to_owned());
-    }
+    hide.push(PathBuf::from(ground::STATE.path));
     // The usual place holds nothing but trails; another place may be a directory that the agent works in.
-    if audit.starts_with("/var/log/enforcer") {
-        hide.push(PathBuf::from("/var/log/enforcer"));
+    if audit.starts_with(ground::TRAILS.path) {
+        hide.push(PathBuf::from(ground::TRAILS.path));
     } else {
         hide.push(audit.to_owned());
     }

@@ -21,6 +21,7 @@ use crate::{
     audit::{Record, Verdict, Writer},
     decide::{Outcome, Wording, approval::Answer},
     kernel::events::Feed,
+    say::say,
 };
 
 /// Most answers that are remembered until the kernel tells of their actions: as many as it has room for grants.
@@ -204,7 +205,7 @@ impl Recorder {
         } else {
             format!("{denied} denied")
         };
-        eprintln!(
+        say!(
             "enforcer: {execs} execs, {connects} connects, {shown}{observed}; trail: {}",
             audit.display()
         );

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::state::State;
+use crate::say::say;
 use crate::{kernel::attach::PinDir, launch::AgentCgroup};
 
 /// How long killed processes may take to die.
@@ -45,7 +46,7 @@ impl Drop for Scene {
             return;
         }
         let complain = |what: &dyn std::fmt::Display| {
-            eprintln!("enforcer: while cleaning up {}: {what}", self.id);
+            say!("enforcer: while cleaning up {}: {what}", self.id);
         };
         for cgroup in &self.cgroups {
             if let Err(error) = cgroup

@@ -16,11 +16,11 @@ use crate::{
     approvals::SOCKET_NAME,
     audit::Stamp,
     decide::{Engine, Masking, Subject},
-    hook,
+    ground, hook,
 };
 
 /// Where the states lie. Only root reads their facts: a seed would let an agent look for colliding names.
-pub const STATE_ROOT: &str = "/run/enforcer";
+pub const STATE_ROOT: &str = ground::RUNNING.path;
 /// The file of a state.
 const FACTS: &str = "facts.json";
 
@@ -258,14 +258,7 @@ impl Root {
         let root = Path::new(STATE_ROOT);
         loop {
             if make_it {
-                match make(root) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(error).with_context(|| {
-                            format!("{STATE_ROOT} cannot be made; mount a writable /run")
-                        });
-                    }
-                    _ => {}
-                }
+                ground::directory(root, ground::RUNNING.mode)?;
             }
             let directory = match File::open(root) {
                 Ok(directory) => directory,
@@ -292,12 +285,11 @@ impl Root {
 }
 
 fn make(path: &Path) -> io::Result<()> {
-    // Whoever may answer requests, and the agent itself, find the control socket in it, and what is left for hooks; all
-    // else is root's to read.
-    let made = DirBuilder::new().mode(0o711).create(path);
+    let mode = ground::RUNNING.mode;
+    let made = DirBuilder::new().mode(mode).create(path);
     if made.is_ok() {
         // Whatever the umask is.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
     made
 }

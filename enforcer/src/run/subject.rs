@@ -11,6 +11,7 @@ use crate::{
     decide::{Refusal, Subject, subject::DEFAULT_USER},
     launch::Identity,
     policy::Policy,
+    say::say,
 };
 
 /// The exit status of a run that is not let in: found, but not allowed to start.
@@ -62,7 +63,7 @@ pub fn refuse(
     let mut writer = trail.start()?.stamped(Stamp::of(subject, policy.masking));
     writer.append(&record)?;
     writer.flush()?;
-    eprintln!(
+    say!(
         "enforcer: refused: {reason}. Instead: {}",
         refusal.suggestion()
     );

@@ -11,7 +11,10 @@ use anyhow::{Context, bail};
 use nix::unistd::{Group, chown};
 
 use super::DEFAULT_AUDIT;
-use crate::audit::{Writer, tenant_trail};
+use crate::{
+    audit::{AuditError, Writer, tenant_trail},
+    ground,
+};
 
 /// What the group of a tenant's readers is called, before the tenant's name.
 const READERS: &str = "enforcer-";
@@ -28,13 +31,29 @@ pub struct Trail {
 
 impl Trail {
     /// Opens the trail: the file that is given, else a tenant's own, else the usual one. Directories of these two are
-    /// made if they are missing.
+    /// made if they are missing. The usual one stays: another launcher may be about to use it.
     ///
     /// # Errors
     ///
     /// The directory is missing or not ours, or the file is no trail of ours.
     pub fn open(given: Option<&Path>, tenant: Option<&str>) -> anyhow::Result<Self> {
-        let mut trail = match (given, tenant) {
+        // Another launcher of the tenant's, whose start has failed, may take its directories away meanwhile.
+        for _ in 0..8 {
+            let mut trail = Self::found(given, tenant)?;
+            match Writer::open(&trail.path) {
+                Ok(writer) => {
+                    trail.writer = Some(writer);
+                    return Ok(trail);
+                }
+                Err(AuditError::DirectoryMissing { .. }) if given.is_none() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bail!("the trail's directory goes away again and again; name another trail with --audit")
+    }
+
+    fn found(given: Option<&Path>, tenant: Option<&str>) -> anyhow::Result<Self> {
+        Ok(match (given, tenant) {
             (Some(path), _) => Self {
                 path: std::path::absolute(path).with_context(|| {
                     format!(
@@ -47,19 +66,16 @@ impl Trail {
             },
             (None, Some(tenant)) => Self::of_tenant(tenant)?,
             (None, None) => Self::usual()?,
-        };
-        trail.writer = Some(Writer::open(&trail.path)?);
-        Ok(trail)
+        })
     }
 
     fn usual() -> anyhow::Result<Self> {
-        let mut trail = Self {
+        let trail = Self {
             path: PathBuf::from(DEFAULT_AUDIT),
             made: Vec::new(),
             writer: None,
         };
-        // Readers of a tenant's trail pass through; nobody but root sees what lies there.
-        trail.directory(1, 0o751)?;
+        ground::directory(Path::new(ground::TRAILS.path), ground::TRAILS.mode)?;
         Ok(trail)
     }
 
@@ -71,8 +87,8 @@ impl Trail {
             made: Vec::new(),
             writer: None,
         };
-        trail.directory(3, 0o751)?;
-        trail.directory(2, 0o751)?;
+        ground::directory(Path::new(ground::TRAILS.path), ground::TRAILS.mode)?;
+        trail.directory(2, ground::TRAILS.mode)?;
         if let Some(directory) = trail.directory(1, 0o750)? {
             let group = Group::from_name(&format!("{READERS}{tenant}"))
                 .ok()
@@ -117,9 +133,7 @@ impl Trail {
     ///
     /// The directory cannot be made.
     pub fn spare(id: &str) -> anyhow::Result<PathBuf> {
-        let mut usual = Self::usual()?;
-        // Events will lie in it: it stays.
-        usual.made.clear();
+        let usual = Self::usual()?;
         Ok(usual.path.with_file_name(format!("{id}.jsonl")))
     }
 

@@ -18,6 +18,7 @@ use nix::{
 
 use super::{Reach, Verdict, answer, text};
 use crate::approvals::{ApprovalsError, Record, client, protocol::Happening};
+use crate::say::{self, say};
 
 /// How often new agents are looked for, and the terminal while a question stands.
 const LOOK: Duration = Duration::from_millis(500);
@@ -83,7 +84,7 @@ impl Desks {
                     // Between two runs a socket may lie there with nobody behind it.
                     None | Some(ApprovalsError::Io { .. }) => {}
                     Some(error) => {
-                        eprintln!("enforcer: {error}");
+                        say!("enforcer: {error}");
                         self.refused.insert(socket.clone());
                     }
                 }
@@ -118,7 +119,7 @@ pub(super) fn run(root: &Path, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn stream(desks: &mut Desks, json: bool) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout();
+    let mut out = say::out();
     loop {
         let Some((_, Some(happening))) = desks.next(LOOK) else {
             continue;
@@ -171,7 +172,10 @@ enum Typed {
 
 impl Prompt {
     fn run(mut self, desks: &mut Desks) -> anyhow::Result<ExitCode> {
-        println!("Waiting for requests. Ctrl-C ends the watch; what waits goes on waiting.");
+        writeln!(
+            say::out(),
+            "Waiting for requests. Ctrl-C ends the watch; what waits goes on waiting."
+        )?;
         loop {
             while let Some((socket, happening)) = desks.next(Duration::ZERO) {
                 self.note(socket, happening);
@@ -216,7 +220,7 @@ impl Prompt {
         let Some((socket, record)) = self.waiting.get(id).cloned() else {
             return Ok(true);
         };
-        let mut out = io::stdout();
+        let mut out = say::out();
         writeln!(out)?;
         text::show(&mut out, &record, text::Style::of_stdout())?;
         // What was typed before was not meant for this request.

@@ -19,6 +19,7 @@ use crate::{
     launch::PARENT,
     policy::{Policy, sockets},
     policy_file,
+    say::{self, say},
     seccomp::hatches,
 };
 
@@ -71,10 +72,10 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if denials.is_empty() {
-        eprintln!("enforcer: nothing has been denied yet");
+        say!("enforcer: nothing has been denied yet");
         return Ok(ExitCode::from(FAILURE));
     }
-    let mut out = io::stdout().lock();
+    let mut out = say::out();
     for denial in &denials {
         if args.json {
             serde_json::to_writer(&mut out, denial)?;

@@ -12,6 +12,7 @@ use crate::{
     decide::Engine,
     policy::{Parsed, PolicyError, schema},
     policy_file::{self, PolicyFileError},
+    say,
 };
 
 mod check;
@@ -63,7 +64,7 @@ pub type Prove<'a> = &'a dyn Fn(&Parsed) -> Vec<PolicyError>;
 ///
 /// When a policy or a trail cannot be used, or the output cannot be written.
 pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let (mut out, mut err) = (say::out(), say::err());
     let status = match &args.command {
         PolicyCommand::Check { file, json } => {
             written(check::check(file, *json, prove, &mut out, &mut err))

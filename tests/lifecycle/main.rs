@@ -11,4 +11,5 @@ mod confined;
 mod ends;
 mod fresh;
 mod launch;
+mod output;
 mod trail;

@@ -3,7 +3,8 @@
 //! `hatches each` tries them one after another, each in a process of its own, and prints its name and errno (0: it
 //! went through). `hatches prey` is an innocent process: it prints its pid and the address of a word, and ends with
 //! status 3 when the word has changed. `hatches prowl PID ADDRESS` is its enemy. `hatches stack WAY PROGRAM …` loads a
-//! seccomp filter of its own and executes the program. `hatches bomb` forks until it may no more and prints how often.
+//! seccomp filter of its own and executes the program. `hatches hold KEY` keeps System V objects, `hatches objects KEY`
+//! opens them. `hatches foundlings COUNT` gives its parent so many children to wait for. `hatches bomb` forks until it may no more and prints how often.
 #![allow(
     clippy::expect_used,
     clippy::undocumented_unsafe_blocks,
@@ -155,9 +156,72 @@ fn socket(family: i32, kind: i32, protocol: i32) -> i32 {
     errno(unsafe { libc::socket(family, kind, protocol) }.into())
 }
 
+fn ioctl(request: u32) -> i32 {
+    call!(libc::SYS_ioctl, 0, request, 0)
+}
+
+/// Opens the System V objects with this key that are there (`make`: makes them): names and errnos.
+fn objects(key: i32, make: bool) -> [(&'static str, c_long); 3] {
+    let flags = if make { libc::IPC_CREAT | 0o666 } else { 0 };
+    unsafe {
+        [
+            ("shm", libc::shmget(key, 4096, flags).into()),
+            ("msg", libc::msgget(key, flags).into()),
+            ("sem", libc::semget(key, 1, flags).into()),
+        ]
+    }
+    .map(|(name, id)| (name, if id < 0 { -c_long::from(errno(id)) } else { id }))
+}
+
+/// Makes objects, says so, and removes them when its standard input ends.
+fn hold(key: i32) {
+    let made = objects(key, true);
+    println!("{made:?}");
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    unsafe {
+        libc::shmctl(made[0].1 as i32, libc::IPC_RMID, ptr::null_mut());
+        libc::msgctl(made[1].1 as i32, libc::IPC_RMID, ptr::null_mut());
+        libc::semctl(made[2].1 as i32, 0, libc::IPC_RMID);
+    }
+}
+
+/// Starts processes that its parent is to wait for, and counts those that nobody has waited for a moment later.
+fn foundlings(count: usize) {
+    for _ in 0..count {
+        // struct clone_args; the exit signal is the parent's choice.
+        let arguments: [u64; 11] = [libc::CLONE_PARENT as u64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let size = size_of_val(&arguments);
+        match unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size) } {
+            0 => unsafe { libc::_exit(0) },
+            -1 => panic!("no clone3: {}", Error::last_os_error()),
+            _ => {}
+        }
+    }
+    let parent = unsafe { libc::getppid() };
+    let left = || {
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let zombie = |process: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            stat.contains(&format!(") Z {parent} "))
+        };
+        processes
+            .filter(|process| process.file_name() != "self")
+            .map(zombie)
+            .filter(|is| *is)
+            .count()
+    };
+    for _ in 0..100 {
+        if left() == 0 {
+            break;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    println!("{} left", left());
+}
+
 type Attempt = (&'static str, fn() -> i32);
 
-const ATTEMPTS: [Attempt; 33] = [
+const ATTEMPTS: [Attempt; 38] = [
     ("ptrace-seize", || {
         let child = Child::new();
         call!(libc::SYS_ptrace, PTRACE_SEIZE, child.number(), 0, 0)
@@ -255,6 +319,19 @@ const ATTEMPTS: [Attempt; 33] = [
         call!(libc::SYS_io_uring_setup, 2, parameters.as_ptr())
     }),
     ("tiocsti", type_ahead),
+    // Outside, this descriptor is none of these devices.
+    ("tunsetiff", || ioctl(0x4004_54ca)),
+    ("vhost-vsock", || ioctl(0x4008_af60)),
+    ("uinput", || ioctl(0x5501)),
+    ("clone-parent", || {
+        fork_with(libc::SYS_clone, libc::CLONE_PARENT as u64)
+    }),
+    ("mq-open", || {
+        let (name, flags) = (c"enforcer-hatch", libc::O_CREAT | libc::O_RDWR);
+        let failed = call!(libc::SYS_mq_open, name.as_ptr(), flags, 0o600, 0);
+        call!(libc::SYS_mq_unlink, name.as_ptr());
+        failed
+    }),
     ("vsock", || socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0)),
     ("alg", || socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)),
     ("netlink-usersock", || {
@@ -533,6 +610,15 @@ fn main() {
             let program: Vec<String> = words[2..].iter().map(ToString::to_string).collect();
             stack(way, &program);
         }
+        ["hold", key] => hold(key.parse().expect("a key")),
+        ["objects", key] => {
+            for (name, id) in objects(key.parse().expect("a key"), false) {
+                println!("{name} {}", if id < 0 { -id } else { 0 });
+            }
+            let own = unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, 0o600) };
+            println!("own {}", errno(own.into()));
+        }
+        ["foundlings", count] => foundlings(count.parse().expect("a number")),
         ["bomb"] => bomb(),
         _ => panic!("no such way: {words:?}"),
     }

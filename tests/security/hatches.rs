@@ -16,7 +16,7 @@ use std::{
 };
 
 use enforcer_tests::{
-    Attempts, Session, agent_user, forbidding, open, probe, program, quick, root, skip,
+    Attempts, Session, agent_user, forbidding, loosening, open, probe, program, quick, root, skip,
 };
 
 fn session() -> Session {
@@ -84,6 +84,70 @@ fn each_hatch_is_shut() {
     assert!(told_apart.len() >= 20, "alike outside: {alike:?}; {free:?}");
     let through = free[0].values().filter(|errno| **errno == 0).count();
     assert!(through >= 8, "{:?}", free[0]);
+}
+
+#[test]
+fn shared_memory_and_queues_of_processes_outside_are_not_there() {
+    if !root() {
+        return;
+    }
+    let session = session();
+    let key = (std::process::id() | 0x4000_0000).to_string();
+    let mut holder = outside(&session, agent_user(), &["hold", &key])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut made = String::new();
+    BufReader::new(holder.stdout.as_mut().unwrap())
+        .read_line(&mut made)
+        .unwrap();
+    let tried = |text: String| outcomes(&text);
+    let free = outside(&session, agent_user(), &["objects", &key])
+        .output()
+        .unwrap();
+    let free = tried(String::from_utf8(free.stdout).unwrap());
+    assert!(free.values().all(|errno| *errno == 0), "{made}{free:?}");
+    let opened = self::session();
+    opened.set_policy(&loosening(open(), &["ipc"]));
+    for (session, there) in [
+        (&session, false),
+        (&self::session().as_root(), false),
+        (&opened, true),
+    ] {
+        let ended = session.run([
+            hatches(session).as_os_str(),
+            "objects".as_ref(),
+            key.as_ref(),
+        ]);
+        for (name, errno) in tried(ended.text()) {
+            // What it makes itself, it has.
+            let wanted = if there || name == "own" {
+                0
+            } else {
+                libc::ENOENT
+            };
+            assert_eq!(errno, wanted, "{name}: {}", ended.stderr);
+        }
+    }
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+}
+
+#[test]
+fn what_has_been_made_the_launchers_child_is_waited_for() {
+    if !root() {
+        return;
+    }
+    // Without this group there is no `clone3`, and `clone` is refused with this flag.
+    let session = session();
+    session.set_policy(&loosening(open(), &["namespaces"]));
+    let ended = session.run([
+        hatches(&session).as_os_str(),
+        "foundlings".as_ref(),
+        "50".as_ref(),
+    ]);
+    assert_eq!(ended.text(), "0 left\n", "{}", ended.stderr);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use enforcer_tests::{Session, enforcer, probe, root};
+use enforcer_tests::{Session, agent_user, enforcer, probe, root, skip};
 use serde_json::{Value, json};
 
 /// Nothing is allowed to connect anywhere, but for enforcer's own socket.
@@ -61,6 +61,59 @@ fn an_agent_learns_why_it_was_denied() {
     assert!(what.as_str().unwrap().contains("forbidden one"), "{what}");
     assert_eq!(parsed(again), last);
     assert_eq!(refused, "2");
+}
+
+/// Takes what a process of the agent's is told on a socket, and shows who has written it.
+const WHO_WRITES: &str = r#"
+import os, socket, struct, subprocess
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+a.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+try:
+    subprocess.run([os.environ["VICTIM"], "one"], stderr=b)
+except PermissionError:
+    pass
+a.settimeout(10)
+text, ancillary, _, _ = a.recvmsg(4096, socket.CMSG_SPACE(12))
+pid, uid, gid = struct.unpack("3i", ancillary[0][2])
+status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
+print(text.decode().strip())
+print(uid, gid)
+for name in ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"]:
+    print(name, *status[name].split())
+"#;
+
+#[test]
+fn who_tells_it_is_the_agents_user_and_nothing_more() {
+    if !root() {
+        return;
+    }
+    if enforcer_tests::program("python3").is_none() {
+        return skip("no python3");
+    }
+    let session = session();
+    let ended = session.run(["python3", "-c", WHO_WRITES]);
+    let text = ended.text();
+    let mut lines = text.lines();
+    assert!(
+        lines.next().unwrap_or_default().contains("forbidden one"),
+        "{text}{}",
+        ended.stderr
+    );
+    let (uid, gid) = agent_user();
+    assert_eq!(lines.next(), Some(format!("{uid} {gid}").as_str()));
+    let none = "0000000000000000";
+    let wanted = [
+        format!("Uid {uid} {uid} {uid} {uid}"),
+        format!("Gid {gid} {gid} {gid} {gid}"),
+        format!("CapInh {none}"),
+        format!("CapPrm {none}"),
+        format!("CapEff {none}"),
+        format!("CapBnd {none}"),
+        format!("CapAmb {none}"),
+        "NoNewPrivs 1".to_owned(),
+    ];
+    let found: Vec<&str> = lines.filter(|line| !line.starts_with("Groups")).collect();
+    assert_eq!(found, wanted);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::clone::Process;
@@ -26,6 +26,21 @@ impl ExitStatus {
         match self {
             Self::Code(code) => code.cast_unsigned() as u8,
             Self::Signal(signal) => (128 + signal).cast_unsigned() as u8,
+        }
+    }
+}
+
+/// Waits for what has ended of this process's children that it did not make: where a policy opens `clone3`, a process of
+/// the agent's can make its launcher the parent of another (`CLONE_PARENT`). `first`, the agent's first process, is left.
+pub fn reap_strangers(first: Pid) {
+    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(ended) = waitid(Id::All, peek)
+        && let Some(pid) = ended.pid()
+        && pid != first
+    {
+        // Those that are ours are ended by their descriptors, not by their numbers.
+        if waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {
+            break;
         }
     }
 }

@@ -6,23 +6,15 @@
 //!
 //! What the other end sees as its peer (`SO_PEERCRED`) has the agent's user and the connector's pid.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::thread;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    connect, recvmsg, sendmsg, socketpair,
-};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use nix::sys::socket::{UnixAddr, connect};
+use nix::unistd::{Pid, pipe2};
 
-use super::image::close_all_but;
-use super::privilege::drop_all;
+use super::servant::{Post, Servant, receive};
 use super::{AgentCgroup, Identity, LaunchError};
 
 /// Connects that can wait at a time for a server that does not accept.
@@ -32,10 +24,7 @@ const WORD: [u8; 1] = [1];
 
 /// The connector's end in the launcher. Dropping it ends the process.
 #[derive(Debug)]
-pub struct Connector {
-    pid: Pid,
-    requests: OwnedFd,
-}
+pub struct Connector(Servant);
 
 /// A connect that is under way. Readable when it has ended.
 #[derive(Debug)]
@@ -77,54 +66,19 @@ impl Connector {
     /// # Errors
     /// When the kernel refuses the process or it cannot give up its privileges.
     pub fn start(identity: &Identity, cgroup: &AgentCgroup) -> Result<Self, LaunchError> {
-        let (requests, served) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .map_err(LaunchError::system(
-            "socketpair",
-            "raise the limit of open files (ulimit -n)",
-        ))?;
-        // SAFETY: the C library's own fork, which leaves its allocator in order; see above for other locks.
-        let pid = match unsafe { fork() } {
-            Ok(ForkResult::Child) => {
-                // SAFETY: _exit runs no code of the parent's.
-                unsafe { libc::_exit(become_connector(served.as_raw_fd(), identity)) }
-            }
-            Ok(ForkResult::Parent { child }) => child,
-            Err(errno) => {
-                return Err(LaunchError::system(
-                    "fork",
-                    "raise the limit of processes (ulimit -u)",
-                )(errno));
-            }
-        };
-        drop(served);
-        // From here on dropping it ends the process.
-        let connector = Self { pid, requests };
-        cgroup.add(pid)?;
-        let failed = |errno: Errno| LaunchError::Child {
-            step: "starting the connector".to_owned(),
-            source: errno.into(),
-            mend: "run as root, and check the limits of processes (ulimit -u, pids.max)",
-        };
-        nix::unistd::write(&connector.requests, &WORD).map_err(failed)?;
-        let mut ready = [0; 4];
-        match nix::unistd::read(&connector.requests, &mut ready) {
-            Ok(4) => match i32::from_ne_bytes(ready) {
-                0 => Ok(connector),
-                errno => Err(failed(Errno::from_raw(errno))),
-            },
-            Ok(_) => Err(failed(Errno::EPIPE)),
-            Err(errno) => Err(failed(errno)),
-        }
+        Servant::start(Post {
+            identity,
+            cgroup: Some(cgroup),
+            workers: WORKERS,
+            serve,
+            name: "connector",
+        })
+        .map(Self)
     }
 
     /// The process, which the kernel program lets through.
     pub fn pid(&self) -> Pid {
-        self.pid
+        self.0.pid()
     }
 
     /// Connects the agent's `socket` to the socket file `place`, open with `O_PATH`, as the agent's user.
@@ -148,117 +102,20 @@ impl Connector {
     ) -> Result<Connecting, Errno> {
         let (reply, answer) = pipe2(OFlag::O_CLOEXEC)?;
         let descriptors = [socket.as_raw_fd(), place.as_raw_fd(), answer.as_raw_fd()];
-        let sent = sendmsg::<UnixAddr>(
-            self.requests.as_raw_fd(),
-            &[IoSlice::new(&WORD)],
-            &[ControlMessage::ScmRights(&descriptors)],
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            None,
-        );
-        match sent {
-            Ok(_) => Ok(Connecting { reply }),
+        match self.0.send(&[IoSlice::new(&WORD)], &descriptors) {
+            Ok(()) => Ok(Connecting { reply }),
             Err(Errno::EPIPE | Errno::ECONNRESET) => Err(Errno::ECONNREFUSED),
             Err(errno) => Err(errno),
         }
     }
 }
 
-impl Drop for Connector {
-    fn drop(&mut self) {
-        // It has not been reaped, so the pid is still its own.
-        let _ = kill(self.pid, Signal::SIGKILL);
-        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
-    }
-}
-
-/// The process: its exit status.
-fn become_connector(requests: RawFd, identity: &Identity) -> i32 {
-    let mut word = [0; 1];
-    // SAFETY: the buffer is as long as it says.
-    if unsafe { libc::read(requests, word.as_mut_ptr().cast(), 1) } != 1 {
-        // The launcher is gone, or could not move this process.
-        return 1;
-    }
-    let prepared = prepare(requests, identity);
-    let errno = prepared.err().unwrap_or(0);
-    let workers: Vec<_> = (0..if errno == 0 { WORKERS } else { 0 })
-        .map_while(|_| {
-            thread::Builder::new()
-                .stack_size(64 << 10)
-                .spawn(move || serve(requests))
-                .ok()
-        })
-        .collect();
-    let errno = if errno == 0 && workers.is_empty() {
-        libc::EAGAIN
-    } else {
-        errno
-    };
-    let ready = errno.to_ne_bytes();
-    // SAFETY: the buffer is as long as it says.
-    unsafe { libc::write(requests, ready.as_ptr().cast(), ready.len()) };
-    for worker in workers {
-        let _ = worker.join();
-    }
-    0
-}
-
-fn prepare(requests: RawFd, identity: &Identity) -> Result<(), i32> {
-    close_all_but(requests, requests)?;
-    // SAFETY: a NUL-terminated path and numbers; the descriptors are this process's own copies.
-    unsafe {
-        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
-        for standard in 0..3 {
-            if null < 0 || libc::dup2(null, standard) < 0 {
-                return Err(Errno::last_raw());
-            }
-        }
-        if null > 2 {
-            libc::close(null);
-        }
-        // Keys at the terminal are for the agent.
-        libc::setsid();
-    }
-    let _ = SigSet::all().thread_block();
-    drop_all(identity.uid, identity.gid, &identity.groups).map_err(|(_, errno)| errno)?;
-    // The agent's user may neither trace it nor look into it.
-    // SAFETY: numbers only.
-    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } < 0 {
-        return Err(Errno::last_raw());
-    }
-    Ok(())
-}
-
 /// Connects until the launcher is gone.
 fn serve(requests: RawFd) {
-    let mut space = cmsg_space!([RawFd; 3]);
     let mut word = [0; 1];
-    loop {
-        let mut pieces = [IoSliceMut::new(&mut word)];
-        let received = recvmsg::<UnixAddr>(
-            requests,
-            &mut pieces,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        );
-        let message = match received {
-            Ok(message) if message.bytes > 0 => message,
-            Err(Errno::EINTR) => continue,
-            _ => return,
-        };
-        let mut descriptors: Vec<OwnedFd> = Vec::new();
-        for control in message.cmsgs().into_iter().flatten() {
-            if let ControlMessageOwned::ScmRights(numbers) = control {
-                // SAFETY: the kernel has just opened them for us.
-                descriptors.extend(
-                    numbers
-                        .into_iter()
-                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                );
-            }
-        }
-        // Fewer than three, when the limit of open files is reached: the launcher finds its reply closed.
-        let Ok([socket, place, answer]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+    while let Some(request) = receive::<3>(requests, &mut word) {
+        // The launcher finds its reply closed.
+        let Some([socket, place, answer]) = request.descriptors else {
             continue;
         };
         let errno = connect_to(&socket, &place).err().unwrap_or(0);

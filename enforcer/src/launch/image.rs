@@ -35,6 +35,9 @@ pub(super) const STEP_LISTENING: Step = 16;
 /// Entering the Landlock domain.
 pub(super) const STEP_FENCE: Step = 20;
 
+/// Leaving the machine's shared memory, semaphores and message queues.
+pub(super) const STEP_IPC: Step = 21;
+
 /// Size of a [`Failure`] on its pipe, bytes.
 pub(super) const FAILURE_BYTES: usize = 12;
 
@@ -98,6 +101,7 @@ pub(super) struct Image<'a> {
     notify: Option<&'a BpfProgram>,
     open_files: Option<OpenFiles>,
     confinement: Option<&'a Confinement>,
+    own_ipc: bool,
 }
 
 impl<'a> Image<'a> {
@@ -139,6 +143,7 @@ impl<'a> Image<'a> {
             notify: plan.notify.as_ref(),
             open_files: plan.open_files,
             confinement: plan.confinement,
+            own_ipc: plan.own_ipc,
         })
     }
 
@@ -175,6 +180,10 @@ impl<'a> Image<'a> {
                 detail: index as u32,
                 errno,
             })?;
+        }
+        // SAFETY: numbers only.
+        if self.own_ipc && unsafe { libc::unshare(libc::CLONE_NEWIPC) } < 0 {
+            return Err(failed(STEP_IPC)(errno()));
         }
         if let Some(limit) = self.open_files {
             limit.apply().map_err(failed(STEP_LIMIT))?;

@@ -20,13 +20,14 @@ mod privilege;
 mod probe;
 mod process;
 mod program;
+mod servant;
 mod signals;
 mod tell;
 mod terminal;
 mod watched;
 
 pub use cgroup::{AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v2_mounts};
-pub use child::{Child, ExitStatus};
+pub use child::{Child, ExitStatus, reap_strangers};
 pub use confine::Confinement;
 pub use connector::{Connecting, Connector};
 pub use error::LaunchError;

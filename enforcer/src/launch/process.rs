@@ -13,7 +13,7 @@ use nix::unistd::{Pid, pipe2, setpgid};
 use super::clone::{Cloned, Process, clone_into};
 use super::image::{
     FAILURE_BYTES, Failure, Image, STEP_CONFINE, STEP_DESCRIPTORS, STEP_DIRECTORY, STEP_EXEC,
-    STEP_FENCE, STEP_LIMIT, STEP_LISTENING, STEP_NOTIFY, STEP_SECCOMP,
+    STEP_FENCE, STEP_IPC, STEP_LIMIT, STEP_LISTENING, STEP_NOTIFY, STEP_SECCOMP,
 };
 use super::privilege::{
     STEP_BOUNDING, STEP_CAPABILITIES, STEP_GID, STEP_GROUPS, STEP_KEYRING, STEP_NO_NEW_PRIVS,
@@ -47,6 +47,8 @@ pub struct SpawnPlan<'a> {
     pub open_files: Option<OpenFiles>,
     /// Mounts for an agent with uid 0.
     pub confinement: Option<&'a Confinement>,
+    /// Whether it gets shared memory, semaphores and message queues of its own (an IPC namespace).
+    pub own_ipc: bool,
 }
 
 /// A limit of open files (`RLIMIT_NOFILE`).
@@ -334,6 +336,10 @@ impl Pending {
             STEP_LIMIT => child(
                 "setting the limit of open files",
                 "run as root, and keep the limit within fs.nr_open",
+            ),
+            STEP_IPC => child(
+                "new IPC namespace",
+                "use a kernel with CONFIG_IPC_NS, or open `ipc` in the policy (syscalls.allow)",
             ),
             STEP_NOTIFY => child(
                 "loading the seccomp filter that asks",

@@ -72,6 +72,7 @@ impl Rig {
             notify: None,
             open_files: None,
             confinement: self.confinement.as_ref(),
+            own_ipc: true,
         }
     }
 

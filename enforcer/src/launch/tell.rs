@@ -1,24 +1,24 @@
 //! A line on the standard error of a process of the agent's.
 //!
 //! The agent chooses what its descriptor 2 is: a full pipe, a stopped terminal, a file whose writer's rights
-//! count. So a thread of its own writes, with the agent's rights and no more, and nobody waits for it longer
-//! than he says.
+//! count, a socket whose other end sees who writes. So a process of its own writes, as the agent's user and without
+//! privileges, and nobody waits for it longer than he says. It stands outside the agent's cgroup: there the agent's
+//! processes cannot reach it where the kernel keeps them from processes outside.
 
 use std::fs;
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
-use nix::sys::signal::SigSet;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::pipe2;
 
 use super::cgroup::PARENT;
-use super::privilege::take_file_system_identity;
+use super::servant::{Post, Servant, receive};
 use super::{AgentCgroup, Identity, LaunchError};
 
-/// Lines that wait at a time.
-const QUEUE: usize = 32;
 /// Longest line, bytes, with its newline: `PIPE_BUF`, of which a pipe that is writable takes all.
 const LONGEST: usize = 4096;
 /// Standard error.
@@ -41,62 +41,31 @@ const COMMANDING: [i64; 13] = [
     0x6573_5546, // fuse
 ];
 
-struct Line {
-    to: OwnedFd,
-    text: Vec<u8>,
-    until: Instant,
-    written: SyncSender<bool>,
-}
-
 /// Tells processes of one agent something.
 #[derive(Debug)]
 pub struct Teller {
-    queue: SyncSender<Line>,
+    servant: Servant,
     place: String,
 }
 
 impl Teller {
-    /// Starts the thread that writes.
+    /// Starts the process that writes. Call it before other threads are started.
     ///
     /// # Errors
-    /// When the thread cannot be had, or cannot give up its rights.
+    /// When the process cannot be had, or cannot give up its rights.
     pub fn start(identity: &Identity, cgroup: &AgentCgroup) -> Result<Self, LaunchError> {
-        let (queue, lines) = sync_channel::<Line>(QUEUE);
-        let (ready, started) = sync_channel(1);
-        let identity = identity.clone();
-        thread::Builder::new()
-            .name("tell".to_owned())
-            .stack_size(64 << 10)
-            .spawn(move || {
-                // A background process that writes to its terminal, a reader that is gone: errors, not signals.
-                let quiet = SigSet::all()
-                    .thread_block()
-                    .map_err(|errno| errno as i32)
-                    .and_then(|()| take_file_system_identity(&identity));
-                let go_on = quiet.is_ok();
-                if ready.send(quiet).is_ok() && go_on {
-                    serve(&lines);
-                }
-            })
-            .map_err(|source| LaunchError::System {
-                call: "thread",
-                source,
-                mend: "raise the limit of processes (ulimit -u)",
-            })?;
-        match started.recv() {
-            Ok(Ok(())) => Ok(Self {
-                queue,
-                place: format!("/{PARENT}/{}", cgroup.name()),
-            }),
-            failed => Err(LaunchError::System {
-                call: "setfsuid",
-                source: io::Error::from_raw_os_error(match failed {
-                    Ok(Err(errno)) => errno,
-                    _ => libc::EIO,
-                }),
-                mend: "run as root",
-            }),
-        }
+        let servant = Servant::start(Post {
+            identity,
+            cgroup: None,
+            // One: lines stay in their order.
+            workers: 1,
+            serve,
+            name: "teller",
+        })?;
+        Ok(Self {
+            servant,
+            place: format!("/{PARENT}/{}", cgroup.name()),
+        })
     }
 
     /// Writes a line to the standard error of process `pid`, or of `parent` if that is gone. Returns when it is
@@ -112,20 +81,28 @@ impl Teller {
         };
         let mut text = line.as_bytes()[..line.floor_char_boundary(LONGEST - 1)].to_vec();
         text.push(b'\n');
-        let until = Instant::now() + wait;
-        let (written, answer) = sync_channel(1);
-        let line = Line {
-            to,
-            text,
-            until,
-            written,
+        let until = now().saturating_add(wait);
+        let Ok((answer, written)) = pipe2(OFlag::O_CLOEXEC) else {
+            return false;
         };
-        // A full queue: the thread hangs in a write that the agent has made hang.
-        if self.queue.try_send(line).is_err() {
+        // It has too much to do: it hangs in a write that the agent has made hang.
+        let sent = self.servant.send(
+            &[
+                IoSlice::new(&nanoseconds(until).to_ne_bytes()),
+                IoSlice::new(&text),
+            ],
+            &[to.as_raw_fd(), written.as_raw_fd()],
+        );
+        drop(written);
+        if sent.is_err() || wait.is_zero() {
             return false;
         }
-        let left = until.saturating_duration_since(Instant::now());
-        answer.recv_timeout(left).unwrap_or(false)
+        let mut ready = [PollFd::new(answer.as_fd(), PollFlags::POLLIN)];
+        let left = PollTimeout::try_from(until.saturating_sub(now())).unwrap_or(PollTimeout::ZERO);
+        let mut word = [0];
+        poll(&mut ready, left) == Ok(1)
+            && nix::unistd::read(&answer, &mut word) == Ok(1)
+            && word == [1]
     }
 
     fn standard_error(&self, pid: u32) -> Option<OwnedFd> {
@@ -159,16 +136,36 @@ impl Teller {
     }
 }
 
-fn serve(lines: &Receiver<Line>) {
-    for line in lines {
-        let written = harmless(&line.to) && write(&line);
+/// A clock that this process and the other read alike.
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Writes until the launcher is gone. A message is until when the writer may wait (ns), then the line.
+fn serve(requests: RawFd) {
+    let mut message = [0; 8 + LONGEST];
+    while let Some(request) = receive::<2>(requests, &mut message) {
+        let (Some([to, answer]), Some((until, line))) = (
+            request.descriptors,
+            message[..request.length].split_first_chunk(),
+        ) else {
+            continue;
+        };
+        let until = Duration::from_nanos(u64::from_ne_bytes(*until));
+        let written = kind(&to).is_some_and(|kind| write(&to, kind, line, until));
+        // Nothing of it stays here.
+        drop(to);
         // Whoever asked may have gone on.
-        let _ = line.written.try_send(written);
+        let _ = nix::unistd::write(&answer, &[written.into()]);
     }
 }
 
-/// Whether writing there does no more than to show text.
-fn harmless(to: &OwnedFd) -> bool {
+/// What it is (`S_IFMT`), if writing there does no more than to show text.
+fn kind(to: &OwnedFd) -> Option<libc::mode_t> {
     // SAFETY: all-zero structures of plain numbers are valid; the kernel fills them.
     let (stat, fs) = unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
@@ -176,44 +173,50 @@ fn harmless(to: &OwnedFd) -> bool {
         if libc::fstat(to.as_raw_fd(), &raw mut stat) < 0
             || libc::fstatfs(to.as_raw_fd(), &raw mut fs) < 0
         {
-            return false;
+            return None;
         }
         (stat, fs)
     };
-    match stat.st_mode & libc::S_IFMT {
+    let kind = stat.st_mode & libc::S_IFMT;
+    let harmless = match kind {
         libc::S_IFIFO | libc::S_IFSOCK => true,
         libc::S_IFREG => !COMMANDING.contains(&fs.f_type),
-        libc::S_IFCHR => std::io::IsTerminal::is_terminal(to),
+        libc::S_IFCHR => io::IsTerminal::is_terminal(to),
         _ => false,
-    }
+    };
+    harmless.then_some(kind)
 }
 
-fn write(line: &Line) -> bool {
-    let fd = line.to.as_raw_fd();
-    let left = line.until.saturating_duration_since(Instant::now());
-    let mut poll = libc::pollfd {
-        fd,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    let patience = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: one structure, which outlives the call.
-    if unsafe { libc::poll(&raw mut poll, 1, patience) } != 1 || poll.revents & libc::POLLOUT == 0 {
+fn write(to: &OwnedFd, kind: libc::mode_t, text: &[u8], until: Duration) -> bool {
+    let left = PollTimeout::try_from(until.saturating_sub(now())).unwrap_or(PollTimeout::ZERO);
+    let mut ready = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut ready, left) != Ok(1)
+        || !ready[0]
+            .revents()
+            .is_some_and(|is| is.contains(PollFlags::POLLOUT))
+    {
         return false;
     }
+    let fd = to.as_raw_fd();
     let piece = libc::iovec {
-        iov_base: line.text.as_ptr().cast_mut().cast(),
-        iov_len: line.text.len(),
+        iov_base: text.as_ptr().cast_mut().cast(),
+        iov_len: text.len(),
     };
-    // Another writer may have been quicker. The offset -1 stands for the file's own position.
+    // Another writer may have been quicker. A file never waits for a reader, and would say no where it must wait for its
+    // disk. The offset -1 stands for the file's own position.
+    let flags = if kind == libc::S_IFREG {
+        0
+    } else {
+        libc::RWF_NOWAIT
+    };
     // SAFETY: the piece is as long as it says, and is only read.
-    let mut written = unsafe { libc::pwritev2(fd, &raw const piece, 1, -1, libc::RWF_NOWAIT) };
+    let mut written = unsafe { libc::pwritev2(fd, &raw const piece, 1, -1, flags) };
     let errno = io::Error::last_os_error().raw_os_error();
     if written < 0 && matches!(errno, Some(libc::EOPNOTSUPP | libc::EINVAL)) {
         // SAFETY: as above.
-        written = unsafe { libc::write(fd, line.text.as_ptr().cast(), line.text.len()) };
+        written = unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) };
     }
-    usize::try_from(written).is_ok_and(|written| written == line.text.len())
+    usize::try_from(written).is_ok_and(|written| written == text.len())
 }
 
 #[cfg(test)]

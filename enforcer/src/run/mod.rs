@@ -55,7 +55,7 @@ use crate::{
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
     say::{self, say},
-    seccomp::{Eyes, Hatches, Listener, resolve::Roots},
+    seccomp::{Eyes, Hatches, IPC, Listener, resolve::Roots},
 };
 
 use announce::Start;
@@ -205,6 +205,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     } else {
         None
     };
+    let teller = if options.quiet {
+        None
+    } else {
+        Some(Teller::start(&identity, &cgroup)?)
+    };
     // Each process that waits for an answer takes a descriptor of ours.
     let open_files = OpenFiles::present()?;
     if !options.keep {
@@ -233,6 +238,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         notify,
         open_files: Some(open_files),
         confinement: confinement.as_ref(),
+        own_ipc: !loosened.iter().any(|group| group == IPC),
     };
     let mut pending = spawn(&plan)?;
     let operator = pending.pid().as_raw().unsigned_abs();
@@ -274,11 +280,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     };
     // The agent shares our standard error from here on.
     say::from_a_thread();
-    let teller = if options.quiet {
-        None
-    } else {
-        Some(Teller::start(&identity, &cgroup)?)
-    };
     let asker = desk.as_ref().map(DeskHandle::asker);
     let telling = Arc::new(Telling::new(teller, asker.clone(), first.notified.exec));
     let wording = engine.wording().clone().for_user(&subject.user);

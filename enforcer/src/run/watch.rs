@@ -13,7 +13,9 @@ use tokio::{
 };
 
 use super::{leftover, record::Recorder, scene::KILL_PATIENCE, tell::Telling};
-use crate::launch::{AgentCgroup, Child, ExitStatus, Pending, Signals, Terminal, Watched};
+use crate::launch::{
+    AgentCgroup, Child, ExitStatus, Pending, Signals, Terminal, Watched, reap_strangers,
+};
 
 /// Time between two looks at the events. Being woken for each would cost the agent ten times what judging does;
 /// an event after a pause is seen at once, and the kernel wakes nobody for those behind it.
@@ -107,6 +109,7 @@ impl Watch<'_> {
                     if let Some(status) = child.on_change()? {
                         return Ok(status);
                     }
+                    reap_strangers(child.pid());
                 }
                 ready = events.readable(), if due.is_none() => {
                     ready?;

@@ -15,12 +15,16 @@ use super::notified::Notified;
 /// The table that is shipped.
 const SHIPPED: &str = include_str!("../../../policies/escape-hatches.json");
 
+/// The group of what reaches other processes' shared memory, semaphores and message queues. Shut, the agent also has an IPC
+/// namespace of its own: System V objects cannot be told apart by arguments, and databases and build tools need some.
+pub const IPC: &str = "ipc";
+
 /// System calls younger than the libseccomp that must do: their numbers are the same on every architecture
 /// (include/uapi/asm-generic/unistd.h, from 424 on).
 const YOUNGER: [(&str, i32); 1] = [("open_tree_attr", 467)];
 
 /// What the table may name instead of a number; the names are those of the kernel headers.
-const CONSTANTS: [(&str, u64); 18] = [
+const CONSTANTS: [(&str, u64); 23] = [
     ("AF_UNIX", libc::AF_UNIX as u64),
     ("AF_INET", libc::AF_INET as u64),
     ("AF_INET6", libc::AF_INET6 as u64),
@@ -34,6 +38,11 @@ const CONSTANTS: [(&str, u64); 18] = [
     ("NETLINK_GENERIC", libc::NETLINK_GENERIC as u64),
     ("TIOCSTI", libc::TIOCSTI),
     ("TIOCLINUX", libc::TIOCLINUX),
+    ("TUNSETIFF", libc::TUNSETIFF),
+    ("UI_DEV_CREATE", 0x5501),                  // linux/uinput.h
+    ("VHOST_VSOCK_SET_GUEST_CID", 0x4008_af60), // linux/vhost.h
+    ("VHOST_VSOCK_SET_RUNNING", 0x4004_af61),
+    ("CLONE_PARENT", libc::CLONE_PARENT as u64),
     ("CLONE_NEWUSER", libc::CLONE_NEWUSER as u64),
     ("CLONE_NEWNS", libc::CLONE_NEWNS as u64),
     ("CLONE_NEWPID", libc::CLONE_NEWPID as u64),

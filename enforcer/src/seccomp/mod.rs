@@ -23,7 +23,7 @@ mod walk;
 pub use address::Address;
 pub use eyes::Eyes;
 pub use filter::{BpfProgram, Condition, SeccompError, Test};
-pub use hatches::{Hatches, Refused};
+pub use hatches::{Hatches, IPC, Refused};
 pub use identity::{IdentityError, LARGEST};
 pub use notified::Notified;
 pub use notify::{Call, ConnectCall, ExecCall, Listener, Notification, NotifyError, OtherCall};

@@ -146,7 +146,7 @@ pub fn prepare(places: &[Place]) -> Result<Option<String>, GroundError> {
 /// It cannot be made, belongs neither to root nor to this user, or could be written by others and was.
 pub fn directory(path: &Path, mode: u32) -> Result<Done, GroundError> {
     loop {
-        let made = match make(path, mode) {
+        let is_new = match make(path, mode) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -184,7 +184,7 @@ pub fn directory(path: &Path, mode: u32) -> Result<Done, GroundError> {
                 return Err(system(path, "opened", source, "look at what is there"));
             }
         };
-        return if made {
+        return if is_new {
             Ok(Done::Made)
         } else {
             tighten(path, &directory, mode)

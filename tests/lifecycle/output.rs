@@ -197,11 +197,10 @@ p = subprocess.Popen(sys.argv[1:], stdout=w); os.close(w); time.sleep(0.5); n = 
 while b := os.read(r, 1 << 16): n += b.count(b'\\n')
 print(n, p.wait())";
     let binary = enforcer().get_program().to_owned();
-    let tail = ["audit", "tail", "-n", "1000000"];
     let output = Command::new("python3")
         .args(["-c", slow])
         .arg(&binary)
-        .args(tail)
+        .args(["audit", "tail", "-n", "1000000"])
         .arg(&trail)
         .output()
         .unwrap();

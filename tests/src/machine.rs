@@ -31,6 +31,12 @@ pub enum Level {
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
+        // Asked once for all executables: it loads every program, which takes a guest many seconds.
+        match env::var("ENFORCER_LEVEL").as_deref() {
+            Ok("full") => return Level::Full,
+            Ok("partial") => return Level::Partial,
+            _ => {}
+        }
         let output = enforcer().args(["doctor", "--json"]).output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         match report["enforcement"].as_str() {

@@ -286,10 +286,7 @@ impl Root {
 
 fn make(path: &Path) -> io::Result<()> {
     let mode = ground::RUNNING.mode;
-    let made = DirBuilder::new().mode(mode).create(path);
-    if made.is_ok() {
-        // Whatever the umask is.
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    }
-    made
+    DirBuilder::new().mode(mode).create(path)?;
+    // Whatever the umask is.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }

@@ -1,25 +1,27 @@
 //! All tests, on all kernels, with one line at the end.
 
+mod compiled;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use serde_json::Value;
 
-use crate::libtest::{Counts, SKIPPED};
-use crate::process::{as_root_with_environment, cargo, note, shown, step, unwrap_cargo};
+use self::compiled::{Compiled, Executable};
+use crate::libtest::{Counts, EXECUTABLE, SKIPPED};
+use crate::process::{as_root_with_environment, command, note, step, unwrap_cargo};
 use crate::stream::{self, End};
 use crate::vm::{self, Kernel};
-use crate::{build, ebpf, fuzz, lint, root, toolchain};
+use crate::{ebpf, fuzz, lint, root, toolchain};
 
-/// The crate whose tests need a real kernel and root.
-const INTEGRATION: &str = "enforcer-tests";
 /// Test executables that say nothing of a kernel: what they try is user space, or programs that a guest lacks.
 const HOST_ONLY: [&str; 9] = [
     "lifecycle",
@@ -36,16 +38,22 @@ const HOST_ONLY: [&str; 9] = [
 /// and a guest takes seconds for each agent that it starts. The newer one starts them faster.
 const NEWER_GUEST_ONLY: [&str; 2] = ["approvals", "hatches"];
 /// Time for a stage; what hangs must not hang the whole.
-const LIMIT: Duration = Duration::from_mins(40);
-/// Runs every test executable, also after a failure, and reports what the tests skipped.
+const LIMIT: Duration = Duration::from_mins(60);
+/// Test executables of a stage that the summary names, those that took longest.
+const SLOWEST: usize = 5;
+/// Runs every test executable, also after a failure, and reports what the tests skipped. What the kernel gives is asked once
+/// for all of them.
 const RUN_ALL: &str = r#"
 skips=$(mktemp) || exit 125
 chmod 666 "$skips"
 export ENFORCER_SKIPS=$skips
+ENFORCER_LEVEL=$("$ENFORCER_BIN" doctor --json | sed -n 's/^  "enforcement": "\(.*\)",$/\1/p')
+export ENFORCER_LEVEL
 filter=$1
 shift
 status=0
 for test in "$@"; do
+    echo "enforcer-test-executable: $test"
     "$test" ${filter:+"$filter"} || status=$?
 done
 while read -r line; do
@@ -84,6 +92,11 @@ impl Stage {
         Self::Vm612,
     ];
 
+    /// Whether it runs in a virtual machine.
+    fn in_guest(self) -> bool {
+        matches!(self, Self::Vm61 | Self::Vm612)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Lint => "lint",
@@ -94,15 +107,6 @@ impl Stage {
             Self::Vm612 => "kernel 6.12",
         }
     }
-}
-
-/// What the integration stages need.
-struct Integration {
-    enforcer: PathBuf,
-    /// The test executables.
-    tests: Vec<PathBuf>,
-    /// Everything the crate was compiled to: the tests and the programs that they start.
-    executables: Vec<PathBuf>,
 }
 
 /// Runs the stages (all when none is named) and prints the summary; returns whether all went well.
@@ -119,54 +123,63 @@ pub fn all(only: &[Stage], filter: Option<&str>, fuzz_seconds: u64) -> bool {
         .collect();
     let mut total = Counts::default();
     let mut summary = Vec::new();
-    let mut record = |name: &str, started: Instant, counts: Counts, result: Result<()>| {
+    let mut record = |name: &str, took: Duration, counts: Counts, result: Result<()>| {
         let mut counts = counts;
         if let Err(error) = &result {
             println!("    FAILED: {name}: {error:#}");
             counts.failed = counts.failed.max(1);
         }
-        total += counts;
+        total += &counts;
         let verdict = if result.is_ok() { "ok" } else { "FAILED" };
         summary.push(format!(
             "{name:<12} {verdict:<7} {counts} ({} s)",
-            started.elapsed().as_secs()
+            took.as_secs()
         ));
+        summary.extend(counts.slowest(SLOWEST));
     };
 
     let started = Instant::now();
     let toolchain =
         toolchain::ensure(true).and_then(|toolchain| ebpf::build(&toolchain).map(|_| toolchain));
     match &toolchain {
-        Ok(_) => record("set-up", started, Counts::default(), Ok(())),
+        Ok(_) => record("set-up", started.elapsed(), Counts::default(), Ok(())),
         Err(error) => record(
             "set-up",
-            started,
+            started.elapsed(),
             Counts::default(),
             Err(anyhow::anyhow!("{error:#}")),
         ),
     }
-    let mut integration = None;
-    for stage in stages {
+    let mut compiled = None;
+    let (guests, here): (Vec<Stage>, Vec<Stage>) =
+        stages.iter().partition(|stage| stage.in_guest());
+    for stage in here {
         let started = Instant::now();
         let mut counts = Counts::default();
         let result = match (&toolchain, stage) {
             (Err(_), _) => Err(anyhow::anyhow!("could not run, for the set-up failed")),
             (Ok(toolchain), Stage::Lint) => lint::all(toolchain, false),
-            (Ok(_), Stage::Unit) => unit(filter, &mut counts),
             // A filter names tests, of which a target is none.
             (Ok(_), Stage::Fuzz) if filter.is_some() => Ok(()),
             (Ok(_), Stage::Fuzz) => fuzzing(fuzz_seconds, &mut counts),
-            (Ok(_), stage) => {
-                let built = integration.get_or_insert_with(|| {
-                    integration_build().map_err(|error| format!("{error:#}"))
-                });
-                match built {
-                    Ok(built) => integration_stage(stage, built, filter, &mut counts),
-                    Err(error) => Err(anyhow::anyhow!("could not run: {error}")),
-                }
-            }
+            (Ok(_), stage) => match (compile(&mut compiled, &stages), stage) {
+                (Ok(built), Stage::Unit) => unit(built, filter, &mut counts),
+                (Ok(built), stage) => integration_stage(stage, built, filter, &mut counts),
+                (Err(error), _) => Err(anyhow::anyhow!("could not run: {error}")),
+            },
         };
-        record(stage.name(), started, counts, result);
+        record(stage.name(), started.elapsed(), counts, result);
+    }
+    if toolchain.is_ok() && !guests.is_empty() {
+        let built = compile(&mut compiled, &stages);
+        for end in in_guests(&guests, built, filter) {
+            record(end.stage.name(), end.took, end.counts, end.result);
+        }
+    } else {
+        for stage in guests {
+            let error = anyhow::anyhow!("could not run, for the set-up failed");
+            record(stage.name(), Duration::ZERO, Counts::default(), Err(error));
+        }
     }
     step("Summary");
     for line in summary {
@@ -174,6 +187,68 @@ pub fn all(only: &[Stage], filter: Option<&str>, fuzz_seconds: u64) -> bool {
     }
     println!("{total}");
     total.failed == 0
+}
+
+/// What the tests are compiled to, compiled once.
+fn compile<'a>(
+    compiled: &'a mut Option<Result<Compiled, String>>,
+    stages: &[Stage],
+) -> Result<&'a Compiled, &'a String> {
+    compiled
+        .get_or_insert_with(|| {
+            let with_unit = stages.contains(&Stage::Unit);
+            compiled::all(with_unit).map_err(|error| format!("{error:#}"))
+        })
+        .as_ref()
+}
+
+/// How a stage in a virtual machine ended.
+struct GuestEnd {
+    stage: Stage,
+    took: Duration,
+    counts: Counts,
+    result: Result<()>,
+}
+
+/// Runs stages in virtual machines, several at a time: while one waits, another works.
+fn in_guests(
+    stages: &[Stage],
+    built: Result<&Compiled, &String>,
+    filter: Option<&str>,
+) -> Vec<GuestEnd> {
+    let waiting = Mutex::new(stages.iter().copied().enumerate());
+    let ended = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let next = lock(&waiting).next();
+            let Some((index, stage)) = next else { break };
+            let started = Instant::now();
+            let mut counts = Counts::default();
+            let result = match built {
+                Ok(built) => integration_stage(stage, built, filter, &mut counts),
+                Err(error) => Err(anyhow::anyhow!("could not run: {error}")),
+            };
+            let end = GuestEnd {
+                stage,
+                took: started.elapsed(),
+                counts,
+                result,
+            };
+            lock(&ended).push((index, end));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..vm::at_once().min(stages.len()) {
+            scope.spawn(work);
+        }
+    });
+    let mut ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ended.sort_by_key(|(index, _)| *index);
+    ended.into_iter().map(|(_, end)| end).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts this program again without the ignored signals that it was started with (`nohup`, `&` in a script): the
@@ -202,22 +277,27 @@ fn without_ignored_signals() -> Result<()> {
     Err(error).context("cannot start again by env(1)")
 }
 
-fn unit(filter: Option<&str>, counts: &mut Counts) -> Result<()> {
+/// Runs the tests beside the code, each executable where cargo would.
+fn unit(compiled: &Compiled, filter: Option<&str>, counts: &mut Counts) -> Result<()> {
     step("Unit tests");
-    let mut test = cargo();
-    test.args([
-        "test",
-        "--workspace",
-        "--exclude",
-        INTEGRATION,
-        "--no-fail-fast",
-        "--target-dir",
-    ])
-    .arg(root::target());
-    test.args(filter);
-    note(&format!("$ {}", shown(&test)));
-    let end = stream::lines(&mut test, LIMIT, |line| show(line, counts))?;
-    judge(end, filter, *counts)
+    let mut failed = Vec::new();
+    for executable in &compiled.unit {
+        note(&format!("$ {}", executable.path.display()));
+        let mut test = command(&executable.path);
+        test.current_dir(&executable.directory)
+            .env("CARGO_MANIFEST_DIR", &executable.directory)
+            .args(filter)
+            .stdin(Stdio::null());
+        counts.begin(&executable.name);
+        let end = stream::lines(&mut test, LIMIT, |line| show("", line, counts))?;
+        if judge(end, filter.or(Some("")), counts).is_err() {
+            failed.push(executable.name.as_str());
+        }
+    }
+    if !failed.is_empty() {
+        bail!("tests of {} failed", failed.join(", "));
+    }
+    some_ran(filter, counts)
 }
 
 /// Each target counts as a test.
@@ -231,49 +311,9 @@ fn fuzzing(seconds: u64, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// Builds the release binary and the integration crate.
-fn integration_build() -> Result<Integration> {
-    let enforcer = build::user_space()?;
-    step("Integration tests: compiling");
-    let mut test = cargo();
-    test.args([
-        "test",
-        "--package",
-        INTEGRATION,
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-        "--target-dir",
-    ]);
-    test.arg(root::target()).stderr(Stdio::inherit());
-    note(&format!("$ {}", shown(&test)));
-    let output = test.output().context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("the integration tests do not compile");
-    }
-    let mut integration = Integration {
-        enforcer,
-        tests: Vec::new(),
-        executables: Vec::new(),
-    };
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let message: Value =
-            serde_json::from_str(line).with_context(|| format!("cargo printed no JSON: {line}"))?;
-        if let Some(executable) = message["executable"].as_str() {
-            if message["profile"]["test"] == true {
-                integration.tests.push(executable.into());
-            }
-            integration.executables.push(executable.into());
-        }
-    }
-    if integration.tests.is_empty() {
-        bail!("cargo named no test executable of {INTEGRATION}");
-    }
-    Ok(integration)
-}
-
 fn integration_stage(
     stage: Stage,
-    built: &Integration,
+    built: &Compiled,
     filter: Option<&str>,
     counts: &mut Counts,
 ) -> Result<()> {
@@ -297,7 +337,7 @@ fn integration_stage(
             .tests
             .iter()
             .filter(|test| !is_one_of(test, &elsewhere))
-            .map(OsString::from),
+            .map(|test| OsString::from(&test.path)),
     );
     let directory = root::repository().join("tests");
     let kernel = match stage {
@@ -322,26 +362,24 @@ fn integration_stage(
         words,
         timeout: LIMIT,
     };
-    let status = vm::run(&job, |line| show(line, counts))?;
+    // Lines of two machines come at once.
+    let mark = format!("[{}] ", stage.name());
+    let status = vm::run(&job, |line| show(&mark, line, counts))?;
     if status != 0 {
         bail!("the tests ended with status {status}");
     }
-    some_ran(filter, *counts)
+    some_ran(filter, counts)
 }
 
-/// Whether a test executable (`NAME-hash`) has one of these names.
-fn is_one_of(executable: &Path, names: &[&str]) -> bool {
-    executable
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.rsplit_once('-'))
-        .is_some_and(|(name, _)| names.contains(&name))
+/// Whether a test executable has one of these names.
+fn is_one_of(executable: &Executable, names: &[&str]) -> bool {
+    names.contains(&executable.name.as_str())
 }
 
 fn on_this_kernel(
     words: &[OsString],
     directory: &Path,
-    built: &Integration,
+    built: &Compiled,
     filter: Option<&str>,
     counts: &mut Counts,
 ) -> Result<()> {
@@ -354,19 +392,23 @@ fn on_this_kernel(
     tests
         .env("ENFORCER_BIN", &built.enforcer)
         .env("CARGO_MANIFEST_DIR", directory);
-    let end = stream::lines(&mut tests, LIMIT, |line| show(line, counts))?;
-    judge(end, filter, *counts)
+    let end = stream::lines(&mut tests, LIMIT, |line| show("", line, counts))?;
+    judge(end, filter, counts)
 }
 
-fn show(line: &str, counts: &mut Counts) {
+/// Counts and shows a line, with a mark before it.
+fn show(mark: &str, line: &str, counts: &mut Counts) {
     counts.read(line);
-    match line.strip_prefix(SKIPPED) {
-        Some(reason) => println!("skipped: {reason}"),
-        None => println!("{line}"),
+    if let Some(reason) = line.strip_prefix(SKIPPED) {
+        println!("{mark}skipped: {reason}");
+    } else if let Some(path) = line.strip_prefix(EXECUTABLE) {
+        println!("{mark}running {path}");
+    } else {
+        println!("{mark}{line}");
     }
 }
 
-fn judge(end: End, filter: Option<&str>, counts: Counts) -> Result<()> {
+fn judge(end: End, filter: Option<&str>, counts: &Counts) -> Result<()> {
     match end {
         End::TimedOut => bail!("not done after {} s", LIMIT.as_secs()),
         End::Exited(status) if !status.success() => bail!("the tests ended with {status}"),
@@ -375,7 +417,7 @@ fn judge(end: End, filter: Option<&str>, counts: Counts) -> Result<()> {
 }
 
 /// A stage in which no test ran is no success, unless a filter was asked for.
-fn some_ran(filter: Option<&str>, counts: Counts) -> Result<()> {
+fn some_ran(filter: Option<&str>, counts: &Counts) -> Result<()> {
     if counts.passed == 0 && filter.is_none() {
         bail!("no test passed");
     }

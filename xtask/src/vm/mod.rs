@@ -30,6 +30,9 @@ const TROUBLE: &[&str] = &[
     "UBSAN: ",
     "INFO: task ",
 ];
+/// How often a kernel is booted that falls over before anything of ours runs: an emulated machine with two processors now
+/// and then executes an instruction that the kernel is just patching.
+const BOOTS: usize = 3;
 /// Lines of the console that an error shows.
 const LAST_LINES: usize = 30;
 
@@ -51,11 +54,26 @@ pub struct Job {
     pub timeout: Duration,
 }
 
+/// Machines that may run at once: two where the memory is there for both, with some to spare.
+pub fn at_once() -> usize {
+    const WANTED_KIB: u64 = 12 << 20;
+    let available = fs::read_to_string("/proc/meminfo")
+        .unwrap_or_default()
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    if available.is_some_and(|available| available >= WANTED_KIB) {
+        2
+    } else {
+        1
+    }
+}
+
 /// Boots the kernel, runs the command and returns its exit status; `line` sees each line that it prints.
 ///
 /// # Errors
 /// When the machine cannot be started, does not end in time, or its kernel complained.
-pub fn run(job: &Job, line: impl FnMut(&str)) -> Result<i32> {
+pub fn run(job: &Job, mut line: impl FnMut(&str)) -> Result<i32> {
     packages::ensure("the virtual machines", packages::TEST)?;
     let image = kernel::image(job.kernel)?;
     let directory = root::target()
@@ -77,10 +95,30 @@ pub fn run(job: &Job, line: impl FnMut(&str)) -> Result<i32> {
     };
     guest::write(&initramfs, &image, &content)?;
     let console = directory.join("console.log");
-    let booted = boot(job, &image.vmlinuz(), &initramfs, &console, line);
+    let mut attempt = 1;
+    let (booted, complaint) = loop {
+        let mut up = false;
+        let booted = boot(
+            job,
+            &image.vmlinuz(),
+            &initramfs,
+            &console,
+            &mut line,
+            &mut up,
+        );
+        let complaint = complaint(&console);
+        match &complaint {
+            Some(complaint) if !up && attempt < BOOTS => {
+                note(&format!(
+                    "the kernel fell over before it was up: {complaint}; booting it once more"
+                ));
+                attempt += 1;
+            }
+            _ => break (booted, complaint),
+        }
+    };
     // Some 120 MB that the next run writes again.
     let _ = fs::remove_file(&initramfs);
-    let complaint = complaint(&console);
     match (booted, complaint) {
         (Ok(status), None) => Ok(status),
         (Ok(_), Some(complaint)) => bail!(
@@ -106,6 +144,7 @@ fn boot(
     initramfs: &Path,
     console: &Path,
     mut line: impl FnMut(&str),
+    up: &mut bool,
 ) -> Result<i32> {
     let mut qemu = command("qemu-system-x86_64");
     qemu.args([
@@ -141,6 +180,7 @@ fn boot(
             status = text.trim().parse().ok();
         } else if let Some(release) = text.strip_prefix(START) {
             booted = Some(release.trim().to_owned());
+            *up = true;
             note(&format!(
                 "kernel {} is up after {:.1} s",
                 release.trim(),

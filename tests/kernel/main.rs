@@ -1,6 +1,7 @@
 //! The kernel programs by themselves: grants, unix sockets, packets, processes outside.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is how a test fails")]
 
+mod addresses;
 mod grants;
 mod outside;
 mod unix;

@@ -35,6 +35,7 @@ use crate::{
     },
     kernel::{
         grants::Grants,
+        instance::UnixJudgement,
         limits::{Kind, Limiter},
     },
     launch::{CgroupRoot, Connector},
@@ -294,6 +295,9 @@ impl Shared {
         match Address::parse(&address) {
             Some(Address::Path(path)) if !call.datagram && self.with.connector.is_some() => {
                 self.judge_path(notification, call, &path, holder)
+            }
+            Some(Address::Abstract(name)) if self.with.first.unix == UnixJudgement::Absent => {
+                self.judge_abstract(notification, &name)
             }
             Some(Address::Inet(address, port)) if self.with.first.asks_connect => {
                 let who = target::who(tid).unwrap_or_default();

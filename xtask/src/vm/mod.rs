@@ -30,6 +30,8 @@ const TROUBLE: &[&str] = &[
     "UBSAN: ",
     "INFO: task ",
 ];
+/// The active LSMs of systems that leave `bpf` out (Ubuntu, WSL, Proxmox): LSM programs load there, and never run.
+pub const WITHOUT_BPF_LSM: &str = "lsm=landlock,lockdown,yama,apparmor";
 /// Lines of the console that an error shows.
 const LAST_LINES: usize = 30;
 
@@ -37,6 +39,8 @@ const LAST_LINES: usize = 30;
 pub struct Job {
     /// The kernel to boot.
     pub kernel: Kernel,
+    /// A further word of its command line.
+    pub parameter: Option<&'static str>,
     /// Executables of the host that the command needs, found at the same paths in the guest.
     pub executables: Vec<PathBuf>,
     /// The enforcer binary, `enforcer` in the guest's PATH and `ENFORCER_BIN` in its environment.
@@ -58,9 +62,11 @@ pub struct Job {
 pub fn run(job: &Job, line: impl FnMut(&str)) -> Result<i32> {
     packages::ensure("the virtual machines", packages::TEST)?;
     let image = kernel::image(job.kernel)?;
+    let machine = job.parameter.unwrap_or("plain");
+    let machine = machine.split('=').next().unwrap_or_default();
     let directory = root::target()
         .join("vm")
-        .join(format!("run-{}", job.kernel.name()));
+        .join(format!("run-{}-{machine}", job.kernel.name()));
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
     let initramfs = directory.join("initramfs.cpio");
@@ -105,7 +111,7 @@ fn boot(
     vmlinuz: &Path,
     initramfs: &Path,
     console: &Path,
-    mut line: impl FnMut(&str),
+    mut said: impl FnMut(&str),
 ) -> Result<i32> {
     let mut qemu = command("qemu-system-x86_64");
     qemu.args([
@@ -127,7 +133,11 @@ fn boot(
         .arg("-initrd")
         .arg(initramfs);
     // The kernel has the first serial line for itself, so that it cannot tear the command's lines.
-    qemu.args(["-append", "console=ttyS0 loglevel=6 panic=-1"]);
+    let line = format!(
+        "console=ttyS0 loglevel=6 panic=-1 {}",
+        job.parameter.unwrap_or_default()
+    );
+    qemu.args(["-append", line.trim_end()]);
     qemu.arg("-serial")
         .arg(serial_file(console))
         .args(["-serial", "stdio"]);
@@ -149,7 +159,7 @@ fn boot(
         } else if let Some(text) = text.strip_prefix(ERROR) {
             trouble = Some(text.to_owned());
         } else {
-            line(text);
+            said(text);
         }
     })?;
     if let Some(trouble) = trouble {
@@ -223,6 +233,7 @@ fn tail(console: &Path) -> String {
 /// When a machine fails or the command ends with another status than 0.
 pub fn shell(
     kernels: &[Kernel],
+    parameter: Option<&'static str>,
     words: &[OsString],
     timeout: Duration,
     executables: &[PathBuf],
@@ -243,6 +254,7 @@ pub fn shell(
         ));
         let job = Job {
             kernel,
+            parameter,
             executables: executables.to_vec(),
             enforcer: enforcer.clone(),
             variables: Vec::new(),

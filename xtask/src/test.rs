@@ -21,7 +21,7 @@ use crate::{build, ebpf, fuzz, lint, root, toolchain};
 /// The crate whose tests need a real kernel and root.
 const INTEGRATION: &str = "enforcer-tests";
 /// Test executables that say nothing of a kernel: what they try is user space, or programs that a guest lacks.
-const HOST_ONLY: [&str; 9] = [
+const HOST_ONLY: [&str; 10] = [
     "lifecycle",
     "sessions",
     "desk",
@@ -31,6 +31,7 @@ const HOST_ONLY: [&str; 9] = [
     "limits",
     "loosened",
     "refusals",
+    "execve_check",
 ];
 /// Test executables that one guest is enough for: what they try in the kernel is the same in both, or tried by others,
 /// and a guest takes seconds for each agent that it starts. The newer one starts them faster.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::Context;
+use enforcer_common::limits::Breaker;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -240,6 +241,10 @@ impl Shared {
             return Ok(());
         };
         let by_rules = self.with.engine.exec(&found.action);
+        if call.is_check() {
+            self.answer_check(id, by_rules.decision);
+            return Ok(());
+        }
         let asks = by_rules.decision == Decision::Ask;
         let limited = self.limited(tid, Kind::Exec, &by_rules);
         let by_limit = limited.is_some();
@@ -279,6 +284,20 @@ impl Shared {
             self.go_on(id);
         }
         Ok(())
+    }
+
+    /// Answers who only asks whether it could execute something: no exec, so nobody is asked, and nothing is counted,
+    /// recorded or granted.
+    fn answer_check(&self, id: u64, by_rules: Decision) {
+        let limiter = &self.with.limiter;
+        let allowed = by_rules == Decision::Allow
+            && matches!(limiter.breaker(), Breaker::Closed { .. })
+            && limiter.look(Kind::Exec).is_ok();
+        if allowed {
+            self.go_on(id);
+        } else {
+            self.refuse(id, libc::EPERM);
+        }
     }
 
     fn judge_connect(

@@ -240,7 +240,7 @@ impl Hatches {
                 }));
             }
         }
-        rules.extend(notified.into_iter().flat_map(Notified::rules));
+        rules.extend(notified.unwrap_or_default().rules());
         filter::compile(&rules)
     }
 

@@ -53,7 +53,8 @@ pub const CAUSE_TRANSPARENT: u32 = 8;
 pub const CAUSE_INTERNAL: u32 = 9;
 /// A person approved it: `approval` is the request's number. The decision stays `ASK`.
 pub const CAUSE_APPROVED: u32 = 10;
-/// An IPv6 packet with a routing header, or with more extension headers than are looked through.
+/// A packet with a routing header or source route, with more extension headers than are looked through, or to a
+/// loopback address by another interface.
 pub const CAUSE_ROUTED: u32 = 11;
 /// A process outside the agent would be traced, read or signalled.
 pub const CAUSE_OUTSIDER: u32 = 12;

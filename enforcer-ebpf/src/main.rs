@@ -6,7 +6,7 @@
 //! | `exec_check` | `lsm/bprm_check_security` | the clean errno, where the kernel loads LSM programs |
 //! | `socket_connect` | `lsm/socket_connect` | connects of families that no cgroup hook sees, foreign sockets |
 //! | `connect4` `connect6` `sendmsg4` `sendmsg6` | cgroup socket address | addresses |
-//! | `packet_out` | cgroup packets | IPv6 packets that would be led on to another address |
+//! | `packet_out` | cgroup packets | packets that would be led on to another address, or leave the machine for a loopback one |
 //! | `unix_stream_connect` `unix_may_send` | LSM | unix sockets, by the name that they are bound to |
 //! | `unix_connect` `unix_sendmsg` | cgroup unix socket address | unix sockets, by the name of the call |
 //! | `ptrace_access_check` `task_kill` | LSM | processes outside the agent |

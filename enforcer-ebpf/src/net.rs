@@ -1,4 +1,7 @@
 //! Addresses and sockets, on the kernel's own copy.
+//!
+//! The unspecified address is judged as loopback and made so in that copy: the kernel would go to whatever local
+//! address the socket is bound to.
 
 use core::{ffi::c_void, ptr};
 
@@ -23,7 +26,7 @@ use crate::{
     grant::connect_granted,
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
     maps::{CONNECTS, POLICIES, constant, observed, settings},
-    task,
+    task::{self, forgotten},
 };
 
 const AF_INET: u32 = 2;
@@ -32,6 +35,11 @@ const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
+
+/// `127.0.0.1`
+const LOOPBACK: u32 = 0x7f00_0001;
+/// The third word of an IPv4 address in IPv6.
+const MAPPED: u32 = 0xffff;
 
 /// Returned by a program on a cgroup: it may go on.
 pub const PASS: i32 = 1;
@@ -104,8 +112,12 @@ pub fn slot_of_socket_user() -> u32 {
 #[inline(always)]
 fn judge_v4(context: *mut bpf_sock_addr) -> i32 {
     let start = now();
-    // SAFETY: the verifier turns these into reads of the context.
+    // SAFETY: the verifier turns these into reads of the context, and a write.
     let (ip, port, protocol, kind) = unsafe {
+        // The kernel would take the address that the socket is bound to.
+        if (*context).user_ip4 == 0 {
+            ptr::write_volatile(ptr::addr_of_mut!((*context).user_ip4), LOOPBACK.to_be());
+        }
         (
             (*context).user_ip4,
             (*context).user_port,
@@ -126,8 +138,17 @@ fn judge_v4(context: *mut bpf_sock_addr) -> i32 {
 #[inline(always)]
 fn judge_v6(context: *mut bpf_sock_addr) -> i32 {
     let start = now();
-    // SAFETY: the verifier turns these into reads of the context.
+    // SAFETY: the verifier turns these into reads of the context, and writes.
     let (words, port, protocol, kind) = unsafe {
+        // What the kernel would take for the address that the socket is bound to, or its IPv4 loopback.
+        if (*context).user_ip6[0] | (*context).user_ip6[1] | (*context).user_ip6[3] == 0 {
+            let last = ptr::addr_of_mut!((*context).user_ip6[3]);
+            if (*context).user_ip6[2] == MAPPED.to_be() {
+                ptr::write_volatile(last, LOOPBACK.to_be());
+            } else if (*context).user_ip6[2] == 0 {
+                ptr::write_volatile(last, 1u32.to_be());
+            }
+        }
         (
             [
                 (*context).user_ip6[0],
@@ -172,6 +193,8 @@ fn judge(
     socket_type: u32,
     start: u64,
 ) -> i32 {
+    // Else the verifier would walk all of the judgement for each form of address.
+    let address = forgotten(address);
     let slot = slot_of_socket_user();
     let Some(state) = slot_state(slot) else {
         return REFUSE;

@@ -1,4 +1,5 @@
-//! Packets on their way out: none may be led on to another address than the one that was judged.
+//! Packets on their way out: none may be led on to another address than the one that was judged, and none to a
+//! loopback address may leave the machine (by `SO_BINDTODEVICE`, `IP_PKTINFO`, `IP_UNICAST_IF` and their like).
 
 use core::{ffi::c_void, ptr};
 
@@ -8,6 +9,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use enforcer_common::{
+    address,
     event::{CAUSE_ROUTED, ConnectTail, Header, KIND_PACKET, STAGE_CGROUP, VERDICT_ERRNO},
     rule::DENY,
 };
@@ -19,7 +21,20 @@ use crate::{
     task::{current_address, parent_pid, read_kernel, slot_of_task_cgroup},
 };
 
+const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
+/// The loopback device has this number in each network namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK_DEVICE: u32 = 1;
+
+/// `::ffff:127.0.0.0/104` without its last bytes.
+const LOOPBACK_V4: u128 = 0xffff_7f;
+
+/// Bytes of the IPv4 header without options, and where its destination is (RFC 791).
+const FIXED_BYTES_V4: u32 = 20;
+const DESTINATION_V4_AT: u32 = 16;
+/// A label of the system's own (CIPSO, FIPS 188): the one option that packets carry without a program asking for it.
+const SECURITY_LABEL: u8 = 134;
+
 /// Bytes of the fixed IPv6 header, and where its fields are (RFC 8200).
 const FIXED_BYTES: u32 = 40;
 const NEXT_HEADER_AT: u32 = 6;
@@ -49,15 +64,67 @@ fn load<const SIZE: usize>(packet: &SkBuffContext, at: u32) -> Option<[u8; SIZE]
     (result == 0).then_some(bytes)
 }
 
-/// Whether the packet has no header that leads it on; `false` also for what cannot be read.
+/// What a packet is sent to, and in which family of addresses; `None` if it cannot be read.
+#[inline(always)]
+fn destination(packet: &SkBuffContext) -> Option<([u8; 16], u32)> {
+    let [first] = load::<1>(packet, 0)?;
+    match first >> 4 {
+        4 => Some((
+            address::from_v4(load::<4>(packet, DESTINATION_V4_AT)?),
+            AF_INET,
+        )),
+        6 => Some((load::<16>(packet, DESTINATION_AT)?, AF_INET6)),
+        _ => None,
+    }
+}
+
+/// Whether an address is judged as one of this machine's own that no interface has.
+#[inline(always)]
+fn is_loopback(address: [u8; 16]) -> bool {
+    let address = address::normalise(address);
+    let address = u128::from_be_bytes(address);
+    address == 1 || address >> 24 == LOOPBACK_V4
+}
+
+/// Whether the packet goes to the address that it names, which was judged; `false` also for what cannot be read.
 #[inline(always)]
 fn goes_where_it_says(packet: &SkBuffContext) -> bool {
-    match load::<1>(packet, 0) {
-        Some([first]) if first >> 4 == 6 => {}
-        // The kernel itself refuses source routes of IPv4.
-        Some(_) => return true,
-        None => return false,
+    let Some((destination, family)) = destination(packet) else {
+        return false;
+    };
+    // SAFETY: the verifier turns this into a read of the context.
+    let device = unsafe { (*packet.skb.skb).ifindex };
+    if device != LOOPBACK_DEVICE && is_loopback(destination) {
+        return false;
     }
+    if family == AF_INET {
+        no_source_route(packet)
+    } else {
+        no_routing_header(packet)
+    }
+}
+
+/// Whether an IPv4 packet has no option that leads it on (a source route). No other option is let through either, but for
+/// a label alone: to walk them is long to verify, and nobody needs them.
+#[inline(always)]
+fn no_source_route(packet: &SkBuffContext) -> bool {
+    let Some([first]) = load::<1>(packet, 0) else {
+        return false;
+    };
+    let options = (u32::from(first & 0xf) * 4).saturating_sub(FIXED_BYTES_V4);
+    if options == 0 {
+        return true;
+    }
+    let Some([kind, length]) = load::<2>(packet, FIXED_BYTES_V4) else {
+        return false;
+    };
+    // Padded to whole words.
+    kind == SECURITY_LABEL && (u32::from(length) + 3) / 4 * 4 == options
+}
+
+/// Whether an IPv6 packet has no header that leads it on.
+#[inline(always)]
+fn no_routing_header(packet: &SkBuffContext) -> bool {
     let Some([mut next]) = load::<1>(packet, NEXT_HEADER_AT) else {
         return false;
     };
@@ -122,13 +189,14 @@ fn record(packet: &SkBuffContext, start: u64) {
     let Some(state) = slot_state(slot) else {
         return;
     };
+    let (address, family) = destination(packet).unwrap_or_default();
     let mut event = NetEvent {
         header: Header::default(),
         tail: ConnectTail {
-            address: load::<16>(packet, DESTINATION_AT).unwrap_or([0; 16]),
+            address,
             port: 0,
-            protocol: u32::from(ROUTING),
-            family: AF_INET6,
+            protocol: 0,
+            family,
             socket_type: 0,
         },
     };

@@ -1,19 +1,20 @@
-//! `enforcer doctor`: what this kernel gives, found by really loading.
+//! `enforcer doctor`: what this kernel gives, found by really attempting what must be refused.
 
-use enforcer_common::load::Settings;
+use std::time::UNIX_EPOCH;
+
 use serde::Serialize;
 
 use crate::{
     ground,
     kernel::{
         attach::{BPF_ROOT, bpf_mounted},
-        instance::UnixJudgement,
-        object::{self, CORE, Hook, LSM, Sizes},
-        offsets, unix_hooks,
+        instance::{Instance, Plan, Types, UNIX_HOOKS, UnixJudgement},
+        object::{Hook, LSM, ProgramSpec},
+        offsets,
     },
-    launch::{CgroupRoot, Fence, FenceLevel},
+    launch::{AgentCgroup, CgroupRoot, Fence, FenceLevel, LaunchError, Probe},
     policy,
-    run::{FirstJudgement, Level, OnDeny},
+    run::{FirstJudgement, InForce, Level, OnDeny, selftest},
     seccomp::Support,
 };
 
@@ -71,13 +72,6 @@ pub struct FirstJudgements {
     pub asking: &'static str,
 }
 
-/// What loaded of what a machine can do without.
-#[derive(Debug)]
-struct Loaded {
-    lsm: Vec<&'static str>,
-    unix_hooks: bool,
-}
-
 impl Report {
     fn add(&mut self, name: &str, required: bool, result: Result<String, String>) -> bool {
         let ok = result.is_ok();
@@ -91,7 +85,8 @@ impl Report {
     }
 }
 
-/// Looks at everything. Loads programs, attaches none, leaves nothing behind.
+/// Looks at everything, and attempts what must be refused: attaches programs for as long as that takes, and leaves nothing
+/// behind.
 pub fn examine() -> Report {
     let mut report = Report {
         kernel: nix::sys::utsname::uname().map_or_else(
@@ -113,12 +108,14 @@ pub fn examine() -> Report {
             Err("not root, so nothing can be loaded; run it with sudo".to_owned())
         },
     );
+    let cgroups = CgroupRoot::find();
     report.add(
         "cgroup v2",
         true,
-        CgroupRoot::find()
+        cgroups
+            .as_ref()
             .map(|root| root.path().display().to_string())
-            .map_err(|error| error.to_string()),
+            .map_err(ToString::to_string),
     );
     report.add("BPF file system", true, bpf_file_system());
     report.add(
@@ -127,41 +124,40 @@ pub fn examine() -> Report {
         ground::look(&[ground::STATE, ground::TRAILS, ground::RUNNING])
             .map_err(|error| error.to_string()),
     );
-    let offsets = offsets::running_kernel();
+    let types = Types::read();
     report.add(
         "kernel types (BTF)",
         true,
-        offsets
+        types
             .as_ref()
             .map(|_| offsets::VMLINUX.to_owned())
             .map_err(ToString::to_string),
     );
-    let mut loaded = None;
-    if let (Ok(offsets), true) = (&offsets, root) {
-        loaded = programs(&mut report, offsets);
+    let fence = Fence::probe(false);
+    let mut in_force = None;
+    if let (Ok(types), Ok(cgroups), true) = (types, &cgroups, root) {
+        in_force = programs(&mut report, types, cgroups, &fence);
     }
     notification(&mut report);
-    fence(&mut report);
+    report_fence(&mut report, &fence, in_force.as_ref());
     let needed = report
         .checks
         .iter()
         .all(|check| check.ok || !check.required);
-    if let Some(Loaded { lsm, unix_hooks }) = loaded {
-        let unix = UnixJudgement::of(&lsm, unix_hooks);
+    if let Some(in_force) = in_force {
+        let unix = in_force.unix();
         let described = unix.describe().to_owned();
-        let judged = unix != UnixJudgement::Absent;
         report.add(
             "unix sockets",
             false,
-            if judged {
-                Ok(described)
-            } else {
+            if unix == UnixJudgement::Absent {
                 Err(described)
+            } else {
+                Ok(described)
             },
         );
-        let level = Level::of(&lsm);
-        report.first_judgement = first_judgements(level, unix);
-        report.enforcement = match (needed, level) {
+        report.first_judgement = first_judgements(&in_force);
+        report.enforcement = match (needed, in_force.level()) {
             (false, _) => Verdict::None,
             (true, Level::Partial) => Verdict::Partial,
             (true, Level::Full) => Verdict::Full,
@@ -170,10 +166,10 @@ pub fn examine() -> Report {
     report
 }
 
-fn first_judgements(level: Level, unix: UnixJudgement) -> Option<FirstJudgements> {
+fn first_judgements(in_force: &InForce) -> Option<FirstJudgements> {
     let under = |text| {
         let policy = policy::parse(text).ok()?.policy;
-        let lsm = level == Level::Full;
+        let (lsm, unix) = (in_force.has("exec_check"), in_force.unix());
         let first = FirstJudgement::choose(&policy, lsm, unix, OnDeny::Errno, false);
         Some(first.describe())
     };
@@ -223,106 +219,190 @@ fn notification(report: &mut Report) {
     }
 }
 
-fn fence(report: &mut Report) {
-    let Fence { level, why, .. } = Fence::probe(false);
+/// What the self-test saw of it; without a self-test, what the kernel claims.
+fn report_fence(report: &mut Report, fence: &Fence, in_force: Option<&InForce>) {
+    let (level, why) = in_force.map_or_else(
+        || (fence.level, fence.why.clone()),
+        |in_force| (in_force.fence(), in_force.describe_fence(fence)),
+    );
     let (word, result) = match level {
         FenceLevel::None => ("none", Err(why)),
         FenceLevel::Partial => ("partial", Ok(format!("partial: {why}"))),
         FenceLevel::Full => ("full", Ok(format!("full: {why}"))),
     };
     report.fence = word;
-    report.add("fence (Landlock)", false, result);
+    report.add("processes outside", false, result);
 }
 
-fn hook_name(hook: Hook) -> String {
-    match hook {
+fn hook_name(spec: ProgramSpec) -> String {
+    match spec.hook {
         Hook::Tracepoint(name) => format!("tp_btf/{name}"),
         Hook::Lsm(name) => format!("lsm/{name}"),
-        Hook::SocketAddress => "cgroup/socket address".to_owned(),
+        Hook::SocketAddress => format!("cgroup/{}", spec.name),
         Hook::SocketCreate => "cgroup/sock_create".to_owned(),
         Hook::PacketOut => "cgroup_skb/egress".to_owned(),
     }
 }
 
-/// Loads every program; what is optional and loaded, or `None` if not even the maps could be made.
-fn programs(report: &mut Report, offsets: &enforcer_common::load::Offsets) -> Option<Loaded> {
-    let types = match object::kernel_types() {
-        Ok(types) => types,
+/// Loads every program and has the self-test say what is in force; `None` if nothing may call itself enforcing.
+fn programs(
+    report: &mut Report,
+    types: Types,
+    cgroups: &CgroupRoot,
+    fence: &Fence,
+) -> Option<InForce> {
+    let proven = selftest::tables().and_then(|tables| {
+        let place = Place::new(cgroups)?;
+        let mut instance = Instance::load_with(
+            &Plan {
+                slots: vec![&tables, &tables],
+                agent_level: place.cgroup.level(),
+                lsm: true,
+                user: None,
+                observed: None,
+            },
+            types,
+        )?;
+        let proven = selftest::prove(&mut instance, place.cgroup.path(), fence);
+        Ok((instance, proven))
+    });
+    let (instance, proven) = match proven {
+        Ok(proven) => proven,
         Err(error) => {
-            report.add("kernel programs", true, Err(error.to_string()));
+            report.add("kernel programs", true, Err(format!("{error:#}")));
             return None;
         }
     };
-    let sizes = Sizes {
-        slots: 1,
-        segments: 1,
-        heads: 1,
-        connects: 1,
-        cells: 1,
-        ring_bytes: 1 << 16,
-    };
-    let mut ebpf = match object::load(offsets, &Settings::ZERO, sizes, &[]) {
-        Ok(ebpf) => {
-            report.add("maps and ring buffer", true, Ok("created".to_owned()));
-            ebpf
-        }
-        Err(error) => {
-            report.add("maps and ring buffer", true, Err(error.to_string()));
-            return None;
-        }
-    };
-    let mut lsm = Vec::new();
-    for (spec, required) in CORE
-        .iter()
-        .map(|spec| (*spec, true))
-        .chain(LSM.iter().map(|spec| (*spec, false)))
-    {
-        let result = object::load_program(&mut ebpf, spec, &types)
-            .map(|verified| format!("{}: loads, {verified} instructions verified", spec.name))
-            .map_err(|error| match (required, spec.name) {
-                (true, _) => error.to_string(),
-                (false, "exec_check") => {
-                    format!("{error}; denied execs are killed instead of failing with an errno")
-                }
-                (false, "socket_connect") => {
-                    format!("{error}; the programs on the agent's cgroup judge connects alone")
-                }
-                (false, "unix_stream_connect" | "unix_may_send") => {
-                    format!("{error}; unix sockets are judged by the name of the call")
-                }
-                (false, _) => {
-                    format!("{error}; the kernel's own rules alone guard processes outside")
-                }
-            });
-        let name = match spec.hook {
-            Hook::SocketAddress => format!("cgroup/{}", spec.name),
-            hook => hook_name(hook),
+    report.add("maps and ring buffer", true, Ok("created".to_owned()));
+    let in_force = proven.as_ref().ok();
+    for program in instance.loaded() {
+        let name = program.spec.name;
+        let optional = LSM.contains(&program.spec);
+        let result = match &program.verified {
+            Err(error) => Err(format!("{error}; {}", without(name))),
+            Ok(_) if optional && in_force.is_some_and(|seen| !seen.has(name)) => Err(format!(
+                "{name}: loads, and did not refuse anything when it was tried (is bpf in the kernel's lsm= parameter?); {}",
+                without(name)
+            )),
+            Ok(verified) => Ok(program_line(name, optional, in_force, *verified)),
         };
-        if report.add(&name, required, result) && !required {
-            lsm.push(spec.name);
+        report.add(&hook_name(program.spec), !optional, result);
+    }
+    if instance.lsm_inactive() {
+        for spec in LSM {
+            report.add(
+                &hook_name(spec),
+                false,
+                Err(format!(
+                    "{}: the kernel runs no LSM programs (bpf is not in its lsm= parameter); {}",
+                    spec.name,
+                    without(spec.name)
+                )),
+            );
         }
     }
-    let absent = |reason: String| ("unix_connect", Err(reason));
-    let hooks = unix_hooks::load(&ebpf, offsets);
-    let unix_hooks = matches!(hooks, Ok(Some(_)));
-    let checks = match hooks {
-        Ok(Some(programs)) => programs
+    for (name, result) in unix_programs(&instance, in_force) {
+        report.add(&format!("cgroup/{name}"), false, result);
+    }
+    report.add(
+        "self-test",
+        true,
+        proven
+            .as_ref()
+            .map(|_| "what must be refused was refused".to_owned())
+            .map_err(|error| format!("{error:#}")),
+    );
+    proven.ok()
+}
+
+/// A program that is there.
+fn program_line(name: &str, tried: bool, in_force: Option<&InForce>, verified: u32) -> String {
+    let seen = if tried && in_force.is_some() {
+        "refuses"
+    } else {
+        "loads"
+    };
+    format!("{name}: {seen}, {verified} instructions verified")
+}
+
+/// The cgroup's programs on unix sockets.
+fn unix_programs(
+    instance: &Instance,
+    in_force: Option<&InForce>,
+) -> Vec<(&'static str, Result<String, String>)> {
+    let absent = |reason: &str| vec![(UNIX_HOOKS[0], Err(reason.to_owned()))];
+    match (instance.unix_hooks(), in_force.map(InForce::unix)) {
+        (Some(programs), unix) => programs
             .iter()
             .map(|program| {
                 let verified = program.verified_instructions().unwrap_or(0);
-                let text = format!("{}: loads, {verified} instructions verified", program.name);
-                (program.name, Ok(text))
+                let tried = unix == Some(UnixJudgement::Called);
+                let line = program_line(program.name, tried, in_force, verified);
+                (program.name, Ok(line))
             })
             .collect(),
-        Ok(None) => vec![absent(
-            "the kernel has no such hook (Linux 6.7 has)".to_owned(),
-        )],
-        Err(error) => vec![absent(error.to_string())],
-    };
-    for (name, result) in checks {
-        report.add(&format!("cgroup/{name}"), false, result);
+        (None, Some(UnixJudgement::Bound)) => {
+            absent("not needed: the LSM programs judge unix sockets")
+        }
+        (None, _) => absent("the kernel has no such hook (Linux 6.7 has), or did not call it"),
     }
-    Some(Loaded { lsm, unix_hooks })
+}
+
+/// What is weaker without a program.
+fn without(name: &str) -> &'static str {
+    match name {
+        "exec_check" => "denied execs are refused by the supervisor, or killed",
+        "socket_connect" => "the programs on the agent's cgroup judge connects alone",
+        "unix_stream_connect" | "unix_may_send" => {
+            "unix sockets are judged by the name of the call, where the kernel has hooks for that"
+        }
+        "ptrace_access_check" | "task_kill" => {
+            "Landlock and the kernel's own rules alone guard processes outside"
+        }
+        _ => "nothing can be enforced",
+    }
+}
+
+/// How often a cgroup is made anew that a launcher took for a left-over while it was still empty.
+const TRIES: u32 = 20;
+
+/// The cgroup in which things are attempted; taken away when dropped.
+struct Place {
+    cgroup: AgentCgroup,
+    /// Keeps it from being empty: launchers that start take away what is, and has no state.
+    sitter: Option<Probe>,
+}
+
+impl Place {
+    fn new(root: &CgroupRoot) -> Result<Self, LaunchError> {
+        let mut tries = 0;
+        loop {
+            // One process may make several at a time, on threads.
+            let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+            let id = format!("doctor-{}-{:08x}.probe", std::process::id(), now as u32);
+            let cgroup = AgentCgroup::create(root, &id)?;
+            tries += 1;
+            match Probe::start(cgroup.path(), None) {
+                Ok(sitter) => {
+                    return Ok(Self {
+                        cgroup,
+                        sitter: Some(sitter),
+                    });
+                }
+                Err(_) if tries < TRIES && !cgroup.path().exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.sitter = None;
+        if let Err(error) = self.cgroup.remove() {
+            eprintln!("enforcer: {error}");
+        }
+    }
 }
 
 fn bpf_file_system() -> Result<String, String> {

@@ -1,8 +1,10 @@
-//! The kernel programs by themselves: grants, unix sockets, packets, processes outside.
+//! The kernel programs by themselves: grants, unix sockets, packets, processes outside, the self-test.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is how a test fails")]
 
+mod addresses;
 mod grants;
 mod outside;
+mod selftest;
 mod unix;
 mod verified;
 mod world;

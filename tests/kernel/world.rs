@@ -20,11 +20,12 @@ use enforcer::{
         grants::Grants,
         instance::{Instance, Plan, UnixJudgement},
     },
-    launch::CgroupRoot,
+    launch::{CgroupRoot, Fence},
     policy::{
         self,
         compile::{Tables, compile},
     },
+    run::{InForce, selftest},
 };
 use enforcer_common::grant::{ExecGrant, kernel_device};
 
@@ -40,8 +41,8 @@ pub fn tables(text: &str) -> Tables {
 pub struct World {
     pub grants: Grants,
     pub unix: UnixJudgement,
-    /// The LSM programs in force.
-    pub lsm: Vec<&'static str>,
+    /// What was seen to refuse.
+    pub in_force: InForce,
     feed: Feed,
     /// Detached when dropped.
     _links: Vec<NamedLink>,
@@ -50,24 +51,62 @@ pub struct World {
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// A fresh cgroup. Not among the agents': a launcher that starts takes those away whose launcher is gone.
+pub fn new_cgroup() -> PathBuf {
+    let id = format!(
+        "test-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    );
+    let cgroup = CgroupRoot::find().unwrap().path().join(id);
+    fs::create_dir(&cgroup).unwrap();
+    cgroup
+}
+
+/// A cgroup for the self-test, taken away when dropped.
+pub struct Place(pub PathBuf);
+
+impl Place {
+    pub fn new() -> Self {
+        Self(new_cgroup())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        take_away(&self.0);
+    }
+}
+
+fn take_away(cgroup: &Path) {
+    // Children that were never let go read the end of their pipe and are gone soon.
+    for _ in 0..500 {
+        if fs::remove_dir(cgroup).is_ok() {
+            break;
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// What an instance over cgroups of ours is made of.
+pub fn plan<'a>(slots: &[&'a Tables]) -> Plan<'a> {
+    Plan {
+        user: None,
+        observed: None,
+        slots: slots.to_vec(),
+        agent_level: 1,
+        lsm: true,
+    }
+}
+
 impl World {
     pub fn new(tables: &Tables) -> Self {
-        let id = format!(
-            "test-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        // Not among the agents' cgroups: a launcher that starts takes those away whose launcher is gone.
-        let cgroup = CgroupRoot::find().unwrap().path().join(id);
-        fs::create_dir(&cgroup).unwrap();
-        let mut instance = Instance::load(&Plan {
-            user: None,
-            observed: None,
-            slots: vec![tables],
-            agent_level: 1,
-            lsm: true,
-        })
-        .unwrap();
+        let probe = selftest::tables().unwrap();
+        let mut instance = Instance::load(&plan(&[tables, &probe])).unwrap();
+        let place = Place::new();
+        let in_force = selftest::prove(&mut instance, &place.0, &Fence::probe(false)).unwrap();
+        drop(place);
+        let cgroup = new_cgroup();
         let links = instance
             .govern(
                 fs::File::open(&cgroup).unwrap(),
@@ -75,16 +114,12 @@ impl World {
                 SLOT,
             )
             .unwrap();
-        let (grants, unix, lsm) = (
-            instance.grants(),
-            instance.unix_judgement(),
-            instance.lsm().to_vec(),
-        );
+        let (grants, unix) = (instance.grants(), in_force.unix());
         let (feed, links) = instance.hold(links).unwrap();
         Self {
             grants,
             unix,
-            lsm,
+            in_force,
             feed,
             _links: links,
             cgroup,
@@ -93,14 +128,17 @@ impl World {
 
     /// Whether a denied exec fails with an errno.
     pub fn has_lsm(&self) -> bool {
-        self.lsm.contains(&"exec_check")
+        self.in_force.has("exec_check")
     }
 
-    /// The events so far.
+    /// The agent's events so far.
     pub fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(event) = self.feed.next_with(|event| event.unwrap()) {
-            events.push(event);
+            // The self-test has had some, too.
+            if event.header.slot == SLOT {
+                events.push(event);
+            }
         }
         events
     }
@@ -137,13 +175,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Children that were never let go read the end of their pipe and are gone soon.
-        for _ in 0..500 {
-            if fs::remove_dir(&self.cgroup).is_ok() {
-                break;
-            }
-            sleep(Duration::from_millis(10));
-        }
+        take_away(&self.cgroup);
     }
 }
 

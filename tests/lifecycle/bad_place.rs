@@ -122,7 +122,7 @@ fn doctor_says_what_is_in_force() {
     };
     assert_eq!(named("seccomp user notification")["ok"], true);
     assert_eq!(named("seccomp WAIT_KILLABLE_RECV")["ok"], true);
-    assert_eq!(named("fence (Landlock)")["ok"], report["fence"] != "none");
+    assert_eq!(named("processes outside")["ok"], report["fence"] != "none");
     assert!(named("unix sockets")["detail"].is_string());
     named("seccomp SYNC_WAKE_UP");
     let shown = text(&enforcer().arg("doctor").output().unwrap().stdout);

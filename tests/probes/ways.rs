@@ -215,6 +215,20 @@ fn main() {
                 .into_raw_fd();
             target.exec_at(fd, &path(name.to_owned()), 0);
         }
+        // Nothing is executed: whether it could be is the errno, 0 for yes.
+        "check" => unsafe {
+            let check = 0x1_0000;
+            let result = libc::syscall(
+                libc::SYS_execveat,
+                libc::AT_FDCWD,
+                target.path.as_ptr(),
+                target.argv.as_ptr(),
+                target.envp.as_ptr(),
+                check,
+            );
+            let errno = std::io::Error::last_os_error().raw_os_error();
+            println!("{}", if result == 0 { 0 } else { errno.unwrap_or(-1) });
+        },
         "execveat-fd" => {
             let fd = target.open().into_raw_fd();
             target.exec_at(fd, c"", libc::AT_EMPTY_PATH);

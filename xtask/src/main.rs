@@ -120,6 +120,9 @@ struct VmArgs {
     /// The kernel to boot (default: all of them)
     #[arg(long)]
     kernel: Option<vm::Kernel>,
+    /// Boot without `bpf` among the active LSMs, as some distributions do
+    #[arg(long)]
+    without_bpf_lsm: bool,
     /// Seconds that a machine may run
     #[arg(long, value_name = "S", default_value_t = 300)]
     timeout: u64,
@@ -168,6 +171,7 @@ fn task(task: Task) -> Result<bool> {
                 .map_or_else(|| vm::Kernel::ALL.to_vec(), |kernel| vec![kernel]);
             vm::shell(
                 &kernels,
+                args.without_bpf_lsm.then_some(vm::WITHOUT_BPF_LSM),
                 &args.command,
                 Duration::from_secs(args.timeout),
                 &args.with,

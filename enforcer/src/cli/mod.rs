@@ -63,7 +63,7 @@ enum Command {
     Breaker(breaker::BreakerArgs),
     /// Read the audit trail
     Audit(audit::AuditArgs),
-    /// Say what this kernel can enforce, found by really loading
+    /// Say what this kernel can enforce, found by attempting what must be refused
     Doctor(doctor::DoctorArgs),
 }
 

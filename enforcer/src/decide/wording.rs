@@ -307,7 +307,9 @@ impl Wording {
             ),
             CAUSE_ROUTED => (
                 None,
-                "The packet's routing header leads on to an address that was not judged".to_owned(),
+                "The packet would not go to the address that was judged: it has a routing header or a source route, or \
+                 would leave this machine for a loopback address"
+                    .to_owned(),
             ),
             CAUSE_OUTSIDER => (None, "The process is outside the agent".to_owned()),
             CAUSE_CONNECTOR => (

@@ -59,39 +59,44 @@ fn refused(spec: ProgramSpec, error: &ProgramError) -> KernelError {
     }
 }
 
-/// Loads and attaches the programs that see the whole system. LSM programs are attached where the kernel loads
-/// them and `lsm` asks for it; the names of those in force come back with the links.
-///
-/// # Errors
-///
-/// The kernel refuses a program that enforcement needs.
-pub fn system_wide(ebpf: &mut Ebpf, types: &Btf, lsm: bool) -> Result<Vec<NamedLink>, KernelError> {
+/// A program, and what became of loading it: how many instructions the verifier walked.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The program.
+    pub spec: ProgramSpec,
+    /// The instructions, or the refusal.
+    pub verified: Result<u32, KernelError>,
+}
+
+/// Loads the programs without which nothing is enforced, and with `lsm` those too that only some kernels take.
+pub fn load(ebpf: &mut Ebpf, types: &Btf, lsm: bool) -> Vec<Loaded> {
     let mut specs = CORE.to_vec();
     if lsm {
         // Found out by trying: the list in securityfs names BPF on kernels that refuse it.
         specs.extend(LSM);
     }
-    let mut in_force = Vec::new();
-    for (at, (spec, result)) in specs
-        .iter()
-        .zip(load_programs(ebpf, &specs, types))
-        .enumerate()
-    {
-        match result {
-            Ok(_) => in_force.push(*spec),
-            Err(error) if at < CORE.len() => return Err(error),
-            Err(_) => {}
-        }
-    }
-    // Marks are inherited before anything is judged by them: CORE names the exec hook first, so it comes last.
-    let (core, optional) = in_force.split_at(CORE.len());
-    let mut links = Vec::new();
-    for spec in core.iter().rev().chain(optional) {
-        if matches!(spec.hook, Hook::Tracepoint(_) | Hook::Lsm(_)) {
-            links.push(attach(ebpf, *spec)?);
-        }
-    }
-    Ok(links)
+    let results = load_programs(ebpf, &specs, types);
+    specs
+        .into_iter()
+        .zip(results)
+        .map(|(spec, verified)| Loaded { spec, verified })
+        .collect()
+}
+
+/// Attaches the loaded programs among `specs` that see the whole system.
+///
+/// # Errors
+///
+/// The kernel refuses one.
+pub fn system_wide(
+    ebpf: &mut Ebpf,
+    specs: impl IntoIterator<Item = ProgramSpec>,
+) -> Result<Vec<NamedLink>, KernelError> {
+    specs
+        .into_iter()
+        .filter(|spec| matches!(spec.hook, Hook::Tracepoint(_) | Hook::Lsm(_)))
+        .map(|spec| attach(ebpf, spec))
+        .collect()
 }
 
 fn attach(ebpf: &mut Ebpf, spec: ProgramSpec) -> Result<NamedLink, KernelError> {

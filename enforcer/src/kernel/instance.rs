@@ -7,12 +7,13 @@ use enforcer_common::load::{Offsets, Settings};
 
 use super::{
     KernelError,
-    attach::{self, NamedLink, PinDir},
+    attach::{self, Loaded, NamedLink, PinDir},
     events::Feed,
     grants::{self, Grants},
     limits::{self, Limiter},
     lower::{self, Need},
-    object::{self, Sizes},
+    lsm,
+    object::{self, CORE, LSM, ProgramSpec, Sizes},
     offsets,
     unix_hooks::{self, UnixProgram},
     users,
@@ -23,7 +24,10 @@ use crate::policy::compile::Tables;
 pub const RING_BYTES: u32 = 4 << 20;
 
 /// The LSM programs on unix sockets.
-const UNIX_LSM: [&str; 2] = ["unix_stream_connect", "unix_may_send"];
+pub const UNIX_LSM: [&str; 2] = ["unix_stream_connect", "unix_may_send"];
+
+/// The cgroup's programs on them.
+pub const UNIX_HOOKS: [&str; 2] = ["unix_connect", "unix_sendmsg"];
 
 /// How connects to unix sockets are judged in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +41,11 @@ pub enum UnixJudgement {
 }
 
 impl UnixJudgement {
-    /// Which it is, by the LSM programs in force and whether the cgroup hooks are there.
-    pub fn of(lsm: &[&str], hooks: bool) -> Self {
-        if UNIX_LSM.iter().all(|name| lsm.contains(name)) {
+    /// Which it is, by the programs in force.
+    pub fn of(programs: &[&str]) -> Self {
+        if UNIX_LSM.iter().all(|name| programs.contains(name)) {
             Self::Bound
-        } else if hooks {
+        } else if UNIX_HOOKS.iter().all(|name| programs.contains(name)) {
             Self::Called
         } else {
             Self::Absent
@@ -56,7 +60,7 @@ impl UnixJudgement {
                 "by the name of the call (cgroup hooks); a helper process connects to paths once they are judged"
             }
             Self::Absent => {
-                "not judged in the kernel: it loads no LSM programs for them and has no cgroup hooks (Linux 6.7)"
+                "not judged in the kernel: no LSM programs are in force for them, and it has no cgroup hooks (Linux 6.7)"
             }
         }
     }
@@ -69,7 +73,7 @@ pub struct Plan<'a> {
     pub slots: Vec<&'a Tables>,
     /// Depth of the agents' cgroups below the root of the v2 hierarchy.
     pub agent_level: u32,
-    /// Whether to attach LSM programs where the kernel loads them.
+    /// Whether to use LSM programs where the kernel runs them.
     pub lsm: bool,
     /// The user whose agents share rates (that of the first slot). Without one such rates count in this instance only.
     pub user: Option<&'a str>,
@@ -112,19 +116,24 @@ pub fn give_memory_back() {
 }
 
 /// The loaded programs and maps.
+///
+/// What it has is in force only when it was seen to refuse: see the self-test of `run`.
 #[derive(Debug)]
 pub struct Instance {
     ebpf: Ebpf,
+    offsets: Offsets,
+    loaded: Vec<Loaded>,
+    lsm_inactive: bool,
+    silent: Vec<&'static str>,
     links: Vec<NamedLink>,
-    lsm: Vec<&'static str>,
     grants: Grants,
     limiters: Vec<Limiter>,
     unix: Option<Vec<UnixProgram>>,
 }
 
 impl Instance {
-    /// Loads everything, fills the tables, and attaches the programs that see the whole system. No cgroup is
-    /// governed yet.
+    /// Loads everything, fills the tables, and attaches the programs that see the whole system and that every kernel has.
+    /// No cgroup is governed yet, and no LSM program attached.
     ///
     /// # Errors
     ///
@@ -176,36 +185,121 @@ impl Instance {
             start = start.and(Need::of(tables));
         }
         let grants = Grants::new(&ebpf, &keys)?;
-        let links = attach::system_wide(&mut ebpf, &types, plan.lsm)?;
-        let lsm: Vec<&'static str> = object::LSM
+        let lsm_inactive = plan.lsm && lsm::known_inactive();
+        let mut loaded = attach::load(&mut ebpf, &types, plan.lsm && !lsm_inactive);
+        if let Some(at) = loaded[..CORE.len()]
             .iter()
-            .map(|spec| spec.name)
-            .filter(|name| links.iter().any(|link| link.program == *name))
-            .collect();
-        // The name that a socket is bound to says more than the name of the call.
-        let unix = if UNIX_LSM.iter().all(|name| lsm.contains(name)) {
-            None
-        } else {
-            unix_hooks::load(&ebpf, &offsets)?
-        };
-        Ok(Self {
+            .position(|program| program.verified.is_err())
+            && let Err(error) = loaded.swap_remove(at).verified
+        {
+            return Err(error);
+        }
+        let mut instance = Self {
             ebpf,
-            links,
-            lsm,
+            offsets,
+            loaded,
+            lsm_inactive,
+            silent: Vec::new(),
+            links: Vec::new(),
             grants,
             limiters,
-            unix,
-        })
+            unix: None,
+        };
+        // Marks are inherited before anything is judged by them: CORE names the exec hook first, so it comes last.
+        let core: Vec<ProgramSpec> = CORE.into_iter().rev().collect();
+        instance.attach(&core)?;
+        if !UNIX_LSM.iter().all(|name| instance.has_loaded(name)) {
+            instance.load_unix_hooks()?;
+        }
+        Ok(instance)
     }
 
-    /// Names of the LSM programs in force.
-    pub fn lsm(&self) -> &[&'static str] {
-        &self.lsm
+    /// Attaches those of these programs that see the whole system.
+    fn attach(&mut self, specs: &[ProgramSpec]) -> Result<(), KernelError> {
+        let specs = specs
+            .iter()
+            .copied()
+            .filter(|spec| !self.silent.contains(&spec.name));
+        self.links
+            .extend(attach::system_wide(&mut self.ebpf, specs)?);
+        Ok(())
     }
 
-    /// How the kernel judges connects to unix sockets.
-    pub fn unix_judgement(&self) -> UnixJudgement {
-        UnixJudgement::of(&self.lsm, self.unix.is_some())
+    /// What became of loading each program, those apart that aya does not know.
+    pub fn loaded(&self) -> &[Loaded] {
+        &self.loaded
+    }
+
+    /// Whether the kernel itself says that it runs no LSM programs; none were loaded then.
+    pub fn lsm_inactive(&self) -> bool {
+        self.lsm_inactive
+    }
+
+    /// Whether a program was loaded.
+    pub fn has_loaded(&self, name: &str) -> bool {
+        self.loaded
+            .iter()
+            .any(|program| program.spec.name == name && program.verified.is_ok())
+    }
+
+    /// Attaches the LSM programs that were loaded. Whether the kernel runs them is to be seen.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses one.
+    pub fn attach_lsm(&mut self) -> Result<(), KernelError> {
+        let loaded: Vec<ProgramSpec> = LSM
+            .into_iter()
+            .filter(|spec| self.has_loaded(spec.name))
+            .collect();
+        self.attach(&loaded)
+    }
+
+    /// Has these programs, and no others, stay loaded and never run, as on a kernel that shows a hook and does not call
+    /// it: for tests of the self-test. What sees the whole system stays detached.
+    pub fn silence(&mut self, programs: &[&'static str]) {
+        self.silent = programs.to_vec();
+        self.links.retain(|link| !programs.contains(&link.program));
+    }
+
+    /// Detaches the LSM programs.
+    pub fn detach_lsm(&mut self) {
+        self.links
+            .retain(|link| LSM.iter().all(|spec| spec.name != link.program));
+    }
+
+    /// Detaches a program that sees the whole system.
+    pub fn detach(&mut self, name: &str) {
+        self.links.retain(|link| link.program != name);
+    }
+
+    /// Loads the cgroup's programs on unix sockets, where the kernel has such hooks.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has the hooks and refuses a program.
+    pub fn load_unix_hooks(&mut self) -> Result<(), KernelError> {
+        self.unix = unix_hooks::load(&self.ebpf, &self.offsets)?;
+        Ok(())
+    }
+
+    /// Does without them.
+    pub fn drop_unix_hooks(&mut self) {
+        self.unix = None;
+    }
+
+    /// The cgroup's programs on unix sockets, where they are loaded.
+    pub fn unix_hooks(&self) -> Option<&[UnixProgram]> {
+        self.unix.as_deref()
+    }
+
+    /// How many events a slot has had.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not show it.
+    pub fn events(&mut self, slot: u32) -> Result<u64, KernelError> {
+        lower::events(&mut self.ebpf, slot)
     }
 
     /// The way to this instance's grants; it may be kept when the instance is gone.
@@ -240,8 +334,18 @@ impl Instance {
         if let Some(unix) = &self.unix {
             links.extend(attach::unix_to_cgroup(unix, cgroup.as_fd())?);
         }
-        lower::set_agent(&mut self.ebpf, id, slot)?;
+        links.retain(|link| !self.silent.contains(&link.program));
+        self.recognise(id, slot)?;
         Ok(links)
+    }
+
+    /// Has the programs that see the whole system judge a cgroup and everything below it by the policy of `slot`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the entry.
+    pub fn recognise(&mut self, id: u64, slot: u32) -> Result<(), KernelError> {
+        lower::set_agent(&mut self.ebpf, id, slot)
     }
 
     /// Lets `pid` make one exec in `slot` that the policy does not decide: the operator's command.

@@ -148,6 +148,18 @@ pub fn set_operator(ebpf: &mut Ebpf, slot: u32, pid: u32) -> Result<(), KernelEr
         .map_err(|error| KernelError::map("SLOTS", error))
 }
 
+/// How many events the programs have given in `slot`, those too that found no room.
+///
+/// # Errors
+///
+/// The kernel does not show them.
+pub fn events(ebpf: &mut Ebpf, slot: u32) -> Result<u64, KernelError> {
+    map_mut!(ebpf, "SLOTS", Array<SlotState>)?
+        .get(&slot, 0)
+        .map(|state| state.seq)
+        .map_err(|error| KernelError::map("SLOTS", error))
+}
+
 /// Puts a cgroup and everything below it under `slot`.
 ///
 /// # Errors

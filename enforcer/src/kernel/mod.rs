@@ -11,6 +11,7 @@ pub mod grants;
 pub mod instance;
 pub mod limits;
 pub mod lower;
+mod lsm;
 pub mod object;
 pub mod offsets;
 pub mod trial;

@@ -49,7 +49,7 @@ pub struct UnixProgram {
 }
 
 /// Calls `bpf(2)` and takes what it gives.
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+pub(super) fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: the attributes are a whole `bpf_attr`; what it points at lives in the callers' frames.
     let result = unsafe {
         libc::syscall(
@@ -73,7 +73,7 @@ fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
 }
 
 /// No attributes yet.
-fn attributes() -> bpf_attr {
+pub(super) fn attributes() -> bpf_attr {
     // SAFETY: a union of plain data, for which zeros are valid and mean "not given".
     unsafe { mem::zeroed() }
 }

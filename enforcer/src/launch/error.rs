@@ -126,6 +126,9 @@ pub enum LaunchError {
         /// How to mend it.
         mend: &'static str,
     },
+    /// The process that makes the self-test's attempts came to an end of its own.
+    #[error("the self-test's process ended: {0}; start again, and report it if it stays so")]
+    Probe(String),
     /// A system call of the launcher failed.
     #[error("{call}: {source}; {mend}")]
     System {

@@ -33,7 +33,7 @@ pub use connector::{Connecting, Connector};
 pub use error::LaunchError;
 pub use identity::{Identity, Origin};
 pub use landlock::{Fence, FenceLevel};
-pub use probe::Probe;
+pub use probe::{Act, Attempt, Probe};
 pub use process::{OpenFiles, Pending, SpawnPlan, current_directory, spawn};
 pub use program::find_program;
 pub use signals::{Received, Signals};

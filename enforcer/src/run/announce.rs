@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::{Level, Options, first::FirstJudgement};
+use super::{InForce, Level, Options, first::FirstJudgement};
 use crate::{
     decide::{Subject, redact},
     kernel::instance::UnixJudgement,
-    launch::{Fence, FenceLevel, Identity, PidsLimit},
+    launch::{Fence, Identity, PidsLimit},
     policy::{Policy, approvals},
     say::say,
 };
@@ -20,12 +20,10 @@ pub struct Start<'a> {
     pub policy: &'a Policy,
     /// Who the agent runs as.
     pub identity: &'a Identity,
-    /// What the kernel gives.
-    pub level: Level,
+    /// What was seen to refuse.
+    pub in_force: &'a InForce,
     /// Where execs and connects are judged first.
     pub first: FirstJudgement,
-    /// How unix sockets are judged.
-    pub unix: UnixJudgement,
     /// What keeps the agent from processes outside.
     pub fence: &'a Fence,
     /// The trail.
@@ -50,7 +48,7 @@ impl Start<'_> {
         } else {
             say!(
                 "enforcer: enforcing ({}): {}; denied connects fail with EPERM",
-                self.level.as_str(),
+                self.in_force.level().as_str(),
                 self.execs()
             );
             say!("enforcer: first judgement: {}", self.first.describe());
@@ -93,14 +91,31 @@ impl Start<'_> {
     }
 
     fn execs(&self) -> &'static str {
-        match (self.level, self.first.refuses) {
+        match (self.in_force.level(), self.first.refuses) {
             (Level::Full, _) => "denied execs fail with EPERM",
             (Level::Partial, true) => {
-                "denied execs fail with EPERM, what slips past that is killed before its first instruction (this kernel loads no LSM programs)"
+                "denied execs fail with EPERM, what slips past that is killed before its first instruction (no LSM program refuses them)"
             }
             (Level::Partial, false) => {
-                "denied execs are killed before their first instruction (this kernel loads no LSM programs)"
+                "denied execs are killed before their first instruction (no LSM program refuses them)"
             }
+        }
+    }
+
+    /// What is weaker about unix sockets.
+    fn unix(&self) -> Option<&'static str> {
+        match (self.in_force.unix(), self.first.connector) {
+            (UnixJudgement::Bound, _) | (UnixJudgement::Called, true) => None,
+            (UnixJudgement::Called, false) if self.options.observe => None,
+            (UnixJudgement::Called, false) => Some(
+                "unix sockets are judged by the name in the call: with --keep nobody looks where a link leads",
+            ),
+            (UnixJudgement::Absent, true) => Some(
+                "unix sockets are judged by the seccomp supervisor alone, and datagrams to them not at all: a thread that changes the address meanwhile gets past it (no LSM programs are in force, and cgroup hooks for them came with Linux 6.7)",
+            ),
+            (UnixJudgement::Absent, false) => Some(
+                "unix sockets are not judged: no LSM programs are in force, and cgroup hooks for them came with Linux 6.7",
+            ),
         }
     }
 
@@ -109,21 +124,8 @@ impl Start<'_> {
         if let PidsLimit::Unavailable(why) = self.process_limit {
             weaker.push(format!("no limit on the number of processes: {why}"));
         }
-        if self.fence.level < FenceLevel::Full {
-            weaker.push(format!("processes outside the agent: {}", self.fence.why));
-        }
-        if self.unix == UnixJudgement::Absent {
-            weaker.push(
-                "unix sockets are not judged: this kernel loads no LSM programs and has no cgroup hooks for them (Linux 6.7)"
-                    .to_owned(),
-            );
-        }
-        if self.unix == UnixJudgement::Called && !self.first.connector && !self.options.observe {
-            weaker.push(
-                "unix sockets are judged by the name in the call: with --keep nobody looks where a link leads"
-                    .to_owned(),
-            );
-        }
+        weaker.extend(self.in_force.weaknesses(self.fence));
+        weaker.extend(self.unix().map(str::to_owned));
         for hatch in &self.policy.syscalls.allow {
             weaker.push(format!(
                 "the policy allows the system calls of `{}`: {}",

@@ -20,6 +20,8 @@ use crate::{
 pub struct FirstJudgement {
     /// LSM programs refuse denied execs.
     pub lsm: bool,
+    /// How the kernel judges unix sockets.
+    pub unix: UnixJudgement,
     /// System calls that the supervisor sees before the kernel carries them out.
     pub notified: Notified,
     /// The supervisor refuses denied execs; else it holds what is asked and leaves the rest to the kernel.
@@ -33,7 +35,7 @@ pub struct FirstJudgement {
 }
 
 impl FirstJudgement {
-    /// Chooses for a policy and what the kernel has loaded.
+    /// Chooses for a policy and what is in force.
     pub fn choose(
         policy: &Policy,
         lsm: bool,
@@ -49,9 +51,10 @@ impl FirstJudgement {
         // Who goes on when the launcher has ended has no supervisor: every exec would fail.
         let possible = !keep;
         let refuses = possible && !lsm && on_deny == OnDeny::Errno;
-        let connector = possible && (unix == UnixJudgement::Called || unix_asks);
+        let connector = possible && (unix != UnixJudgement::Bound || unix_asks);
         Self {
             lsm,
+            unix,
             notified: Notified {
                 exec: refuses || possible && exec,
                 connect: connector || possible && connect,
@@ -127,6 +130,17 @@ mod tests {
         assert!(choose(OnDeny::Errno).refuses);
         let kill = choose(OnDeny::Kill);
         assert!(!kill.notified.exec && kill.notified.connect && kill.connector);
+    }
+
+    #[test]
+    fn the_supervisor_judges_unix_sockets_where_the_kernel_does_not() {
+        let choose = |lsm, unix| {
+            let first = FirstJudgement::choose(&policy(PLAIN), lsm, unix, OnDeny::Errno, false);
+            first.connector && first.notified.connect
+        };
+        assert!(choose(false, UnixJudgement::Absent));
+        assert!(choose(true, UnixJudgement::Absent));
+        assert!(!choose(true, UnixJudgement::Bound));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod announce;
 mod breaker;
 mod first;
 mod held;
+mod in_force;
 mod leftover;
 mod limited;
 mod lines;
@@ -16,7 +17,7 @@ mod paths;
 mod record;
 mod refused;
 mod scene;
-mod selftest;
+pub mod selftest;
 mod state;
 mod subject;
 mod supervisor;
@@ -61,6 +62,7 @@ use crate::{
 use announce::Start;
 pub use breaker::{Kept, ago};
 pub(crate) use first::FirstJudgement;
+pub use in_force::InForce;
 use lines::SLOT;
 pub use options::{Level, OnDeny, Options};
 use record::{Recorder, Source};
@@ -169,7 +171,13 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         },
         types?,
     )?;
-    let level = Level::of(instance.lsm());
+    let fence = Fence::probe(false);
+    let probe_cgroup = AgentCgroup::create(&root, &format!("{id}.probe"))?;
+    scene.cgroups.push(probe_cgroup.clone());
+    let in_force = selftest::prove(&mut instance, probe_cgroup.path(), &fence)?;
+    probe_cgroup.remove()?;
+    scene.cgroups.pop();
+    let level = in_force.level();
     if let Some(required) = options.require
         && level < required
     {
@@ -179,19 +187,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             required.as_str()
         );
     }
-    let probe_cgroup = AgentCgroup::create(&root, &format!("{id}.probe"))?;
-    scene.cgroups.push(probe_cgroup.clone());
-    selftest::attempt(&mut instance, &probe_cgroup)?;
-    probe_cgroup.remove()?;
-    scene.cgroups.pop();
-
     let links = instance.govern(cgroup.open()?, cgroup.id(), SLOT)?;
     let policy = engine.policy().clone();
-    let unix = instance.unix_judgement();
     let first = FirstJudgement::choose(
         &policy,
-        level == Level::Full,
-        unix,
+        in_force.has("exec_check"),
+        in_force.unix(),
         options.on_deny,
         options.keep || options.observe,
     );
@@ -215,7 +216,6 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     if !options.keep {
         open_files.raise()?;
     }
-    let fence = Fence::probe(false);
     let confinement = confinement(&identity, &audit, &options.policy, &directory)?;
     let loosened = loosened(&loaded.parsed, &options.policy)?;
     let hatches = Hatches::shipped()?;
@@ -303,9 +303,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             options,
             policy: &policy,
             identity: &identity,
-            level,
+            in_force: &in_force,
             first,
-            unix,
             fence: &fence,
             audit: &audit,
             agent: &agent,

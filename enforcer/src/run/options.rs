@@ -7,7 +7,7 @@ use crate::decide::Mode;
 /// How execs are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnDeny {
-    /// With EPERM where the kernel loads LSM programs, else by SIGKILL.
+    /// With EPERM where LSM programs are in force, else by SIGKILL.
     Errno,
     /// Always by SIGKILL.
     Kill,
@@ -23,16 +23,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// What the LSM programs in force give: denied execs get an errno from the one that sees them. What the others are
-    /// for is weaker without them, and `doctor` says how.
-    pub fn of(lsm: &[&str]) -> Self {
-        if lsm.contains(&"exec_check") {
-            Self::Full
-        } else {
-            Self::Partial
-        }
-    }
-
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     audit::Verdict,
     decide::{Decision, Outcome, UnixAction, approval::Answer},
-    kernel::limits::Kind,
+    kernel::{instance::UnixJudgement, limits::Kind},
     seccomp::{
         ConnectCall, Notification, descriptor,
         resolve::SocketFile,
@@ -84,7 +84,11 @@ impl Shared {
         }
         match outcome.decision {
             // Where LSM programs judge the socket itself, they do it without our help.
-            Decision::Allow | Decision::Deny if self.with.first.lsm && !asks => self.go_on(id),
+            Decision::Allow | Decision::Deny
+                if self.with.first.unix == UnixJudgement::Bound && !asks =>
+            {
+                self.go_on(id);
+            }
             Decision::Allow => {
                 let connect = PathConnect {
                     id,
@@ -122,6 +126,31 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Judges a connect to an abstract name where the kernel does not. Nobody can be asked about it: what a thread shows
+    /// here it can change before the kernel reads it.
+    pub fn judge_abstract(&self, notification: &Notification, name: &[u8]) -> anyhow::Result<()> {
+        let Notification { id, tid, .. } = *notification;
+        let name = [b"@", name].concat();
+        let by_rules = self.with.engine.unix(&UnixAction { name: name.clone() });
+        let limited = self.limited(tid, Kind::Connect, &by_rules);
+        let by_limit = limited.is_some();
+        let outcome = limited.unwrap_or(by_rules);
+        if outcome.decision == Decision::Allow {
+            self.go_on(id);
+            return Ok(());
+        }
+        let who = target::who(tid).unwrap_or_default();
+        if !self.with.listener.is_valid(id) {
+            return Ok(());
+        }
+        let tripped = if by_limit {
+            None
+        } else {
+            self.with.limiter.denied(who.tgid)
+        };
+        self.refuse_connect(id, who, Wanted::Unix(&name), &outcome, tripped)
     }
 
     /// The socket's own name decides; a rule that denies or asks about the name as given counts too.

@@ -1,16 +1,56 @@
-//! The start self-test: one exec and one connect that must be denied, under programs loaded and attached just
-//! as the agent's are. If either passes, nothing may call itself enforcing.
+//! The self-test of a start, and of `doctor`: forbidden things are attempted under programs that are loaded and attached
+//! just as the agent's are, one mechanism at a time, so that none is taken for another.
+//!
+//! A mechanism is in force when *it* refused: the attempt failed, and the program gave an event of it. (`EPERM` alone can
+//! be somebody else's, and a program that is loaded and attached need not ever run.) Where one that every kernel has lets
+//! something pass, nothing may call itself enforcing.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
 use anyhow::{Context, bail};
 
+use super::in_force::{InForce, Landlock};
 use crate::{
-    kernel::instance::Instance,
-    launch::{AgentCgroup, Probe},
+    kernel::{
+        attach::NamedLink,
+        instance::{Instance, UNIX_HOOKS, UNIX_LSM, UnixJudgement},
+    },
+    launch::{Act, Attempt, Fence, FenceLevel, Probe},
     policy::compile::{Tables, compile_closed},
 };
 
 /// Slot of the self-test.
-const SLOT: u32 = 1;
+pub const SLOT: u32 = 1;
+
+/// What each LSM program is seen by.
+const LSM: [(&str, Act); 6] = [
+    ("socket_connect", Act::Connect4),
+    ("unix_stream_connect", Act::UnixStream),
+    ("unix_may_send", Act::UnixDatagram),
+    ("ptrace_access_check", Act::Trace),
+    ("task_kill", Act::Signal),
+    // The last: what is not refused takes the process with it.
+    ("exec_check", Act::Exec),
+];
+
+/// What each of the cgroup's programs on unix sockets is seen by.
+const HOOKS: [(&str, Act); 2] = [
+    (UNIX_HOOKS[0], Act::UnixStream),
+    (UNIX_HOOKS[1], Act::UnixDatagram),
+];
+
+/// What the cgroup's programs on addresses must refuse.
+const ADDRESSES: [Act; 5] = [
+    Act::Connect4,
+    Act::Connect6,
+    Act::Send4,
+    Act::Send6,
+    Act::Socket,
+];
 
 /// The self-test's tables: everything is denied.
 ///
@@ -21,26 +61,200 @@ pub fn tables() -> anyhow::Result<Tables> {
     compile_closed(0).context("the self-test's policy")
 }
 
-/// Attempts both in `cgroup`.
+/// Attempts everything in the cgroup of this directory, which is empty and governed by nothing. What did not refuse is
+/// detached, and what stands in for it is put in its place; what did is the answer.
 ///
 /// # Errors
 ///
-/// One of them passed, or could not be attempted.
-pub fn attempt(instance: &mut Instance, cgroup: &AgentCgroup) -> anyhow::Result<()> {
-    // Detached again when the links are dropped.
-    let _links = instance.govern(cgroup.open()?, cgroup.id(), SLOT)?;
-    let probe = Probe::attempt(cgroup).context("the self-test could not be run")?;
-    if !probe.exec_denied {
-        bail!(
-            "self-test: an exec that the policy denies was not stopped ({}); nothing is enforced, so nothing was started. Run `enforcer doctor`",
-            probe.exec_outcome
-        );
+/// One passed that every kernel must refuse, or it could not be attempted.
+pub fn prove(instance: &mut Instance, cgroup: &Path, fence: &Fence) -> anyhow::Result<InForce> {
+    let place = Place {
+        cgroup,
+        id: fs::metadata(cgroup)
+            .with_context(|| format!("{} cannot be looked at", cgroup.display()))?
+            .ino(),
+    };
+    let (landlock, mut seen) = place.without_lsm(instance, fence)?;
+    seen.extend(place.lsm(instance)?);
+    settle_unix(&place, instance, &mut seen)?;
+    Ok(InForce::new(seen, landlock))
+}
+
+/// A cgroup to attempt things in.
+struct Place<'a> {
+    cgroup: &'a Path,
+    id: u64,
+}
+
+impl Place<'_> {
+    fn govern(&self, instance: &mut Instance) -> anyhow::Result<Vec<NamedLink>> {
+        let cgroup = File::open(self.cgroup)
+            .with_context(|| format!("{} cannot be opened", self.cgroup.display()))?;
+        Ok(instance.govern(cgroup, self.id, SLOT)?)
     }
-    if !probe.connect_denied {
-        bail!(
-            "self-test: a connect that the policy denies was not stopped ({}); nothing is enforced, so nothing was started. Run `enforcer doctor`",
-            probe.connect_outcome
-        );
+
+    fn probe(&self, fence: Option<&Fence>) -> anyhow::Result<Probe> {
+        Probe::start(self.cgroup, fence).context("the self-test could not be run")
+    }
+
+    /// The agent's Landlock domain, the programs of the cgroup, and the kill of an exec that nothing refused.
+    fn without_lsm(
+        &self,
+        instance: &mut Instance,
+        fence: &Fence,
+    ) -> anyhow::Result<(Landlock, Vec<&'static str>)> {
+        instance.detach_lsm();
+        // Detached again when the links are dropped.
+        let _links = self.govern(instance)?;
+        let mut probe = self.probe(Some(fence))?;
+        let landlock = landlock(&mut probe, fence)?;
+        for act in ADDRESSES {
+            let (attempt, told) = attempt(instance, &mut probe, act)?;
+            let refused = attempt == Attempt::Failed(libc::EPERM) && told;
+            if !refused && !never_had(act, attempt) {
+                bail!(
+                    "self-test: {} that the policy denies was not stopped ({attempt}{}); nothing is enforced, so nothing was started. Run `enforcer doctor`",
+                    act.describe(),
+                    unjudged(told)
+                );
+            }
+        }
+        let mut seen = Vec::new();
+        if instance.unix_hooks().is_some() {
+            seen = refusing(instance, &mut probe, &HOOKS)?;
+            if seen.len() < HOOKS.len() {
+                instance.drop_unix_hooks();
+                seen.clear();
+            }
+        }
+        match attempt(instance, &mut probe, Act::Exec)? {
+            (Attempt::Killed, true) => Ok((landlock, seen)),
+            (attempt, told) => bail!(
+                "self-test: an exec that the policy denies was not killed before its first instruction ({attempt}{}); nothing is enforced, so nothing was started. Run `enforcer doctor`",
+                unjudged(told)
+            ),
+        }
+    }
+
+    /// The LSM programs, alone.
+    fn lsm(&self, instance: &mut Instance) -> anyhow::Result<Vec<&'static str>> {
+        let loaded: Vec<(&'static str, Act)> = LSM
+            .into_iter()
+            .filter(|(name, _)| instance.has_loaded(name))
+            .collect();
+        if loaded.is_empty() {
+            return Ok(Vec::new());
+        }
+        instance.attach_lsm()?;
+        instance.recognise(self.id, SLOT)?;
+        let seen = refusing(instance, &mut self.probe(None)?, &loaded)?;
+        for (name, _) in loaded {
+            if !seen.contains(&name) {
+                instance.detach(name);
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// Puts the cgroup's programs on unix sockets in the place of LSM programs that do not refuse.
+fn settle_unix(
+    place: &Place<'_>,
+    instance: &mut Instance,
+    seen: &mut Vec<&'static str>,
+) -> anyhow::Result<()> {
+    match UnixJudgement::of(seen) {
+        UnixJudgement::Bound => {
+            // The name that a socket is bound to says more than the name of the call.
+            instance.drop_unix_hooks();
+            seen.retain(|name| !UNIX_HOOKS.contains(name));
+            return Ok(());
+        }
+        UnixJudgement::Called => return Ok(()),
+        UnixJudgement::Absent => {}
+    }
+    // They were left out for the sake of LSM programs that loaded.
+    if instance.unix_hooks().is_none() {
+        instance.load_unix_hooks()?;
+    }
+    if instance.unix_hooks().is_none() {
+        return Ok(());
+    }
+    for name in UNIX_LSM {
+        instance.detach(name);
+        seen.retain(|seen| *seen != name);
+    }
+    let _links = place.govern(instance)?;
+    let refusing = refusing(instance, &mut place.probe(None)?, &HOOKS)?;
+    if refusing.len() == HOOKS.len() {
+        seen.extend(refusing);
+    } else {
+        instance.drop_unix_hooks();
     }
     Ok(())
+}
+
+/// Has the probe attempt something; what became of it, and whether a program gave an event of it.
+fn attempt(
+    instance: &mut Instance,
+    probe: &mut Probe,
+    act: Act,
+) -> anyhow::Result<(Attempt, bool)> {
+    let before = instance.events(SLOT)?;
+    let attempt = probe
+        .attempt(act)
+        .context("the self-test could not be run")?;
+    Ok((attempt, instance.events(SLOT)? > before))
+}
+
+/// The programs that refuse what they are seen by.
+fn refusing(
+    instance: &mut Instance,
+    probe: &mut Probe,
+    programs: &[(&'static str, Act)],
+) -> anyhow::Result<Vec<&'static str>> {
+    let mut seen = Vec::new();
+    for (name, act) in programs {
+        if attempt(instance, probe, *act)? == (Attempt::Failed(libc::EPERM), true) {
+            seen.push(*name);
+        }
+    }
+    Ok(seen)
+}
+
+/// What is said beside an attempt that no program gave an event of.
+fn unjudged(told: bool) -> &'static str {
+    if told {
+        ""
+    } else {
+        ", and no program judged it"
+    }
+}
+
+/// Whether the kernel has no such sockets at all, or gives them to nobody: then nothing gets past the programs.
+fn never_had(act: Act, attempt: Attempt) -> bool {
+    match (act, attempt) {
+        (Act::Connect6 | Act::Send6, Attempt::Failed(errno)) => errno == libc::EAFNOSUPPORT,
+        (Act::Socket, Attempt::Failed(_)) => true,
+        _ => false,
+    }
+}
+
+/// What the Landlock domain refuses that passed without it.
+fn landlock(probe: &mut Probe, fence: &Fence) -> anyhow::Result<Landlock> {
+    if fence.level == FenceLevel::None {
+        return Ok(Landlock::default());
+    }
+    let could = [Act::Trace, Act::Signal].map(|act| probe.attempt(act));
+    if probe.attempt(Act::Fence)? != Attempt::Passed {
+        return Ok(Landlock::default());
+    }
+    let can = [Act::Trace, Act::Signal].map(|act| probe.attempt(act));
+    let mut refused = could.into_iter().zip(can).map(|(could, can)| {
+        Ok::<_, anyhow::Error>(could? == Attempt::Passed && can? == Attempt::Failed(libc::EPERM))
+    });
+    Ok(Landlock {
+        tracing: refused.next().transpose()?.unwrap_or(false),
+        signals: refused.next().transpose()?.unwrap_or(false),
+    })
 }

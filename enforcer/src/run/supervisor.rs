@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::Context;
+use enforcer_common::limits::Breaker;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -35,6 +36,7 @@ use crate::{
     },
     kernel::{
         grants::Grants,
+        instance::UnixJudgement,
         limits::{Kind, Limiter},
     },
     launch::{CgroupRoot, Connector},
@@ -239,6 +241,10 @@ impl Shared {
             return Ok(());
         };
         let by_rules = self.with.engine.exec(&found.action);
+        if call.is_check() {
+            self.answer_check(id, by_rules.decision);
+            return Ok(());
+        }
         let asks = by_rules.decision == Decision::Ask;
         let limited = self.limited(tid, Kind::Exec, &by_rules);
         let by_limit = limited.is_some();
@@ -280,6 +286,20 @@ impl Shared {
         Ok(())
     }
 
+    /// Answers who only asks whether it could execute something: no exec, so nobody is asked, and nothing is counted,
+    /// recorded or granted.
+    fn answer_check(&self, id: u64, by_rules: Decision) {
+        let limiter = &self.with.limiter;
+        let allowed = by_rules == Decision::Allow
+            && matches!(limiter.breaker(), Breaker::Closed { .. })
+            && limiter.look(Kind::Exec).is_ok();
+        if allowed {
+            self.go_on(id);
+        } else {
+            self.refuse(id, libc::EPERM);
+        }
+    }
+
     fn judge_connect(
         self: &Arc<Self>,
         notification: &Notification,
@@ -294,6 +314,9 @@ impl Shared {
         match Address::parse(&address) {
             Some(Address::Path(path)) if !call.datagram && self.with.connector.is_some() => {
                 self.judge_path(notification, call, &path, holder)
+            }
+            Some(Address::Abstract(name)) if self.with.first.unix == UnixJudgement::Absent => {
+                self.judge_abstract(notification, &name)
             }
             Some(Address::Inet(address, port)) if self.with.first.asks_connect => {
                 let who = target::who(tid).unwrap_or_default();

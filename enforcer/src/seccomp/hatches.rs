@@ -249,7 +249,7 @@ impl Hatches {
                 }));
             }
         }
-        rules.extend(notified.into_iter().flat_map(Notified::rules));
+        rules.extend(notified.unwrap_or_default().rules());
         filter::compile(&rules)
     }
 

@@ -3,6 +3,7 @@
 use libseccomp::ScmpAction;
 
 use super::filter::{Condition, Rule, Test};
+use super::notify::AT_EXECVE_CHECK;
 
 /// Which system calls the supervisor is asked about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Notified {
 
 /// Index of the pointer to the address among the arguments of `sendto`.
 const SENDTO_ADDRESS: u32 = 4;
+/// Index of the flags among the arguments of `execveat`.
+const EXECVEAT_FLAGS: u32 = 4;
 
 impl Notified {
     /// The rules of the filter.
@@ -30,6 +33,16 @@ impl Notified {
         if self.exec {
             rules.push(rule(libc::SYS_execve, Vec::new()));
             rules.push(rule(libc::SYS_execveat, Vec::new()));
+        } else {
+            // The kernel's programs do not see what only asks: it is answered as kernels do that do not know it.
+            let check = Condition {
+                argument: EXECVEAT_FLAGS,
+                test: Test::AnyBit(vec![AT_EXECVE_CHECK.cast_unsigned()]),
+            };
+            rules.push(Rule {
+                action: ScmpAction::Errno(libc::EINVAL),
+                ..rule(libc::SYS_execveat, vec![check])
+            });
         }
         if self.connect {
             rules.push(rule(libc::SYS_connect, Vec::new()));

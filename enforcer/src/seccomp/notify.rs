@@ -87,6 +87,16 @@ pub struct ConnectCall {
     pub datagram: bool,
 }
 
+/// Flag of `execveat`: nothing is executed, it is only asked whether it could be (linux/fcntl.h, Linux 6.14).
+pub const AT_EXECVE_CHECK: i32 = 0x1_0000;
+
+impl ExecCall {
+    /// Whether it only asks.
+    pub fn is_check(&self) -> bool {
+        self.flags & AT_EXECVE_CHECK != 0
+    }
+}
+
 impl Call {
     fn from_data(data: &libc::seccomp_data) -> Self {
         let [first, second, third, _, fifth, sixth] = data.args;

@@ -23,7 +23,7 @@ use crate::vm::{self, Kernel};
 use crate::{ebpf, fuzz, lint, root, toolchain};
 
 /// Test executables that say nothing of a kernel: what they try is user space, or programs that a guest lacks.
-const HOST_ONLY: [&str; 9] = [
+const HOST_ONLY: [&str; 10] = [
     "lifecycle",
     "sessions",
     "desk",
@@ -33,10 +33,14 @@ const HOST_ONLY: [&str; 9] = [
     "limits",
     "loosened",
     "refusals",
+    "execve_check",
 ];
 /// Test executables that one guest is enough for: what they try in the kernel is the same in both, or tried by others,
 /// and a guest takes seconds for each agent that it starts. The newer one starts them faster.
 const NEWER_GUEST_ONLY: [&str; 2] = ["approvals", "hatches"];
+/// What says all of a machine without `bpf` among its active LSMs: what stands in for LSM programs is the same as on a
+/// kernel that refuses them.
+const WITHOUT_BPF_LSM: [&str; 1] = ["in_force"];
 /// Time for a stage; what hangs must not hang the whole.
 const LIMIT: Duration = Duration::from_mins(60);
 /// Test executables of a stage that the summary names, those that took longest.
@@ -80,21 +84,29 @@ pub enum Stage {
     /// Integration tests on Debian's 6.12
     #[value(name = "vm-6.12")]
     Vm612,
+    /// Those about what is in force on Debian's 6.1 without `bpf` in lsm=
+    #[value(name = "vm-6.1-without-bpf")]
+    Vm61WithoutBpf,
+    /// Those about what is in force on Debian's 6.12 without `bpf` in lsm=
+    #[value(name = "vm-6.12-without-bpf")]
+    Vm612WithoutBpf,
 }
 
 impl Stage {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Lint,
         Self::Unit,
         Self::Fuzz,
         Self::Host,
         Self::Vm61,
         Self::Vm612,
+        Self::Vm61WithoutBpf,
+        Self::Vm612WithoutBpf,
     ];
 
     /// Whether it runs in a virtual machine.
     fn in_guest(self) -> bool {
-        matches!(self, Self::Vm61 | Self::Vm612)
+        !matches!(self, Self::Lint | Self::Unit | Self::Fuzz | Self::Host)
     }
 
     fn name(self) -> &'static str {
@@ -105,6 +117,8 @@ impl Stage {
             Self::Host => "this kernel",
             Self::Vm61 => "kernel 6.1",
             Self::Vm612 => "kernel 6.12",
+            Self::Vm61WithoutBpf => "6.1 no bpf",
+            Self::Vm612WithoutBpf => "6.12 no bpf",
         }
     }
 }
@@ -332,17 +346,27 @@ fn integration_stage(
             elsewhere.join(", ")
         ));
     }
+    let parameter = match stage {
+        Stage::Vm61WithoutBpf | Stage::Vm612WithoutBpf => Some(vm::WITHOUT_BPF_LSM),
+        _ => None,
+    };
     words.extend(
         built
             .tests
             .iter()
-            .filter(|test| !is_one_of(test, &elsewhere))
+            .filter(|test| {
+                if parameter.is_some() {
+                    is_one_of(test, &WITHOUT_BPF_LSM)
+                } else {
+                    !is_one_of(test, &elsewhere)
+                }
+            })
             .map(|test| OsString::from(&test.path)),
     );
     let directory = root::repository().join("tests");
     let kernel = match stage {
-        Stage::Vm61 => Kernel::V6_1,
-        Stage::Vm612 => Kernel::V6_12,
+        Stage::Vm61 | Stage::Vm61WithoutBpf => Kernel::V6_1,
+        Stage::Vm612 | Stage::Vm612WithoutBpf => Kernel::V6_12,
         _ => return on_this_kernel(&words, &directory, built, filter, counts),
     };
     let mut variables = vec![
@@ -355,6 +379,7 @@ fn integration_stage(
     }
     let job = vm::Job {
         kernel,
+        parameter,
         executables: built.executables.clone(),
         enforcer: Some(built.enforcer.clone()),
         variables,

@@ -33,6 +33,8 @@ const TROUBLE: &[&str] = &[
 /// How often a kernel is booted that falls over before anything of ours runs: an emulated machine with two processors now
 /// and then executes an instruction that the kernel is just patching.
 const BOOTS: usize = 3;
+/// The active LSMs of systems that leave `bpf` out (Ubuntu, WSL, Proxmox): LSM programs load there, and never run.
+pub const WITHOUT_BPF_LSM: &str = "lsm=landlock,lockdown,yama,apparmor";
 /// Lines of the console that an error shows.
 const LAST_LINES: usize = 30;
 
@@ -40,6 +42,8 @@ const LAST_LINES: usize = 30;
 pub struct Job {
     /// The kernel to boot.
     pub kernel: Kernel,
+    /// A further word of its command line.
+    pub parameter: Option<&'static str>,
     /// Executables of the host that the command needs, found at the same paths in the guest.
     pub executables: Vec<PathBuf>,
     /// The enforcer binary, `enforcer` in the guest's PATH and `ENFORCER_BIN` in its environment.
@@ -76,9 +80,11 @@ pub fn at_once() -> usize {
 pub fn run(job: &Job, mut line: impl FnMut(&str)) -> Result<i32> {
     packages::ensure("the virtual machines", packages::TEST)?;
     let image = kernel::image(job.kernel)?;
+    let machine = job.parameter.unwrap_or("plain");
+    let machine = machine.split('=').next().unwrap_or_default();
     let directory = root::target()
         .join("vm")
-        .join(format!("run-{}", job.kernel.name()));
+        .join(format!("run-{}-{machine}", job.kernel.name()));
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
     let initramfs = directory.join("initramfs.cpio");
@@ -143,7 +149,7 @@ fn boot(
     vmlinuz: &Path,
     initramfs: &Path,
     console: &Path,
-    mut line: impl FnMut(&str),
+    mut said: impl FnMut(&str),
     up: &mut bool,
 ) -> Result<i32> {
     let mut qemu = command("qemu-system-x86_64");
@@ -166,7 +172,11 @@ fn boot(
         .arg("-initrd")
         .arg(initramfs);
     // The kernel has the first serial line for itself, so that it cannot tear the command's lines.
-    qemu.args(["-append", "console=ttyS0 loglevel=6 panic=-1"]);
+    let line = format!(
+        "console=ttyS0 loglevel=6 panic=-1 {}",
+        job.parameter.unwrap_or_default()
+    );
+    qemu.args(["-append", line.trim_end()]);
     qemu.arg("-serial")
         .arg(serial_file(console))
         .args(["-serial", "stdio"]);
@@ -189,7 +199,7 @@ fn boot(
         } else if let Some(text) = text.strip_prefix(ERROR) {
             trouble = Some(text.to_owned());
         } else {
-            line(text);
+            said(text);
         }
     })?;
     if let Some(trouble) = trouble {
@@ -263,6 +273,7 @@ fn tail(console: &Path) -> String {
 /// When a machine fails or the command ends with another status than 0.
 pub fn shell(
     kernels: &[Kernel],
+    parameter: Option<&'static str>,
     words: &[OsString],
     timeout: Duration,
     executables: &[PathBuf],
@@ -283,6 +294,7 @@ pub fn shell(
         ));
         let job = Job {
             kernel,
+            parameter,
             executables: executables.to_vec(),
             enforcer: enforcer.clone(),
             variables: Vec::new(),

@@ -306,13 +306,16 @@ pub fn compile_for(
     Ok(tables)
 }
 
-/// The tables that deny every exec and every connect, with nothing built in.
+/// The tables that deny every exec and every connect, to unix sockets too, with nothing built in.
 ///
 /// # Errors
 ///
 /// Never for a sound build.
 pub fn compile_closed(seed: u64) -> Result<Tables, CompileError> {
-    exec_tables(&closed(&[]), &[], &[], seed)
+    let mut tables = exec_tables(&closed(&[]), &[], &[], seed)?;
+    tables.header.connect_default = Decision::Deny.number();
+    tables.header.unix_default = Decision::Deny.number();
+    Ok(tables)
 }
 
 /// An exec policy without rules that denies everything.

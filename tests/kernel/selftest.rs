@@ -1,0 +1,69 @@
+//! The self-test is not taken in: what is loaded and attached and does not refuse is seen.
+
+use enforcer::{
+    kernel::instance::{Instance, UNIX_HOOKS, UnixJudgement},
+    launch::Fence,
+    run::{InForce, Level, selftest},
+};
+
+use crate::world::{Place, plan, tables};
+
+const POLICY: &str =
+    r#"{"version": "2", "exec": {"default": "allow"}, "connect": {"default": "allow"}}"#;
+
+/// The self-test, with programs that never run.
+fn without(instance: &mut Instance, silent: &[&'static str]) -> anyhow::Result<InForce> {
+    let place = Place::new();
+    instance.silence(silent);
+    selftest::prove(instance, &place.0, &Fence::probe(false))
+}
+
+#[test]
+fn what_does_not_refuse_is_not_in_force() {
+    let (agent, probe) = (tables(POLICY), selftest::tables().unwrap());
+    let mut instance = Instance::load(&plan(&[&agent, &probe])).unwrap();
+    let whole = without(&mut instance, &[]).unwrap();
+    println!("in force: {whole:?}");
+    // What every kernel has must refuse.
+    for name in [
+        "connect4",
+        "connect6",
+        "sendmsg4",
+        "sendmsg6",
+        "sock_create",
+    ] {
+        // Without such sockets there is nothing to refuse.
+        let error = match without(&mut instance, &[name]) {
+            Err(error) => error.to_string(),
+            Ok(_) if name.ends_with('6') => continue,
+            Ok(seen) => panic!("{name}: {seen:?}"),
+        };
+        assert!(error.contains("was not stopped"), "{name}: {error}");
+    }
+    // What stands beside it is not counted.
+    for name in whole.programs() {
+        let seen = without(&mut instance, &[*name]).unwrap();
+        assert!(!seen.has(name), "{name}: {seen:?}");
+        assert_eq!(
+            seen.level() == Level::Full,
+            seen.has("exec_check"),
+            "{name}"
+        );
+        if name.starts_with("unix") {
+            let expected = if whole.unix() == UnixJudgement::Bound && seen.has(UNIX_HOOKS[0]) {
+                UnixJudgement::Called
+            } else {
+                UnixJudgement::Absent
+            };
+            assert_eq!(seen.unix(), expected, "{name}");
+        }
+    }
+    assert_eq!(
+        without(&mut instance, &[]).unwrap(),
+        whole,
+        "and it comes back"
+    );
+    // The kill is the guarantee. It stays detached.
+    let error = without(&mut instance, &["exec_committed"]).unwrap_err();
+    assert!(error.to_string().contains("was not killed"), "{error}");
+}

@@ -35,6 +35,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use enforcer_common::own::Own;
 use nix::unistd::geteuid;
 use tokio::sync::mpsc;
 
@@ -49,7 +50,7 @@ use crate::{
     },
     launch::{
         AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Fence, Identity,
-        OpenFiles, Signals, SpawnPlan, Teller, current_directory, find_program, spawn,
+        OpenFiles, OwnProgram, Signals, SpawnPlan, Teller, current_directory, find_program, spawn,
     },
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
@@ -233,6 +234,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let mut pending = spawn(&plan)?;
     let operator = pending.pid().as_raw().unsigned_abs();
     instance.set_operator(SLOT, operator)?;
+    let own = OwnProgram::find(&identity, &socket);
+    instance.set_own(SLOT, &own.as_ref().map_or(Own::NONE, OwnProgram::own))?;
     let pins = PinDir::of(&id);
     pins.create()?;
     scene.pins = Some(pins.clone());
@@ -305,6 +308,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             subject: &subject,
             id: &id,
             process_limit: &process_limit,
+            own: own.as_ref().err().map(String::as_str),
         }
         .announce();
     }
@@ -324,6 +328,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             desk: desk.clone(),
             timeout: policy.approvals.timeout,
             connector,
+            own: own.ok(),
             eyes: Eyes {
                 uid: identity.uid,
                 gid: identity.gid,

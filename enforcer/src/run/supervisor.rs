@@ -32,15 +32,16 @@ use crate::{
         ConnectAction, Decision, Engine, ExecAction, Outcome, Wording,
         approval::{Answer, ConnectSubject},
         line,
+        own::starts_hook,
     },
     kernel::{
         grants::Grants,
         limits::{Kind, Limiter},
     },
-    launch::{CgroupRoot, Connector},
+    launch::{CgroupRoot, Connector, OwnProgram},
     seccomp::{
         Address, Call, ConnectCall, ExecCall, Eyes, Listener, Notification, descriptor,
-        resolve::{Resolver, Roots},
+        resolve::{Found, Resolver, Roots},
         target::{self, Who},
     },
 };
@@ -73,6 +74,8 @@ pub struct Supervised {
     pub timeout: Duration,
     /// Who connects to the paths of unix sockets.
     pub connector: Option<Connector>,
+    /// The launcher's own program and socket.
+    pub own: Option<OwnProgram>,
     /// Who the agent runs as, to the file system.
     pub eyes: Eyes,
     /// Where cgroups are.
@@ -238,6 +241,10 @@ impl Shared {
             self.go_on(id);
             return Ok(());
         };
+        if self.is_hook(&found) {
+            self.go_on(id);
+            return Ok(());
+        }
         let by_rules = self.with.engine.exec(&found.action);
         let asks = by_rules.decision == Decision::Ask;
         let limited = self.limited(tid, Kind::Exec, &by_rules);
@@ -278,6 +285,15 @@ impl Shared {
             self.go_on(id);
         }
         Ok(())
+    }
+
+    /// Whether an exec is that of the launcher's own hook, or of the shell that starts it.
+    fn is_hook(&self, found: &Found) -> bool {
+        self.with.own.as_ref().is_some_and(|own| {
+            let trusted = self.with.engine.matcher().is_trusted(&found.action);
+            let executable = own.is_file(found.file());
+            starts_hook(&own.own(), &found.action, executable, trusted)
+        })
     }
 
     fn judge_connect(

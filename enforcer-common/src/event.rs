@@ -70,6 +70,9 @@ pub const CAUSE_USER_RATE: u32 = 16;
 /// Too many arguments, or too deep in the process tree: `rank` is a [`crate::limits::complexity_rank`].
 pub const CAUSE_COMPLEXITY: u32 = 17;
 
+/// The launcher's own hook, or the shell that starts it: it always starts, and counts nowhere ([`crate::own`]).
+pub const CAUSE_HOOK: u32 = 20;
+
 /// Whether a denial for this cause counts for the breaker: those by the policy's rules and defaults, and what cannot
 /// be judged by them. What the breaker or a limit denies does not, nor what the kernel side could not do.
 #[inline(always)]

@@ -11,5 +11,6 @@ pub mod event;
 pub mod grant;
 pub mod limits;
 pub mod load;
+pub mod own;
 pub mod rule;
 pub mod table;

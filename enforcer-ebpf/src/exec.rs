@@ -108,6 +108,8 @@ fn committed(
             cause: CAUSE_OPERATOR,
             rank: 0,
         };
+    } else if !judgement.is_limited() {
+        // The hook always starts.
     } else if !admits(state, member.slot) {
         judgement = BROKEN;
     } else {
@@ -153,7 +155,7 @@ fn committed(
     } else {
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_allowed) });
-        if judgement.permits() && judgement.cause != CAUSE_OPERATOR {
+        if judgement.permits() && judgement.is_limited() && judgement.cause != CAUSE_OPERATOR {
             count_allowance(state, member.slot, judgement.cause);
         }
     }

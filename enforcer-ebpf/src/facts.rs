@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 };
 use enforcer_common::{
     event::{
-        CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_INTERNAL, CAUSE_RULE,
+        CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_HOOK, CAUSE_INTERNAL, CAUSE_RULE,
         CAUSE_TRANSPARENT, CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail,
         FLAG_SCRIPT, FLAG_TRUNCATED, FLAG_TRUSTED,
     },
@@ -20,8 +20,9 @@ use crate::{
         CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR, KIND_SCRIPT,
         KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch, offset,
     },
+    own,
     scan::{base_start, masked, text_is_path, user_string_len},
-    task::{self, read_kernel, read_user_str},
+    task::{self, read_kernel, read_kernel_or_zero, read_user_str},
 };
 
 /// A judgement's result.
@@ -42,6 +43,12 @@ impl Judgement {
     #[inline(always)]
     pub fn forgotten(self) -> Self {
         read_kernel::<Self>(ptr::addr_of!(self) as u64).unwrap_or(INTERNAL)
+    }
+
+    /// Whether the breaker and the limits have a say, and it counts.
+    #[inline(always)]
+    pub fn is_limited(&self) -> bool {
+        self.cause != CAUSE_HOOK
     }
 
     /// Whether the action may go on.
@@ -162,6 +169,7 @@ pub fn judge_exec(
         (*scratch).form_count = 0;
         (*scratch).unreadable = 0;
         (*scratch).approval = 0;
+        ptr::write_volatile(ptr::addr_of_mut!((*scratch).own), 0);
         (*scratch).area = facts.args;
         (*scratch).event.header.flags = 0;
         (*scratch).event.tail = ExecTail::default();
@@ -197,8 +205,8 @@ pub fn judge_exec(
             256,
             name as *const c_void,
         );
-        let links = read_kernel::<u64>(file + offset!(file_inode))
-            .and_then(|inode| read_kernel::<u32>(inode + offset!(inode_nlink)));
+        let inode = read_kernel_or_zero::<u64>(file + offset!(file_inode));
+        let links = read_kernel::<u32>(inode + offset!(inode_nlink));
         let (Some(links), true) = (links, name_read > 0) else {
             return unreadable;
         };
@@ -235,6 +243,7 @@ pub fn judge_exec(
         (*scratch).event.tail.argv_bytes = area as u32;
         let args = facts.args + argv0_len - 1;
         let args_len = (area - argv0_len) as u32;
+        own::note(&mut judge, inode, args, args_len, exe_len);
 
         let end = facts.args_end - 1;
         (*scratch).first_args = args;
@@ -316,6 +325,14 @@ pub fn judge_exec(
             judgement = Judgement {
                 decision: fileless,
                 cause: CAUSE_FILELESS,
+                rank: 0,
+            };
+        }
+        // Whatever the rules say: an agent goes on without the hook that does not start.
+        if own::is_own(scratch) {
+            judgement = Judgement {
+                decision: ALLOW,
+                cause: CAUSE_HOOK,
                 rank: 0,
             };
         }

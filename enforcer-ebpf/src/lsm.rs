@@ -68,18 +68,21 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     let mut result = 0;
     if let Some(facts) = gather(bprm, scratch) {
         let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
-        if !admits(state, member.slot) {
+        let limited = judgement.is_limited();
+        if !limited {
+            // The hook always starts.
+        } else if !admits(state, member.slot) {
             judgement = BROKEN;
         } else if judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, false) {
             // The grant is left for the stage behind, and for the interpreters still to come.
             judgement.cause = CAUSE_APPROVED;
         }
-        if judgement.permits() {
+        if limited && judgement.permits() {
             // SAFETY: claimed scratch memory.
             let argv_bytes = unsafe { (*scratch).event.tail.argv_bytes };
             judgement = within_complexity(judgement, member.slot, bprm, argv_bytes);
         }
-        if judgement.permits() {
+        if limited && judgement.permits() {
             judgement = within_rates(judgement, member.slot, Kind::Exec, Rates::Look);
         }
         if !judgement.permits() && judgement.cause != CAUSE_UNREADABLE {

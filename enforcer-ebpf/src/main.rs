@@ -30,6 +30,7 @@ mod lsm;
 mod maps;
 mod net;
 mod outsider;
+mod own;
 mod packet;
 mod scan;
 mod task;

@@ -17,6 +17,7 @@ use enforcer_common::{
     event::{EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail, Header, UnixTail},
     grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, Sip},
     load::{Offsets, SCRATCH_LEVELS, Settings},
+    own::Own,
     rule::{
         ConnectKey, ConnectValue, HEAD_GROUPS, Head, HeadKey, PolicyHeader, SHARED_GROUPS,
         SlotState,
@@ -74,6 +75,10 @@ pub static CONNECT_GRANTS: HashMap<ConnectGrantKey, ConnectGrant, 8192> = HashMa
 /// The process that may connect to unix sockets by path, for each slot; 0 none.
 #[btf_map]
 pub static CONNECTORS: Array<u32, 1> = Array::new();
+
+/// What is the launcher's own, for each slot.
+#[btf_map]
+pub static OWN: Array<Own, 1> = Array::new();
 
 /// Events for user space.
 #[btf_map]
@@ -379,6 +384,10 @@ pub struct Scratch {
     pub grant: ExecGrant,
     /// Its key.
     pub grant_key: ExecGrantKey,
+    /// Whether the exec is the launcher's own hook, or the shell that starts it.
+    pub own: u32,
+    /// Zero.
+    pub reserved_own: u32,
     /// Whether an allowance goes unrecorded, because the launcher records it.
     pub unix_silent: u32,
     /// Zero.

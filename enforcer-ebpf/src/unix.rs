@@ -13,8 +13,8 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     event::{
-        CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_INTERNAL, CAUSE_RULE, CAUSE_UNREADABLE, Header,
-        KIND_UNIX, STAGE_CGROUP, STAGE_LSM, UNIX_NAME_MAX, UnixTail, VERDICT_ALLOWED,
+        CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_HOOK, CAUSE_INTERNAL, CAUSE_RULE, CAUSE_UNREADABLE,
+        Header, KIND_UNIX, STAGE_CGROUP, STAGE_LSM, UNIX_NAME_MAX, UnixTail, VERDICT_ALLOWED,
         VERDICT_ERRNO,
     },
     rule::{ALLOW, ASK, DENY, SlotState},
@@ -30,6 +30,7 @@ use crate::{
         release_scratch,
     },
     net::{PASS, REFUSE, slot_of_socket_user},
+    own::is_launchers_socket,
     scan::masked,
     task::{self, read_kernel},
 };
@@ -179,14 +180,16 @@ fn judge(
     let mut passes = silent;
     if !silent {
         // The only stage, and so the last one.
-        if !admits(state, slot) {
+        if !judgement.is_limited() {
+            // What hooks report is heard whatever the breaker says.
+        } else if !admits(state, slot) {
             judgement = BROKEN;
         } else if judgement.decision == ALLOW {
             judgement = within_rates(judgement, slot, Kind::Connect, Rates::Take);
         }
         let recorded = record(slot, state, scratch, sock, judgement, stage, start);
         passes = judgement.decision == ALLOW && recorded;
-        if passes {
+        if passes && judgement.is_limited() {
             count_allowance(state, slot, judgement.cause);
         }
     }
@@ -286,6 +289,15 @@ fn weigh(slot: u32, scratch: *mut Scratch, name: u64, length: u32, way: Way) -> 
         };
         if abstract_name {
             return judgement;
+        }
+        if way == Way::Bound
+            && judgement.decision == ALLOW
+            && is_launchers_socket(&mut judge, length)
+        {
+            return Judgement {
+                cause: CAUSE_HOOK,
+                ..judgement
+            };
         }
         let (is_connector, exists) = connector(slot);
         if way == Way::Bound && !(is_connector && judgement.decision == ASK) {

@@ -1,7 +1,13 @@
 //! Into an agent's settings, and out again.
 
-use std::fs;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
 
+use enforcer_tests::{enforcer, root};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, decided, hook_policy, run};
@@ -106,4 +112,54 @@ fn settings_with_comments_are_refused_with_the_place() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("line 2 column 3"), "{said}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  // mine\n}");
+}
+
+#[test]
+fn settings_of_the_machine_are_shown_and_want_what_only_root_can_change() {
+    if !root() {
+        return;
+    }
+    let scene = Scene::new(&hook_policy());
+    let program = scene.path().join("enforcer");
+    fs::copy(enforcer().get_program(), &program).unwrap();
+    let dry = |agent: &str, policy: &Path| {
+        let mut command = Command::new(&program);
+        command
+            .args([
+                "hook",
+                "install",
+                agent,
+                "--managed",
+                "--dry-run",
+                "--policy",
+            ])
+            .arg(policy)
+            .current_dir(scene.project());
+        run(command, b"")
+    };
+    for (agent, file) in [
+        ("claude", "/etc/claude-code/managed-settings.json"),
+        ("codex", "/etc/codex/hooks.json"),
+        ("gemini", "/etc/gemini-cli/settings.json"),
+        ("cursor", "/etc/cursor/hooks.json"),
+    ] {
+        let there = fs::read(file).ok();
+        let output = dry(agent, &scene.policy());
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        // It may be there already, on the tester's machine.
+        assert!(
+            said.contains(file) && (there.is_some() || said.contains("--format")),
+            "{said}"
+        );
+        assert_eq!(fs::read(file).ok(), there, "{file}");
+    }
+    fs::set_permissions(scene.policy(), Permissions::from_mode(0o666)).unwrap();
+    let output = dry("claude", &scene.policy());
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("can be changed by others than root"),
+        "{said}"
+    );
 }

@@ -146,3 +146,63 @@ fn agents_that_cannot_ask_are_denied_where_the_mode_refuses() {
         "{answer}"
     );
 }
+
+#[test]
+fn in_a_mode_that_asks_nobody_what_is_asked_is_denied() {
+    let scene = Scene::new(&crate::scene::native_policy(&json!({})));
+    let push = |mode: &Value| {
+        let mut event = scene.event(
+            "Bash",
+            json!({"command": "git push --force origin HEAD; echo x > .git/x"}),
+        );
+        event["permission_mode"] = mode.clone();
+        decided(&said(scene.hook(&[]), &event))
+    };
+    for mode in ["default", "acceptEdits"] {
+        assert_eq!(push(&json!(mode)).0, "ask", "{mode}");
+    }
+    assert_eq!(push(&Value::Null).0, "ask");
+    for mode in [
+        "bypassPermissions",
+        "auto",
+        "plan",
+        "dontAsk",
+        "of tomorrow",
+    ] {
+        let (decision, reason) = push(&json!(mode));
+        assert_eq!(decision, "deny", "{mode}");
+        assert!(
+            reason.contains("Changes what others see")
+                && reason.contains(&format!("in the mode `{mode}` nobody")),
+            "{reason}"
+        );
+    }
+    // Without consent everything is asked, which is no question in such a mode.
+    let mut event = scene.event("Bash", json!({"command": "ls"}));
+    event["permission_mode"] = json!("bypassPermissions");
+    let mut command = scene.command(&["hook", "--mode", "disabled", "--policy"]);
+    command.arg(scene.policy());
+    let (decision, reason) = decided(&said(command, &event));
+    assert!(
+        decision == "deny" && reason.starts_with(DISABLED),
+        "{reason}"
+    );
+}
+
+#[test]
+fn what_the_rules_deny_no_mode_asks_about() {
+    let scene = Scene::new(&hook_policy());
+    let mut event = scene.event("Bash", json!({"command": "sudo id"}));
+    let by = |words: &[&str], event: &Value| {
+        let mut command = scene.command(&["hook", "--policy"]);
+        command.arg(scene.policy()).args(words);
+        decided(&said(command, event))
+    };
+    for mode in ["disabled", "subagent_only"] {
+        let (decision, reason) = by(&["--mode", mode], &event);
+        assert_eq!(decision, "deny", "{mode}: {reason}");
+        assert!(reason.contains("blacklist pattern"), "{reason}");
+    }
+    event["tool_input"] = json!({"command": "ls"});
+    assert_eq!(by(&["--mode", "disabled"], &event).0, "ask");
+}

@@ -36,7 +36,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The binary under test: `ENFORCER_BIN`, else the release build of this repository.
 pub fn enforcer() -> Command {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/enforcer");
-    let mut command = Command::new(env::var_os("ENFORCER_BIN").unwrap_or(built.into()));
+    enforcer_at(env::var_os("ENFORCER_BIN").unwrap_or(built.into()))
+}
+
+/// The same, by another copy of the program.
+fn enforcer_at(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     // What the tester's own session has must not decide who the agent is.
     for name in [
         "SUDO_UID",
@@ -81,6 +86,7 @@ pub struct Session {
     options: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
     on_deny_kill: bool,
+    installed: Option<PathBuf>,
     starts: AtomicU32,
 }
 
@@ -106,6 +112,7 @@ impl Session {
             options: Vec::new(),
             variables: Vec::new(),
             on_deny_kill: false,
+            installed: None,
             starts: AtomicU32::new(0),
             directory,
         };
@@ -146,6 +153,20 @@ impl Session {
     pub fn on_deny_kill(mut self) -> Self {
         self.on_deny_kill = true;
         self.option("--on-deny").option("kill")
+    }
+
+    /// Runs a copy of `enforcer` that is root's, as an installed one is, whoever built it.
+    #[must_use]
+    pub fn installed(mut self) -> Self {
+        let built = enforcer().get_program().to_owned();
+        self.installed = Some(self.place(Path::new(&built), "bin/enforcer"));
+        self
+    }
+
+    /// The path of `enforcer` in this session.
+    pub fn enforcer(&self) -> PathBuf {
+        let built = || enforcer().get_program().into();
+        self.installed.clone().unwrap_or_else(built)
     }
 
     /// One more word on the command line of `enforcer run`.
@@ -256,7 +277,7 @@ impl Session {
         // Files, not pipes: a process that outlives the session must not keep us waiting.
         let (out, stdout) = output("stdout");
         let (err, stderr) = output("stderr");
-        let mut command = enforcer();
+        let mut command = enforcer_at(self.enforcer());
         command
             .arg("run")
             .arg("--policy")

@@ -21,6 +21,7 @@ use crate::{
         command_text::{self, TextOutcome},
         subject::{Name, TenantName},
     },
+    launch::OwnProgram,
     policy::{compile::protocol_number, model::Protocol},
     policy_file, say,
 };
@@ -102,6 +103,11 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     let refused = admit(&subject, &loaded.parsed.policy).err();
     let engine = Engine::for_subject(loaded.parsed.policy, &subject, 0)?;
+    // What `run` would know of this program.
+    let engine = match OwnProgram::named() {
+        Some(own) => engine.with_own(own),
+        None => engine,
+    };
     let refused = refused.map(|refusal| Explanation::from(Outcome::from(&refusal)));
     if args.stdin {
         stdin(&engine, refused.as_ref(), io::stdin().lock(), say::out())

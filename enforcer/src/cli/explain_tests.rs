@@ -49,6 +49,7 @@ fn engine() -> Engine {
         agents: Agents::default(),
         approvals: Approvals::default(),
         syscalls: Syscalls::default(),
+        guard: crate::policy::model::Guard::default(),
         capabilities: BTreeMap::new(),
         tenants: Vec::new(),
         limits: Limits::default(),

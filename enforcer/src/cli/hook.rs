@@ -9,7 +9,7 @@ use crate::{
     decide::{Mode, Subject, subject::Name},
     hook::{
         self, Format, Options, consent,
-        install::{Plan, Reach},
+        install::{Plan, REQUIREMENT, Reach, Requirement},
         place, prepare,
         state::States,
     },
@@ -35,6 +35,7 @@ Examples:
   echo '{\"hook_event_name\":\"PreToolUse\",\"tool_name\":\"Bash\",\"tool_input\":{\"command\":\"ls\"}}' | \\
     enforcer hook --policy policies/coding-agent.json --mode everywhere
   enforcer hook install claude --project --dry-run
+  sudo enforcer hook install claude --managed --policy /etc/enforcer/policies/claude-code.json
   enforcer hook consent yes
   enforcer hook breaker status";
 
@@ -98,6 +99,9 @@ struct InstallArgs {
     /// The user's own settings
     #[arg(long, conflicts_with = "project")]
     user: bool,
+    /// The settings of the machine, which count before a user's and which no user can write. Needs root
+    #[arg(long, conflicts_with_all = ["project", "user"])]
+    managed: bool,
     /// The policy that the hook shall judge by
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -185,7 +189,9 @@ fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<ExitCode> {
         Some(policy) => Some((policy, policy_file::load(policy, None)?)),
         None => None,
     };
-    let reach = if args.user {
+    let reach = if args.managed {
+        Reach::Managed
+    } else if args.user {
         Reach::User
     } else {
         Reach::Project
@@ -196,8 +202,22 @@ fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<ExitCode> {
     } else {
         plan.uninstall()?
     };
+    let requirement = plan.requirement(installs)?;
     let mut out = say::out();
     let file = change.file().display();
+    if let Some(Requirement { says, change }) = &requirement {
+        write!(out, "{}", change.diff())?;
+        if installs && !says {
+            writeln!(
+                out,
+                "{} is there and does not turn hooks on: users can turn them off, until it has\n{REQUIREMENT}",
+                change.file().display()
+            )?;
+        }
+        if !args.dry_run {
+            change.make()?;
+        }
+    }
     if !change.is_needed() {
         let said = if installs {
             "has the hook already"

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use enforcer_common::{event::CAUSE_HOOK, own::Own};
+
 use crate::policy::{
     Policy,
     compile::{
@@ -17,10 +19,11 @@ use crate::policy::{
 };
 
 use super::{
-    Decision, Subject,
+    Decision, Judgement, Subject,
     action::{ConnectAction, ExecAction, UnixAction},
     explanation::{Explanation, Matched},
     matcher::{Matcher, base_name},
+    own,
     wording::{Outcome, Wording},
 };
 
@@ -32,6 +35,7 @@ pub struct Engine {
     matcher: Matcher,
     wording: Wording,
     checks: Checks,
+    own: Option<Arc<Own>>,
 }
 
 /// Rules that explanations have compiled alone, by their place in the policy and how they stand.
@@ -105,7 +109,27 @@ impl Engine {
             capabilities,
             matcher: Matcher::new(Arc::new(tables)),
             checks: Checks::default(),
+            own: None,
         }
+    }
+
+    /// The same engine, which knows the launcher's own program by its path: for what is not run.
+    #[must_use]
+    pub fn with_own(self, own: Own) -> Self {
+        Self {
+            own: Some(Arc::new(own)),
+            ..self
+        }
+    }
+
+    /// Whether an exec is the launcher's hook, by the path that it names.
+    fn is_hook(&self, action: &ExecAction) -> bool {
+        let Some(own) = &self.own else {
+            return false;
+        };
+        let path = own::path(own);
+        let executable = action.path == path || action.found && action.path == base_name(path);
+        own::starts_hook(own, action, executable, self.matcher.is_trusted(action))
     }
 
     /// The words alone; the tables, megabytes of them, are given up.
@@ -130,6 +154,13 @@ impl Engine {
 
     /// Judges an exec.
     pub fn exec(&self, action: &ExecAction) -> Outcome {
+        if self.is_hook(action) {
+            return self.wording.exec_outcome(Judgement {
+                decision: Decision::Allow,
+                rank: 0,
+                cause: CAUSE_HOOK,
+            });
+        }
         self.wording.exec_outcome(self.matcher.exec(action))
     }
 

@@ -34,6 +34,7 @@ fn policy(form: Form, default: Decision, rules: Vec<Rule>) -> Policy {
         agents: Agents::default(),
         approvals: Approvals::default(),
         syscalls: Syscalls::default(),
+        guard: crate::policy::model::Guard::default(),
         capabilities: BTreeMap::new(),
         tenants: Vec::new(),
         limits: Limits::default(),

@@ -131,6 +131,11 @@ impl Matcher {
             .collect()
     }
 
+    /// Whether the program lies in a trusted directory.
+    pub fn is_trusted(&self, action: &ExecAction) -> bool {
+        action.found || self.path_class(action) == PATH_TRUSTED
+    }
+
     fn path_class(&self, action: &ExecAction) -> u32 {
         self.accept(&self.tables.header.path, [&action.path, b""])
     }

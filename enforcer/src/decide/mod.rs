@@ -12,6 +12,7 @@ pub mod line;
 pub mod masking;
 pub mod matcher;
 pub mod observed;
+pub mod own;
 pub mod paths;
 pub mod ratelimit;
 pub mod recorded;

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use enforcer_common::event::{
     CAUSE_APPROVED, CAUSE_BREAKER, CAUSE_COMPLEXITY, CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_ESCAPE,
-    CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_OPERATOR, CAUSE_OUTSIDER, CAUSE_RATE, CAUSE_ROUTED,
-    CAUSE_RULE, CAUSE_TRANSPARENT, CAUSE_UNREADABLE, CAUSE_USER_RATE,
+    CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_HOOK, CAUSE_OPERATOR, CAUSE_OUTSIDER, CAUSE_RATE,
+    CAUSE_ROUTED, CAUSE_RULE, CAUSE_TRANSPARENT, CAUSE_UNREADABLE, CAUSE_USER_RATE,
 };
 use enforcer_common::limits::{COMPLEX_ARGUMENTS, COMPLEX_BYTES, complexity_of};
 
@@ -20,6 +20,9 @@ use super::{Decision, Risk, approval::Ending, matcher::Judgement, redact, sugges
 
 /// Reason of what an open breaker denies.
 pub const BREAKER_OPEN: &str = "Circuit breaker tripped (too many denials)";
+
+/// Reason of the launcher's own hook.
+const OWN_HOOK: &str = "The enforcer's own hook, which always starts and counts nowhere";
 
 /// Reason of what comes beyond a rate: `Rate limit exceeded: 100/100 calls per hour`.
 pub fn rate_exceeded(rate: Rate) -> String {
@@ -290,6 +293,7 @@ impl Wording {
             ),
             CAUSE_APPROVED => (None, "A person approved it".to_owned()),
             CAUSE_OPERATOR => (None, "The command that the operator gave to run".to_owned()),
+            CAUSE_HOOK => (None, OWN_HOOK.to_owned()),
             CAUSE_FILELESS => (
                 Some("fileless"),
                 "The executable has no name in the file system, or is named through a descriptor \
@@ -321,7 +325,7 @@ impl Wording {
         };
         let usual = matches!(
             judgement.cause,
-            CAUSE_DEFAULT | CAUSE_TRANSPARENT | CAUSE_OPERATOR | CAUSE_APPROVED
+            CAUSE_DEFAULT | CAUSE_TRANSPARENT | CAUSE_OPERATOR | CAUSE_APPROVED | CAUSE_HOOK
         );
         let risk = match decision {
             Decision::Allow => Risk::Low,
@@ -373,6 +377,16 @@ fn by_builtin(decision: Decision, builtin: Builtin) -> Outcome {
             "Link-local and metadata addresses hand out credentials of the machine",
             "name the address in a connect rule if the agent needs it",
         ),
+        Builtin::Guard(_) => builtin.guard().map_or(
+            (
+                "It changes what guards the agent",
+                "ask the operator to do it",
+            ),
+            |rule| {
+                let text = |text: &'static Option<String>| text.as_deref().unwrap_or_default();
+                (text(&rule.justification), text(&rule.suggestion))
+            },
+        ),
         Builtin::Socket(_) => builtin.socket().map_or(
             (
                 "Behind this socket others act for whoever connects",
@@ -385,7 +399,7 @@ fn by_builtin(decision: Decision, builtin: Builtin) -> Outcome {
         decision,
         rule: Some(builtin.id().to_owned()),
         reason: format!("{reason} [{}]", builtin.id()),
-        risk: Risk::High,
+        risk: builtin.guard().map_or(Risk::High, |rule| rule.risk),
         suggestion: (decision != Decision::Allow).then(|| suggestion.to_owned()),
         suggestions: suggest::unless_allowed(
             decision,

@@ -18,7 +18,11 @@ pub const EVENT: &str = "PreToolUse";
 /// In words.
 pub fn event(format: Format, object: &Map<String, Value>) -> Result<Event, String> {
     input::known(object, &[EVENT])?;
+    let event = Event::new(format, EVENT);
+    let mode = input::optional(object, "permission_mode")?;
+    let shape = event.shape.clone().in_mode(mode.as_deref());
     Ok(Event {
+        shape,
         tool: input::required(object, "tool_name")?,
         input: input::object(object, "tool_input")?,
         cwd: input::optional(object, "cwd")?,
@@ -26,7 +30,7 @@ pub fn event(format: Format, object: &Map<String, Value>) -> Result<Event, Strin
         // Set inside subagents only.
         agent: input::optional(object, "agent_type")?.or(input::optional(object, "agent_id")?),
         session: input::optional(object, "session_id")?,
-        ..Event::new(format, EVENT)
+        ..event
     })
 }
 

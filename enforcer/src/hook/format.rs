@@ -18,6 +18,11 @@ pub enum Format {
     Cursor,
 }
 
+/// Modes of Claude Code (`permission_mode`) in which a person is asked what its hook asks about. Tried with 2.1.332: in
+/// `bypassPermissions` such a question counts as a yes for what it takes for sensitive, in `auto` and `plan` a
+/// classifier answers it, in `dontAsk` it is a no.
+const ATTENDED: [&str; 2] = ["default", "acceptEdits"];
+
 /// What an answer has to look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -25,6 +30,10 @@ pub struct Shape {
     pub format: Format,
     /// The event that is answered.
     pub event: String,
+    /// Whether `ask` reaches a person.
+    pub asks: bool,
+    /// The agent's mode, where nobody is asked because of it.
+    pub unattended: Option<String>,
 }
 
 /// What is answered.
@@ -71,6 +80,8 @@ impl Format {
         Shape {
             format: self,
             event: event.to_owned(),
+            asks: self.asks(),
+            unattended: None,
         }
     }
 
@@ -87,13 +98,24 @@ impl Format {
         }
     }
 
-    /// Whether `ask` reaches a person.
-    pub fn asks(self) -> bool {
+    /// Whether `ask` reaches a person, as far as that depends on the agent alone.
+    fn asks(self) -> bool {
         matches!(self, Self::Claude | Self::Cursor)
     }
 }
 
 impl Shape {
+    /// The same, in a mode of the agent. Claude Code shows a question of its hook to a person in two of its modes; in
+    /// the others it drops it, or takes it for a yes, where the call touches `.git`, `.claude` or `.mcp.json`.
+    #[must_use]
+    pub fn in_mode(mut self, mode: Option<&str>) -> Self {
+        if let Some(mode) = mode.filter(|mode| !ATTENDED.contains(mode)) {
+            self.asks = false;
+            self.unattended = Some(mode.to_owned());
+        }
+        self
+    }
+
     /// The answer in the contract's words.
     pub fn answer(&self, verdict: Verdict<'_>) -> Answered {
         let value = match self.format {

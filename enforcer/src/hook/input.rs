@@ -48,8 +48,8 @@ impl Event {
     pub(super) fn new(format: Format, event: &str) -> Self {
         Self {
             shape: Shape {
-                format,
                 event: event.to_owned(),
+                ..format.shape()
             },
             tool: String::new(),
             input: Map::new(),

@@ -167,8 +167,8 @@ fn reading_is_bounded_in_size_and_time() {
 fn each_contract_has_its_own_words() {
     let say = |format: Format, event: &str, decision| {
         let shape = Shape {
-            format,
             event: event.to_owned(),
+            ..format.shape()
         };
         let answered = shape.answer(Verdict {
             decision,

@@ -1,4 +1,8 @@
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
 
 use serde_json::{Value, json};
 
@@ -9,6 +13,7 @@ fn plan(directory: &Path, format: Format) -> Plan {
         format,
         file: directory.join("settings.json"),
         command: "/usr/bin/enforcer hook --format x".to_owned(),
+        managed: false,
     }
 }
 
@@ -147,4 +152,93 @@ fn settings_that_are_not_understood_are_left_alone() {
     let plan = plan(scratch.path(), Format::Claude);
     std::os::unix::fs::symlink("/etc/passwd", &plan.file).unwrap();
     assert!(plan.install().is_err());
+}
+
+#[test]
+fn settings_of_the_machine_are_for_all_to_read_and_root_alone_to_write() {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    for format in ALL {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("etc/agent");
+        let managed = Plan {
+            managed: true,
+            ..plan(&directory, format)
+        };
+        managed.install().unwrap().make().unwrap();
+        assert!(!managed.install().unwrap().is_needed());
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&managed.file), mode(&directory)), (0o644, 0o755));
+        // What somebody else has made loose is tight again.
+        fs::set_permissions(&managed.file, fs::Permissions::from_mode(0o666)).unwrap();
+        fs::write(&managed.file, "{\"a\": 1}").unwrap();
+        managed.install().unwrap().make().unwrap();
+        assert_eq!(mode(&managed.file), 0o644);
+        managed.uninstall().unwrap().make().unwrap();
+        assert!(!managed.uninstall().unwrap().is_needed());
+        assert!(
+            !fs::read_to_string(&managed.file)
+                .unwrap()
+                .contains("hooksConfig")
+        );
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::remove_file(&managed.file).unwrap();
+        let error = managed.install().unwrap().make().unwrap_err().to_string();
+        assert!(
+            error.contains("can be changed by others than root"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn users_cannot_turn_off_what_the_machine_turns_on() {
+    if !geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let managed = |format| Plan {
+        managed: true,
+        ..plan(scratch.path(), format)
+    };
+    let gemini = managed(Format::Gemini);
+    fs::write(
+        &gemini.file,
+        "{\"hooksConfig\": {\"enabled\": false, \"x\": 1}}",
+    )
+    .unwrap();
+    gemini.install().unwrap().make().unwrap();
+    assert_eq!(
+        made(&gemini)["hooksConfig"],
+        json!({"enabled": true, "x": 1})
+    );
+    assert!(gemini.requirement(true).unwrap().is_none());
+
+    let codex = managed(Format::Codex);
+    let file = scratch.path().join("requirements.toml");
+    let of = |installs| codex.requirement(installs).unwrap().unwrap();
+    assert!(of(true).says && of(true).change.is_needed());
+    of(true).change.make().unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), REQUIREMENT);
+    assert!(!of(true).change.is_needed());
+    of(false).change.make().unwrap();
+    assert!(!file.exists());
+    for (text, says) in [
+        ("[features]\nhooks=true # ours\n", true),
+        ("features.hooks = true\n", true),
+        ("[features]\nx = 1\n[other]\nhooks = true\n", false),
+        ("# [features]\n# hooks = true\n", false),
+    ] {
+        fs::write(&file, text).unwrap();
+        assert_eq!(
+            (of(true).says, of(true).change.is_needed()),
+            (says, false),
+            "{text}"
+        );
+        of(false).change.make().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    }
 }

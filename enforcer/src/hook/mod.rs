@@ -3,6 +3,7 @@
 //!
 //! Agents go on when their hook fails: so whatever goes wrong here ends in an answer that denies, with a reason.
 
+mod alone;
 pub mod choice;
 mod claude;
 mod codex;
@@ -23,18 +24,13 @@ pub mod state;
 mod tables;
 mod trail;
 
-use std::{collections::BTreeSet, path::PathBuf, process};
+use std::{collections::BTreeSet, path::PathBuf};
 
-use nix::unistd::{getppid, getuid};
 use serde_json::{Map, Value};
 
 use crate::{
     approvals::protocol::{ToolKind, ToolReport},
-    audit::Stamp,
-    decide::{
-        Decision, Mode, Outcome, Refusal, Risk, Subject, admit, breaker::Standing, redact, tool,
-        wording,
-    },
+    decide::{Decision, Mode, Outcome, Refusal, Subject, admit, redact, tool},
     policy::{Policy, PolicyError},
 };
 
@@ -44,7 +40,7 @@ use input::Event;
 use judge::Judged;
 use launcher::Launcher;
 use project::Scene;
-use state::{Kind, Settled, StateError, States};
+use state::Kind;
 use tables::Source;
 pub use tables::prepare;
 
@@ -138,16 +134,21 @@ struct Ending {
 
 impl Ending {
     fn of(outcome: Outcome, shape: &Shape) -> Self {
-        let asks = shape.format.asks() && shape.event != cursor::READ_EVENT;
+        let asks = shape.asks && shape.event != cursor::READ_EVENT;
         let answered = match outcome.decision {
             Decision::Ask if !asks => Decision::Deny,
             other => other,
         };
         Self {
             note: (answered != outcome.decision).then(|| {
-                "This needs a person's approval, and this agent's hook has no way to ask: tell the user, who can do \
-                 it, or have the operator allow it in the policy"
-                    .to_owned()
+                let why = match &shape.unattended {
+                    Some(mode) => format!("in the mode `{}` nobody is asked", printable(mode)),
+                    None => "this agent's hook has no way to ask".to_owned(),
+                };
+                format!(
+                    "This needs a person's approval, and {why}: tell the user, who can do it, or have the operator \
+                     allow it in the policy"
+                )
             }),
             outcome,
             answered,
@@ -210,7 +211,7 @@ impl Ending {
 fn decide(options: &Options, event: &Event) -> Answered {
     let ending = match launcher::find() {
         Ok(Some(launcher)) => below(&launcher, options, event),
-        Ok(None) => alone(options, event),
+        Ok(None) => alone::alone(options, event),
         Err(why) => Err(why),
     };
     ending.unwrap_or_else(Ending::denied).answer(&event.shape)
@@ -225,54 +226,6 @@ fn agent(options: &Options, event: &Event) -> Option<String> {
         .find_map(|raw| Subject::agent_name(raw))
 }
 
-/// Without a launcher: state and trail of the user's own.
-fn alone(options: &Options, event: &Event) -> Result<Ending, String> {
-    let chosen = consent::choose(options.mode);
-    let scene = Scene::of(event)?;
-    let root = place::root().map_err(|error| error.to_string())?;
-    let (file, text) = choice::read(options.policy.as_deref(), &scene.projects)?;
-    let source = Source::new(text, file.display().to_string(), Some(&root));
-    let policy = policy_of(&source)?;
-    let subject = Subject {
-        agent: agent(options, event),
-        tenant: options.tenant.clone(),
-        capabilities: options.capabilities.clone(),
-        mode: chosen.mode,
-        ..Subject::default()
-    };
-    let subject = match &options.user {
-        Some(user) => Subject {
-            user: user.clone(),
-            ..subject
-        },
-        None => subject,
-    };
-    let trail = trail::path(options.audit.as_deref()).map_err(|error| error.to_string())?;
-    let alone = Alone {
-        states: States::open(&root).map_err(unusable)?,
-        policy: &policy,
-        subject: &subject,
-        trail: &trail,
-        event,
-    };
-    if let Some(ending) = alone.open_breaker()? {
-        return Ok(ending);
-    }
-    if let Err(refusal) = admit(&subject, &policy) {
-        let ending = Ending::refused(&refusal, chosen.note, &event.shape);
-        return alone.record(ending, Map::new(), &[]);
-    }
-    let own = [file, trail.clone()];
-    let judged = judge::judge(
-        event,
-        &policy,
-        || source.engine(policy.clone(), &subject),
-        &scene,
-        || scene.grounds(&own),
-    );
-    alone.settle(judged)
-}
-
 fn policy_of(source: &Source) -> Result<Policy, String> {
     source.policy().map_err(|faults: Vec<PolicyError>| {
         let first = faults.first().map(|fault| fault.in_file(&source.name));
@@ -281,138 +234,6 @@ fn policy_of(source: &Source) -> Result<Policy, String> {
             first.unwrap_or_default()
         )
     })
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn unusable(error: StateError) -> String {
-    format!("The hook's state cannot be used, so nothing is allowed: {error}")
-}
-
-/// A call without a launcher.
-struct Alone<'a> {
-    states: States,
-    policy: &'a Policy,
-    subject: &'a Subject,
-    trail: &'a std::path::Path,
-    event: &'a Event,
-}
-
-impl Alone<'_> {
-    fn agent(&self) -> &str {
-        self.subject.agent.as_deref().unwrap_or(state::UNNAMED)
-    }
-
-    /// The ending where the breaker is open: nothing else is looked at then.
-    fn open_breaker(&self) -> Result<Option<Ending>, String> {
-        let mut held = self
-            .states
-            .hold(self.subject.agent.as_deref())
-            .map_err(unusable)?;
-        let standing = held.standing(&self.policy.breaker).map_err(unusable)?;
-        drop(held);
-        if standing == Standing::Open {
-            return self.record(opened(), Map::new(), &[]).map(Some);
-        }
-        Ok(None)
-    }
-
-    /// Counts what the rules say, and records what comes of it.
-    fn settle(&self, judged: Judged) -> Result<Ending, String> {
-        let ending = Ending::of(judged.outcome, &self.event.shape);
-        let limits = &self.policy.limits;
-        let shared = limits.user_exec.is_some() || limits.user_connect.is_some();
-        let mut held = self
-            .states
-            .hold(self.subject.agent.as_deref())
-            .map_err(unusable)?;
-        // Always after the agent's own: two calls cannot wait for each other.
-        let mut user = shared
-            .then(|| self.states.hold_user())
-            .transpose()
-            .map_err(unusable)?;
-        let settled = held
-            .settle(
-                user.as_mut(),
-                self.policy,
-                judged.counts.then_some(ending.answered),
-                judged.kind,
-                &self.subject.user,
-            )
-            .map_err(unusable)?;
-        let (ending, trip) = match settled {
-            Settled::AsJudged { trip } => (ending, trip),
-            Settled::Open => (opened(), None),
-            Settled::Limited(reason) => (
-                Ending {
-                    outcome: tool::denied(reason),
-                    answered: Decision::Deny,
-                    note: None,
-                },
-                None,
-            ),
-        };
-        // Under the lock, so that the line of the breaker follows that of its denial.
-        let more: Vec<_> = trip
-            .map(|denials| trail::trip(self.agent(), denials))
-            .into_iter()
-            .collect();
-        let recorded = self.record(ending, judged.parameters, &more);
-        held.save().map_err(unusable)?;
-        if let Some(user) = user {
-            user.save().map_err(unusable)?;
-        }
-        recorded
-    }
-
-    /// Writes the line; what cannot be recorded is denied.
-    fn record(
-        &self,
-        ending: Ending,
-        parameters: Map<String, Value>,
-        more: &[crate::audit::Record],
-    ) -> Result<Ending, String> {
-        let mut parameters = parameters;
-        parameters.insert("format".to_owned(), self.event.shape.format.as_str().into());
-        if let Some(session) = &self.event.session {
-            parameters.insert("session".to_owned(), session.as_str().into());
-        }
-        if let Some(cwd) = &self.event.cwd {
-            parameters.insert("cwd".to_owned(), cwd.as_str().into());
-        }
-        parameters.insert("pid".to_owned(), process::id().into());
-        parameters.insert("ppid".to_owned(), getppid().as_raw().into());
-        parameters.insert("uid".to_owned(), getuid().as_raw().into());
-        let parameters = trail::judgement(parameters, &ending.outcome, ending.answered);
-        let line = trail::line(
-            self.agent(),
-            &self.event.tool,
-            &ending.outcome,
-            ending.answered,
-            &parameters,
-        );
-        let mut lines = vec![line];
-        lines.extend_from_slice(more);
-        trail::append(
-            self.trail,
-            Stamp::of(self.subject, self.policy.masking),
-            &lines,
-        )
-        .map_err(|error| format!("The call cannot be recorded, so it is denied: {error}"))?;
-        Ok(ending)
-    }
-}
-
-fn opened() -> Ending {
-    let outcome = Outcome {
-        risk: Risk::High,
-        suggestions: vec!["only the operator can close it: enforcer hook breaker reset".to_owned()],
-        ..tool::denied(wording::BREAKER_OPEN.to_owned())
-    };
-    Ending {
-        outcome,
-        answered: Decision::Deny,
-        note: None,
-    }
 }
 
 /// Inside an agent: policy, names, state and trail are the launcher's.
@@ -432,18 +253,21 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
         (Mode::Everywhere, Some(stricter)) => subject.mode = stricter,
         _ => {}
     }
-    let (ending, judged) = if let Err(refusal) = admit(&subject, &policy) {
-        (Ending::refused(&refusal, None, &event.shape), None)
-    } else {
-        let judged = judge::judge(
-            event,
-            &policy,
-            || source.engine(policy.clone(), &subject),
-            &scene,
-            || scene.grounds(&[]),
-        );
-        let ending = Ending::of(judged.outcome.clone(), &event.shape);
-        (ending, Some(judged))
+    let judged = judge::judge(
+        event,
+        &policy,
+        || source.engine(policy.clone(), &subject),
+        &scene,
+        || scene.grounds(&policy.guard, &[]),
+    );
+    let (ending, judged) = match admit(&subject, &policy) {
+        Err(refusal) if judged.outcome.decision != Decision::Deny => {
+            (Ending::refused(&refusal, None, &event.shape), None)
+        }
+        _ => (
+            Ending::of(judged.outcome.clone(), &event.shape),
+            Some(judged),
+        ),
     };
     let answer = launcher.report(report(event, &ending, judged))?;
     if answer.decision == ending.outcome.decision && answer.reason.is_empty() {

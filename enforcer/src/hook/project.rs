@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{choice, input::Event, place, resolve};
-use crate::decide::paths::Grounds;
+use crate::{
+    decide::paths::Grounds,
+    policy::{guard::FILES, model::Guard},
+};
 
 /// Variables in which agents tell their hooks the project's directory.
 const VARIABLES: [&str; 4] = [
@@ -22,14 +25,41 @@ const EXEMPT: [&str; 2] = ["/tmp", "/var/tmp"];
 /// The same, below the home directory.
 const EXEMPT_AT_HOME: [&str; 1] = [".claude"];
 /// Settings of agents, in which their hooks stand: in the project and in the home directory.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 22] = [
     ".claude/settings.json",
     ".claude/settings.local.json",
+    ".claude/hooks",
     ".codex/hooks.json",
     ".codex/config.toml",
+    ".codex/hooks",
+    ".codex/rules",
     ".gemini/settings.json",
+    ".gemini/trustedFolders.json",
+    ".gemini/hooks",
+    ".gemini/policies",
+    ".qwen/settings.json",
+    ".qwen/trustedFolders.json",
     ".cursor/hooks.json",
+    ".cursor/hooks",
+    ".opencode/plugin",
+    ".opencode/plugins",
+    ".opencode/opencode.json",
+    "opencode.json",
+    "opencode.jsonc",
+    ".config/opencode",
     ".enforcer",
+];
+/// The same, in the home directory alone.
+const SETTINGS_AT_HOME: [&str; 2] = [".claude.json", ".config/enforcer"];
+/// The same, for all users of the machine.
+const SETTINGS_OF_ALL: [&str; 7] = [
+    "/etc/enforcer",
+    "/etc/claude-code",
+    "/etc/codex",
+    "/etc/gemini-cli",
+    "/etc/qwen-code",
+    "/etc/cursor",
+    "/etc/opencode",
 ];
 
 /// Where an event happens.
@@ -75,7 +105,9 @@ impl Scene {
     }
 
     /// What file tools may reach. `own` is what else makes the hook work: its policy, its trail.
-    pub fn grounds(&self, own: &[PathBuf]) -> Grounds {
+    ///
+    /// Settings of agents are guarded unless the policy opens them ([`Guard`]); what is the hook's own always is.
+    pub fn grounds(&self, guard: &Guard, own: &[PathBuf]) -> Grounds {
         let text = |path: PathBuf| path.to_str().map(str::to_owned);
         let real = |path: &Path| text(resolve::real(path));
         let homes: Vec<&Path> = self.home.iter().map(PathBuf::as_path).collect();
@@ -92,7 +124,12 @@ impl Scene {
             .collect();
         exempt.extend(below(&homes, &EXEMPT_AT_HOME));
         let tops = [projects.as_slice(), homes.as_slice(), &[&self.cwd]].concat();
-        let mut guarded = below(&tops, &SETTINGS);
+        let mut guarded = Vec::new();
+        if !guard.opens(FILES) {
+            guarded = below(&tops, &SETTINGS);
+            guarded.extend(below(&homes, &SETTINGS_AT_HOME));
+            guarded.extend(SETTINGS_OF_ALL.map(str::to_owned));
+        }
         guarded.extend(own.iter().filter_map(|path| real(path)));
         guarded.extend(place::root().ok().and_then(|root| real(&root)));
         guarded.push("/etc/enforcer".to_owned());

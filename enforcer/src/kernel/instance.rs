@@ -3,7 +3,10 @@
 use std::{mem, os::fd::AsFd};
 
 use aya::{Btf, Ebpf};
-use enforcer_common::load::{Offsets, Settings};
+use enforcer_common::{
+    load::{Offsets, Settings},
+    own::Own,
+};
 
 use super::{
     KernelError,
@@ -355,6 +358,15 @@ impl Instance {
     /// The kernel refuses the entry.
     pub fn set_operator(&mut self, slot: u32, pid: u32) -> Result<(), KernelError> {
         lower::set_operator(&mut self.ebpf, slot, pid)
+    }
+
+    /// Has the launcher's own hook start whatever the breaker and the rates of `slot` say, and not count.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the entry.
+    pub fn set_own(&mut self, slot: u32, own: &Own) -> Result<(), KernelError> {
+        lower::set_own(&mut self.ebpf, slot, own)
     }
 
     /// Pins all links and the maps that a later process reads, and gives the events.

@@ -6,6 +6,7 @@ use aya::{
 };
 use enforcer_common::{
     limits::Limits,
+    own::Own,
     rule::{CONNECT_KEY_BITS, ConnectKey, ConnectValue, Head, HeadKey, PolicyHeader, SlotState},
     table::Segment,
 };
@@ -158,6 +159,17 @@ pub fn events(ebpf: &mut Ebpf, slot: u32) -> Result<u64, KernelError> {
         .get(&slot, 0)
         .map(|state| state.seq)
         .map_err(|error| KernelError::map("SLOTS", error))
+}
+
+/// Says what is the launcher's own in `slot`.
+///
+/// # Errors
+///
+/// The kernel refuses the entry.
+pub fn set_own(ebpf: &mut Ebpf, slot: u32, own: &Own) -> Result<(), KernelError> {
+    map_mut!(ebpf, "OWN", Array<Own>)?
+        .set(slot, own, 0)
+        .map_err(|error| KernelError::map("OWN", error))
 }
 
 /// Puts a cgroup and everything below it under `slot`.

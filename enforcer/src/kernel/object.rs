@@ -132,6 +132,7 @@ pub fn load(
         .map_max_entries("POLICIES", sizes.slots)
         .map_max_entries("SLOTS", sizes.slots)
         .map_max_entries("CONNECTORS", sizes.slots)
+        .map_max_entries("OWN", sizes.slots)
         .map_max_entries("RATES", sizes.cells.max(1))
         .map_max_entries("EVENTS", sizes.ring_bytes)
         // MARKS, a task storage map: user space never touches it.

@@ -10,12 +10,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::error::Problems;
+use super::guard;
 use super::hosts;
 use super::lower::Lowered;
 use super::model::{
     Agents, Approvals, Breaker, ConnectPolicy, ConnectRule, DEFAULT_SHELLS, DEFAULT_TRUSTED_DIRS,
     ExecPolicy, Form, Limits, Matcher, PathLists, Policy, Rule, Syscalls, Tools, WebTools,
 };
+use super::native::GuardSection;
 use super::place::{JsonPath, quoted};
 use super::shape::Object;
 use crate::decide::{Decision, Masking, Risk};
@@ -42,6 +44,8 @@ pub struct HookPolicy {
     pub web_tools: Option<Object<WebSection>>,
     /// Other tools of the hook. Judged by the hook, not by the kernel.
     pub tools: Option<Object<ToolsSection>>,
+    /// What guards the agent, and can be changed by it all the same. No key of the hooks' own format.
+    pub guard: Option<Object<GuardSection>>,
 }
 
 /// Commands: the blacklist wins, then the whitelist, all else is denied.
@@ -149,6 +153,10 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
             masking: Masking::default(),
             approvals: Approvals::default(),
             syscalls: Syscalls::default(),
+            guard: guard::lower(
+                hook.guard.map(|section| section.0).unwrap_or_default(),
+                problems,
+            ),
             file_paths: PathLists {
                 whitelist: hook.file_paths.0.whitelist,
                 blacklist: hook.file_paths.0.blacklist,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use super::approvals;
 use super::error::Problems;
 use super::governance;
+use super::guard;
 use super::model::{
     ArgvPattern, DEFAULT_TRUSTED_DIRS, Example, ExecPolicy, Form, LoosenedHatch, Matcher, Policy,
     Rule, Syscalls,
@@ -73,6 +74,10 @@ pub(super) fn native(policy: NativePolicy, problems: &mut Problems<'_>) -> Lower
             .unwrap_or_default(),
         approvals,
         syscalls,
+        guard: guard::lower(
+            policy.guard.map(|section| section.0).unwrap_or_default(),
+            problems,
+        ),
         file_paths: tools::paths(policy.file_paths, problems),
         web_tools: tools::web(policy.web_tools, problems),
         tools: tools::others(policy.tools, problems),

@@ -9,6 +9,7 @@ pub mod compile;
 mod error;
 pub mod findings;
 mod governance;
+pub mod guard;
 pub mod hook_form;
 pub mod hosts;
 pub mod json_text;

@@ -56,6 +56,8 @@ pub struct Policy {
     pub approvals: Approvals,
     /// System calls that the policy gives back to its agents.
     pub syscalls: Syscalls,
+    /// What guards the agent and is open to it all the same.
+    pub guard: Guard,
     /// Paths that an agent's file tools may name (judged by the hook, not by the kernel).
     pub file_paths: PathLists,
     /// Web tools and domains (judged by the hook, not by the kernel).
@@ -293,13 +295,27 @@ pub struct Syscalls {
     pub allow: Vec<LoosenedHatch>,
 }
 
-/// A group of the escape hatches that a policy leaves open.
+/// A group of built-in refusals that a policy leaves open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoosenedHatch {
-    /// The group's name. Whether there is such a group is checked where the groups are known.
+    /// The group's name. Whether there is such a group of escape hatches is checked where these are known.
     pub name: String,
     /// Why the agents need it.
     pub reason: String,
+}
+
+/// What guards the agent ([`super::guard`]) and the policy opens to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Groups of the built-in rules that do not hold, in the order of the file.
+    pub allow: Vec<LoosenedHatch>,
+}
+
+impl Guard {
+    /// Whether a group is open.
+    pub fn opens(&self, group: &str) -> bool {
+        self.allow.iter().any(|open| open.name == group)
+    }
 }
 
 /// Patterns of paths.

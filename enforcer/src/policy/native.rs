@@ -44,6 +44,8 @@ pub struct NativePolicy {
     pub approvals: Option<Object<ApprovalsSection>>,
     /// System calls that are refused unless a policy gives them back.
     pub syscalls: Option<Object<SyscallsSection>>,
+    /// What guards the agent, and can be changed by it all the same.
+    pub guard: Option<Object<GuardSection>>,
     /// What the trail leaves out.
     pub audit: Option<Object<AuditSection>>,
     /// Paths that an agent's file tools may name: the blacklist wins, then the whitelist, all else is denied. Judged
@@ -344,6 +346,29 @@ pub struct SyscallsSection {
 pub struct LoosenedSection {
     /// The group's name, as `policies/escape-hatches.json` has it.
     #[schemars(length(min = 1))]
+    pub name: String,
+    /// Why the agent needs it.
+    #[schemars(length(min = 1), regex(pattern = r"\S"))]
+    pub reason: String,
+}
+
+/// What guards the agent: its hook's settings and state, and the commands that change them. Built-in rules deny what
+/// would change it, unless a policy opens their group.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSection {
+    /// The groups that are open.
+    #[serde(default)]
+    pub allow: Vec<Object<OpenedSection>>,
+}
+
+/// A group of built-in rules that do not hold.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenedSection {
+    /// The group: `commands` (`enforcer hook uninstall`, `hook consent`, `breaker reset`, `approvals approve` and their
+    /// like) or `files` (settings and hooks of agents, the hook's state and consent, policies).
+    #[schemars(length(min = 1), regex(pattern = "^(commands|files)$"))]
     pub name: String,
     /// Why the agent needs it.
     #[schemars(length(min = 1), regex(pattern = r"\S"))]

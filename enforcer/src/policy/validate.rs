@@ -12,6 +12,8 @@ use super::place::{JsonPath, quoted};
 const RESERVED_IDS: [&str; 5] = ["default", "fileless", "loader", "metadata", "transparent"];
 /// What the ids of built-in rules about unix sockets begin with.
 pub const SOCKET_ID: &str = "socket:";
+/// What the ids of the built-in rules about what guards an agent begin with.
+pub const GUARD_ID: &str = "guard:";
 /// Longest id of a rule, in characters.
 const ID_MAX: usize = 200;
 /// Deepest nesting of groups and repetitions in a regular expression.
@@ -35,7 +37,7 @@ impl Ids {
             );
             return;
         }
-        if RESERVED_IDS.contains(&id) || id.starts_with(SOCKET_ID) {
+        if RESERVED_IDS.contains(&id) || id.starts_with(SOCKET_ID) || id.starts_with(GUARD_ID) {
             problems.error(
                 &at,
                 format!(

@@ -36,6 +36,8 @@ pub struct Start<'a> {
     pub id: &'a str,
     /// The limit on processes.
     pub process_limit: &'a PidsLimit,
+    /// Why this program is to the agent's hooks like any other.
+    pub own: Option<&'a str>,
 }
 
 impl Start<'_> {
@@ -126,10 +128,21 @@ impl Start<'_> {
         }
         weaker.extend(self.in_force.weaknesses(self.fence));
         weaker.extend(self.unix().map(str::to_owned));
+        if let Some(why) = self.own.filter(|_| !self.identity.is_root()) {
+            weaker.push(format!(
+                "a hook of enforcer inside the agent counts, and an open breaker keeps it from starting: {why}"
+            ));
+        }
         for hatch in &self.policy.syscalls.allow {
             weaker.push(format!(
                 "the policy allows the system calls of `{}`: {}",
                 hatch.name, hatch.reason
+            ));
+        }
+        for group in &self.policy.guard.allow {
+            weaker.push(format!(
+                "the policy lets the agent change what guards it (`{}`): {}",
+                group.name, group.reason
             ));
         }
         if self.options.observe {

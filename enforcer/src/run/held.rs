@@ -327,6 +327,7 @@ impl Shared {
                         place,
                         name,
                         outcome,
+                        own: false,
                     };
                     self.connect(connect, Some(answer));
                 }

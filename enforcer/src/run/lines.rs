@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::Context;
-use enforcer_common::event::{CAUSE_APPROVED, FLAG_TRUNCATED, Header, REACH_SIGNAL, REACH_TRACE};
+use enforcer_common::event::{
+    CAUSE_APPROVED, CAUSE_HOOK, FLAG_TRUNCATED, Header, REACH_SIGNAL, REACH_TRACE,
+};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
@@ -129,6 +131,8 @@ pub struct Lines {
     pub approved: BTreeMap<u64, Answer>,
     /// Whether the operator is told when the breaker opens.
     pub announces: bool,
+    /// Whether a hook of the agent has been started.
+    pub hooked: bool,
 }
 
 impl Counts {
@@ -194,6 +198,11 @@ impl Lines {
                 "enforcer: circuit breaker open after {denials} denials in a row: everything is denied; `enforcer breaker reset {}` closes it",
                 self.name()
             );
+            if !self.hooked {
+                say!(
+                    "enforcer: this agent has started no hook of enforcer: what it does in its own process (files, what it is connected to already) goes on; to stop that, end it"
+                );
+            }
         }
         Ok(())
     }
@@ -218,6 +227,7 @@ impl Lines {
                 boottime_ns: event.header.boottime_ns,
             });
         }
+        self.hooked |= event.header.cause == CAUSE_HOOK;
         self.next_seq = self.next_seq.max(event.header.seq + 1);
         if event.header.slot != SLOT
             || (take(&mut self.resumed) && self.is_written(&event.header)?)

@@ -36,6 +36,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use enforcer_common::own::Own;
 use nix::unistd::geteuid;
 use tokio::sync::mpsc;
 
@@ -51,7 +52,7 @@ use crate::{
     },
     launch::{
         AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Fence, Identity,
-        OpenFiles, Signals, SpawnPlan, Teller, current_directory, find_program, spawn,
+        OpenFiles, OwnProgram, Signals, SpawnPlan, Teller, current_directory, find_program, spawn,
     },
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
@@ -243,6 +244,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let mut pending = spawn(&plan)?;
     let operator = pending.pid().as_raw().unsigned_abs();
     instance.set_operator(SLOT, operator)?;
+    let own = OwnProgram::find(&identity, &socket);
+    instance.set_own(SLOT, &own.as_ref().map_or(Own::NONE, OwnProgram::own))?;
     let pins = PinDir::of(&id);
     pins.create()?;
     scene.pins = Some(pins.clone());
@@ -311,6 +314,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             subject: &subject,
             id: &id,
             process_limit: &process_limit,
+            own: own.as_ref().err().map(String::as_str),
         }
         .announce();
     }
@@ -330,6 +334,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             desk: desk.clone(),
             timeout: policy.approvals.timeout,
             connector,
+            own: own.ok(),
             eyes: Eyes {
                 uid: identity.uid,
                 gid: identity.gid,

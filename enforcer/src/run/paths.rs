@@ -42,6 +42,8 @@ pub struct PathConnect {
     pub name: Vec<u8>,
     /// What the policy says of it.
     pub outcome: Outcome,
+    /// Whether it is the launcher's own socket: what hooks report is heard, and counts nowhere.
+    pub own: bool,
 }
 
 impl Shared {
@@ -68,7 +70,12 @@ impl Shared {
         };
         let by_rules = self.unix_outcome(path, &name);
         let asks = by_rules.decision == Decision::Ask;
-        let limited = self.limited(tid, Kind::Connect, &by_rules);
+        let own = by_rules.decision == Decision::Allow && self.is_own_socket(&name);
+        let limited = if own {
+            None
+        } else {
+            self.limited(tid, Kind::Connect, &by_rules)
+        };
         let by_limit = limited.is_some();
         let outcome = limited.unwrap_or(by_rules);
         let who = target::who(tid).unwrap_or_default();
@@ -97,6 +104,7 @@ impl Shared {
                     place,
                     name,
                     outcome,
+                    own,
                 };
                 self.connect(connect, None);
             }
@@ -153,6 +161,11 @@ impl Shared {
         self.refuse_connect(id, who, Wanted::Unix(&name), &outcome, tripped)
     }
 
+    fn is_own_socket(&self, name: &[u8]) -> bool {
+        let own = self.with.own.as_ref();
+        own.is_some_and(|own| own.is_socket(name))
+    }
+
     /// The socket's own name decides; a rule that denies or asks about the name as given counts too.
     fn unix_outcome(&self, given: &[u8], name: &[u8]) -> Outcome {
         let judge = |name: &[u8]| {
@@ -200,7 +213,9 @@ impl Shared {
             return;
         };
         // The last stage: the kernel leaves to us what the connector does.
-        if let Some(limited) = self.taken(connect.who.tgid, Kind::Connect) {
+        if !connect.own
+            && let Some(limited) = self.taken(connect.who.tgid, Kind::Connect)
+        {
             let wanted = Wanted::Unix(&connect.name);
             if let Err(error) = self.refuse_connect(id, connect.who, wanted, &limited, None) {
                 self.refuse(id, libc::EPERM);

@@ -82,6 +82,7 @@ impl Recorder {
                 resumed: false,
                 approved: BTreeMap::new(),
                 announces: false,
+                hooked: false,
             },
             seen: Seen::default(),
         })))
@@ -183,6 +184,7 @@ impl Recorder {
     pub fn tool_call(&self, record: &Record, tripped: Option<u64>) -> anyhow::Result<()> {
         let mut inner = self.inner();
         inner.drain()?;
+        inner.lines.hooked = true;
         inner
             .lines
             .write_with_trip(record, Timestamp::now(), tripped)

@@ -33,16 +33,17 @@ use crate::{
         ConnectAction, Decision, Engine, ExecAction, Outcome, Wording,
         approval::{Answer, ConnectSubject},
         line,
+        own::starts_hook,
     },
     kernel::{
         grants::Grants,
         instance::UnixJudgement,
         limits::{Kind, Limiter},
     },
-    launch::{CgroupRoot, Connector},
+    launch::{CgroupRoot, Connector, OwnProgram},
     seccomp::{
         Address, Call, ConnectCall, ExecCall, Eyes, Listener, Notification, descriptor,
-        resolve::{Resolver, Roots},
+        resolve::{Found, Resolver, Roots},
         target::{self, Who},
     },
 };
@@ -75,6 +76,8 @@ pub struct Supervised {
     pub timeout: Duration,
     /// Who connects to the paths of unix sockets.
     pub connector: Option<Connector>,
+    /// The launcher's own program and socket.
+    pub own: Option<OwnProgram>,
     /// Who the agent runs as, to the file system.
     pub eyes: Eyes,
     /// Where cgroups are.
@@ -240,6 +243,10 @@ impl Shared {
             self.go_on(id);
             return Ok(());
         };
+        if self.is_hook(&found) {
+            self.go_on(id);
+            return Ok(());
+        }
         let by_rules = self.with.engine.exec(&found.action);
         if call.is_check() {
             self.answer_check(id, by_rules.decision);
@@ -298,6 +305,15 @@ impl Shared {
         } else {
             self.refuse(id, libc::EPERM);
         }
+    }
+
+    /// Whether an exec is that of the launcher's own hook, or of the shell that starts it.
+    fn is_hook(&self, found: &Found) -> bool {
+        self.with.own.as_ref().is_some_and(|own| {
+            let trusted = self.with.engine.matcher().is_trusted(&found.action);
+            let executable = own.is_file(found.file());
+            starts_hook(&own.own(), &found.action, executable, trusted)
+        })
     }
 
     fn judge_connect(

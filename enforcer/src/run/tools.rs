@@ -4,9 +4,10 @@
 //! What a hook allows is judged and counted again when it really runs, so an allowance takes nothing from the rates
 //! here: it is only refused where they are used up already.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use super::breaker::Control;
 use crate::{
@@ -172,6 +173,24 @@ impl ToolDesk for Tools {
     }
 }
 
+/// What a hook tells of a call. All else in a line is what the launcher knows: a report that sets it is forged.
+const TOLD: [&str; 6] = ["command", "paths", "urls", "format", "session", "cwd"];
+/// Names of tools in lines that no hook reports.
+const OURS: [&str; 4] = ["exec", "connect", "syscall", "breaker"];
+/// What the name of a tool is called among what was dropped.
+static TOOL: LazyLock<String> = LazyLock::new(|| "tool".to_owned());
+/// Names of what was dropped that a line has.
+const MOST_DROPPED: usize = 32;
+
+/// Whether a value is a text, or a list of texts.
+fn is_text(value: &Value) -> bool {
+    match value {
+        Value::String(_) => true,
+        Value::Array(items) => items.iter().all(Value::is_string),
+        _ => false,
+    }
+}
+
 fn record(
     agent: &str,
     reporter: Reporter,
@@ -184,7 +203,24 @@ fn record(
         Decision::Ask => (audit::Event::Denial, "asked"),
         Decision::Deny => (audit::Event::Denial, "denied"),
     };
-    let mut parameters = report.parameters.clone();
+    let (told, mut dropped): (Vec<_>, Vec<_>) = (report.parameters.iter())
+        .partition(|(key, value)| TOLD.contains(&key.as_str()) && is_text(value));
+    let mut parameters: Map<String, Value> = told
+        .into_iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let mut tool = report.tool.as_str();
+    if OURS.contains(&tool.trim()) {
+        dropped.push((&*TOOL, &Value::Null));
+        tool = "unknown";
+    }
+    if !dropped.is_empty() {
+        let names = dropped
+            .iter()
+            .take(MOST_DROPPED)
+            .map(|(key, _)| key.as_str());
+        parameters.insert("dropped".to_owned(), names.collect::<Vec<_>>().into());
+    }
     if let Some(rule) = &report.rule {
         parameters.insert("rule".to_owned(), rule.as_str().into());
     }
@@ -202,7 +238,7 @@ fn record(
         Timestamp::now(),
         event,
         agent,
-        &report.tool,
+        tool,
         reason,
         report.security_risk && answered != Decision::Allow,
         &parameters,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +50,11 @@ pub struct Found {
 }
 
 impl Found {
+    /// The file: for a script, the script.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
     /// Says exactly which file it is. Reads all of it, so ask only where a person is asked.
     ///
     /// # Errors

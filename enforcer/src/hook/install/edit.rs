@@ -91,6 +91,36 @@ pub(super) fn remove(settings: &mut Value, _: Format) -> Result<(), String> {
     Ok(())
 }
 
+/// The member of Gemini's settings that turns hooks on and off, and the one in it.
+const SWITCH: [&str; 2] = ["hooksConfig", "enabled"];
+
+/// Has the settings of the machine turn hooks on, whatever a user's say.
+///
+/// # Errors
+///
+/// As [`add`].
+pub(super) fn enforce(settings: &mut Value, format: Format) -> Result<(), String> {
+    if let (Format::Gemini, Value::Object(top)) = (format, settings) {
+        object(top, SWITCH[0])?.insert(SWITCH[1].to_owned(), true.into());
+    }
+    Ok(())
+}
+
+/// Takes out what [`enforce`] puts in.
+pub(super) fn release(settings: &mut Value, format: Format) {
+    let (Format::Gemini, Value::Object(top)) = (format, settings) else {
+        return;
+    };
+    if let Some(Value::Object(switch)) = top.get_mut(SWITCH[0]) {
+        if switch.get(SWITCH[1]) == Some(&Value::Bool(true)) {
+            switch.shift_remove(SWITCH[1]);
+        }
+        if switch.is_empty() {
+            top.shift_remove(SWITCH[0]);
+        }
+    }
+}
+
 /// The settings as text, indented as the file was.
 pub(super) fn written(settings: &Value, before: Option<&str>) -> io::Result<String> {
     let indent = before.and_then(indent_of).unwrap_or("  ");

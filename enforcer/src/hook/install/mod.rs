@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use similar::TextDiff;
 use thiserror::Error;
@@ -32,6 +33,8 @@ pub enum Reach {
     Project,
     /// The user's, below the home directory.
     User,
+    /// Those of the machine, which users cannot write and which count before theirs.
+    Managed,
 }
 
 /// What to put in.
@@ -43,6 +46,8 @@ pub struct Plan {
     pub file: PathBuf,
     /// The command that the agent shall run.
     pub command: String,
+    /// Whether all users read the file, and root alone writes it.
+    pub managed: bool,
 }
 
 /// A change that has not been made yet.
@@ -53,6 +58,19 @@ pub struct Change {
     /// `None`: there was no file before, and there will be none.
     after: Option<String>,
     installs: bool,
+    managed: bool,
+}
+
+/// What keeps Codex's users from turning hooks off (`[features] hooks = false` in their own settings).
+pub const REQUIREMENT: &str = "[features]\nhooks = true\n";
+
+/// A file that keeps users from turning hooks off.
+#[derive(Clone, Debug)]
+pub struct Requirement {
+    /// Whether it says so in the end.
+    pub says: bool,
+    /// What is to be changed.
+    pub change: Change,
 }
 
 /// Why settings cannot be changed.
@@ -67,6 +85,19 @@ pub enum InstallError {
     /// A path that cannot stand in a settings file.
     #[error("{0} is no UTF-8; move the file to a path that is")]
     NotUtf8(String),
+    /// Settings for all users, and somebody who is not root.
+    #[error("only root writes settings for all users of the machine; run it with sudo")]
+    NotRoot,
+    /// What settings for all users would run or read can be changed by others.
+    #[error(
+        "{path} can be changed by others than root, so it cannot guard anybody; put it where only root can write, such as {place}"
+    )]
+    Loose {
+        /// The file or directory.
+        path: String,
+        /// Where it could be.
+        place: &'static str,
+    },
     /// The file cannot be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -94,17 +125,29 @@ impl Plan {
     ///
     /// There is no home directory, or a path is no UTF-8.
     pub fn new(format: Format, reach: Reach, policy: Option<&Path>) -> Result<Self, InstallError> {
+        let managed = reach == Reach::Managed;
         let top = match reach {
             Reach::User => place::home().ok_or(InstallError::NoHome)?,
             Reach::Project => env::current_dir().map_err(InstallError::NoProgram)?,
+            Reach::Managed if !geteuid().is_root() => return Err(InstallError::NotRoot),
+            Reach::Managed => PathBuf::from("/etc"),
         };
-        let file = top.join(match format {
-            Format::Claude => ".claude/settings.json",
-            Format::Codex => ".codex/hooks.json",
-            Format::Gemini => ".gemini/settings.json",
-            Format::Cursor => ".cursor/hooks.json",
+        let file = top.join(match (format, managed) {
+            (Format::Claude, false) => ".claude/settings.json",
+            (Format::Codex, false) => ".codex/hooks.json",
+            (Format::Gemini, false) => ".gemini/settings.json",
+            (Format::Cursor, false) => ".cursor/hooks.json",
+            // code.claude.com/docs/en/settings, developers.openai.com/codex/hooks, geminicli.com/docs/cli/enterprise,
+            // cursor.com/docs/hooks
+            (Format::Claude, true) => "claude-code/managed-settings.json",
+            (Format::Codex, true) => "codex/hooks.json",
+            (Format::Gemini, true) => "gemini-cli/settings.json",
+            (Format::Cursor, true) => "cursor/hooks.json",
         });
         let program = env::current_exe().map_err(InstallError::NoProgram)?;
+        if managed {
+            tight(&program, "/usr/local/bin")?;
+        }
         let mut words = vec![
             text(&program)?,
             "hook".to_owned(),
@@ -113,6 +156,9 @@ impl Plan {
         ];
         if let Some(policy) = policy {
             let policy = fs::canonicalize(policy).map_err(failed(policy))?;
+            if managed {
+                tight(&policy, "/etc/enforcer/policies")?;
+            }
             words.extend(["--policy".to_owned(), text(&policy)?]);
         }
         // No word holds a NUL: they are paths.
@@ -122,6 +168,7 @@ impl Plan {
             format,
             file,
             command,
+            managed,
         })
     }
 
@@ -135,6 +182,9 @@ impl Plan {
         let mut settings = parse(&self.file, before.as_deref())?;
         let added = self.entries();
         edit::add(&mut settings, self.format, &added).map_err(|why| self.refused(why))?;
+        if self.managed {
+            edit::enforce(&mut settings, self.format).map_err(|why| self.refused(why))?;
+        }
         self.change(before, &settings, true)
     }
 
@@ -147,6 +197,9 @@ impl Plan {
         let before = read(&self.file)?;
         let mut settings = parse(&self.file, before.as_deref())?;
         edit::remove(&mut settings, self.format).map_err(|why| self.refused(why))?;
+        if self.managed {
+            edit::release(&mut settings, self.format);
+        }
         let mut change = self.change(before, &settings, false)?;
         // The file as it was, if putting the hook in is all that has happened to it since.
         if let Some(kept) = read(&backup(&self.file))?
@@ -157,6 +210,36 @@ impl Plan {
             change.after = None;
         }
         Ok(change)
+    }
+
+    /// A second file that keeps users from turning hooks off, where the agent has one: Codex's requirements. One that
+    /// is there already is its administrator's; what to put into it is [`REQUIREMENT`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn requirement(&self, installs: bool) -> Result<Option<Requirement>, InstallError> {
+        if !self.managed || self.format != Format::Codex {
+            return Ok(None);
+        }
+        let file = self.file.with_file_name("requirements.toml");
+        let before = read(&file)?;
+        let after = match (&before, installs) {
+            (None, true) => Some(REQUIREMENT.to_owned()),
+            (Some(text), false) if text == REQUIREMENT => None,
+            (known, _) => known.clone(),
+        };
+        let says = after.as_deref().is_some_and(requires_hooks);
+        Ok(Some(Requirement {
+            says,
+            change: Change {
+                file,
+                before,
+                after,
+                installs,
+                managed: true,
+            },
+        }))
     }
 
     fn change(
@@ -183,6 +266,7 @@ impl Plan {
             before,
             after,
             installs,
+            managed: self.managed,
         })
     }
 
@@ -264,10 +348,12 @@ impl Change {
                 write(&kept, before, mode(&self.file))?;
             }
             if let Some(directory) = self.file.parent() {
-                fs::create_dir_all(directory).map_err(failed(directory))?;
+                make_directory(directory, self.managed)?;
             }
         }
         match &self.after {
+            // Whatever it was before: a file that others can write guards nobody, one that they cannot read is no hook.
+            Some(after) if self.managed => write(&self.file, after, 0o644)?,
             Some(after) => write(&self.file, after, mode(&self.file))?,
             None => remove(&self.file)?,
         }
@@ -278,10 +364,53 @@ impl Change {
     }
 }
 
+/// Makes the directory of a settings file. One of the machine is for all to read, whatever the umask is.
+fn make_directory(directory: &Path, managed: bool) -> Result<(), InstallError> {
+    let there = directory.is_dir();
+    fs::create_dir_all(directory).map_err(failed(directory))?;
+    if managed && !there {
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(directory, mode).map_err(failed(directory))?;
+    }
+    if managed {
+        tight(directory, "/etc")?;
+    }
+    Ok(())
+}
+
+/// Refuses a file that others than root can change, itself or by a directory above it.
+fn tight(path: &Path, place: &'static str) -> Result<(), InstallError> {
+    for part in path.ancestors() {
+        let metadata = fs::metadata(part).map_err(failed(part))?;
+        // In a sticky directory nobody can take away what is root's.
+        let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 && !sticky {
+            return Err(InstallError::Loose {
+                path: part.display().to_string(),
+                place,
+            });
+        }
+    }
+    Ok(())
+}
+
 fn text(path: &Path) -> Result<String, InstallError> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| InstallError::NotUtf8(path.display().to_string()))
+}
+
+/// Whether requirements of Codex turn hooks on: `hooks = true` in the table `features`.
+fn requires_hooks(text: &str) -> bool {
+    let mut table = "";
+    text.lines().map(str::trim).any(|line| {
+        if line.starts_with('[') {
+            table = line;
+        }
+        let spaceless: String = line.split_whitespace().collect();
+        table.starts_with("[features]") && spaceless.starts_with("hooks=true")
+            || table.is_empty() && spaceless.starts_with("features.hooks=true")
+    })
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> InstallError + use<'_> {

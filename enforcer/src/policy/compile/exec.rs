@@ -189,10 +189,10 @@ impl Compiler<'_> {
                         self.argv(rank, program, &ArgvPattern::default(), true, program)?;
                     }
                 }
-                RuleRef::Builtin(_) => {
-                    let text = loader();
-                    self.regex(rank, &text)?;
-                }
+                RuleRef::Builtin(builtin) => match builtin.guard() {
+                    Some(rule) => self.matched(rank, &rule.matcher, false)?,
+                    None => self.regex(rank, &loader())?,
+                },
                 RuleRef::Rule(at) => {
                     let allow = self.exec.rules[at].decision == Decision::Allow;
                     self.rule(rank, at, allow)?;
@@ -210,8 +210,11 @@ impl Compiler<'_> {
 
     fn rule(&mut self, rank: u16, at: usize, allow: bool) -> Result<(), CompileError> {
         let exec = self.exec;
-        let rule = &exec.rules[at];
-        match &rule.matcher {
+        self.matched(rank, &exec.rules[at].matcher, allow)
+    }
+
+    fn matched(&mut self, rank: u16, matcher: &Matcher, allow: bool) -> Result<(), CompileError> {
+        match matcher {
             Matcher::Glob(globs) => {
                 for text in globs {
                     self.glob(rank, text, allow)?;

@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::{
     decide::Decision,
     policy::{
+        guard,
         model::{ExecPolicy, Policy, Rule},
         sockets,
         standing::{self, Standing},
@@ -72,6 +73,8 @@ pub enum Builtin {
     Metadata,
     /// A rule about unix sockets, by its index in [`sockets::built_in`].
     Socket(usize),
+    /// A rule about what guards the agent, by its index in [`guard::built_in`].
+    Guard(usize),
 }
 
 impl Builtin {
@@ -81,6 +84,7 @@ impl Builtin {
             Self::Loader => "loader",
             Self::Metadata => "metadata",
             Self::Socket(_) => self.socket().map_or("socket", |rule| rule.id.as_str()),
+            Self::Guard(_) => self.guard().map_or("guard", |rule| rule.id.as_str()),
         }
     }
 
@@ -88,7 +92,15 @@ impl Builtin {
     pub fn socket(self) -> Option<&'static sockets::SocketRule> {
         match self {
             Self::Socket(at) => sockets::built_in().ok()?.get(at),
-            Self::Loader | Self::Metadata => None,
+            Self::Loader | Self::Metadata | Self::Guard(_) => None,
+        }
+    }
+
+    /// The rule, if it is about what guards the agent.
+    pub fn guard(self) -> Option<&'static Rule> {
+        match self {
+            Self::Guard(at) => Some(&guard::built_in().ok()?.get(at)?.rule),
+            Self::Loader | Self::Metadata | Self::Socket(_) => None,
         }
     }
 }
@@ -200,6 +212,12 @@ pub enum CompileError {
         /// What is wrong.
         why: &'static str,
     },
+    /// The data of the built-in rules cannot be used.
+    #[error("the built-in rules about what guards the agent: {why}; report this as a defect")]
+    Guard {
+        /// What is wrong.
+        why: &'static str,
+    },
     /// The trusted directories make no group.
     #[error("exec.trusted_dirs: {why}; name fewer or shorter directories")]
     TrustedDirs {
@@ -272,6 +290,8 @@ pub fn compile_for(
     // Among denials the first is the one to name.
     let mut rules = [lacking, others].concat();
     rules.push((RuleRef::Builtin(Builtin::Loader), exec.loader));
+    let guards = guard::shut(&policy.guard).map_err(|why| CompileError::Guard { why })?;
+    rules.extend(guards.map(|(at, rule)| (RuleRef::Builtin(Builtin::Guard(at)), rule.decision)));
     // The two halves share no pattern, so each has a processor and segments of its own.
     let (exec, unix) = thread::scope(|scope| {
         let unix = scope.spawn(|| {

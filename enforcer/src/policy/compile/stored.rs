@@ -307,6 +307,7 @@ impl Out {
             RuleRef::Builtin(Builtin::Socket(at)) => (5, at),
             RuleRef::Raised(at) => (6, at),
             RuleRef::Lacking(at) => (7, at),
+            RuleRef::Builtin(Builtin::Guard(at)) => (8, at),
         };
         self.0.push(kind);
         self.u32(at as u32);
@@ -394,6 +395,7 @@ impl<'b> Read<'b> {
                 5 => RuleRef::Builtin(Builtin::Socket(at)),
                 6 if at < rules => RuleRef::Raised(at),
                 7 if at < rules => RuleRef::Lacking(at),
+                8 => RuleRef::Builtin(Builtin::Guard(at)),
                 _ => return Err(StoredError::Range),
             });
         }

@@ -1,0 +1,206 @@
+//! A hook without a launcher above it: state and trail are the user's own.
+
+use std::{path::Path, process};
+
+use nix::unistd::{getppid, getuid};
+use serde_json::{Map, Value};
+
+use super::{
+    Ending, Options, agent, choice, consent,
+    input::Event,
+    judge::{self, Judged},
+    place, policy_of,
+    project::Scene,
+    state::{self, Settled, StateError, States},
+    tables::Source,
+    trail,
+};
+use crate::{
+    audit::{Record, Stamp},
+    decide::{Decision, Outcome, Risk, Subject, admit, breaker::Standing, tool, wording},
+    policy::Policy,
+};
+
+/// Without a launcher: state and trail of the user's own.
+pub(super) fn alone(options: &Options, event: &Event) -> Result<Ending, String> {
+    let chosen = consent::choose(options.mode);
+    let scene = Scene::of(event)?;
+    let root = place::root().map_err(|error| error.to_string())?;
+    let (file, text) = choice::read(options.policy.as_deref(), &scene.projects)?;
+    let source = Source::new(text, file.display().to_string(), Some(&root));
+    let policy = policy_of(&source)?;
+    let subject = Subject {
+        agent: agent(options, event),
+        tenant: options.tenant.clone(),
+        capabilities: options.capabilities.clone(),
+        mode: chosen.mode,
+        ..Subject::default()
+    };
+    let subject = match &options.user {
+        Some(user) => Subject {
+            user: user.clone(),
+            ..subject
+        },
+        None => subject,
+    };
+    let trail = trail::path(options.audit.as_deref()).map_err(|error| error.to_string())?;
+    let alone = Alone {
+        states: States::open(&root).map_err(unusable)?,
+        policy: &policy,
+        subject: &subject,
+        trail: &trail,
+        event,
+    };
+    if let Some(ending) = alone.open_breaker()? {
+        return Ok(ending);
+    }
+    let refusal = admit(&subject, &policy).err();
+    let own = [file, trail.clone()];
+    let judged = judge::judge(
+        event,
+        &policy,
+        || source.engine(policy.clone(), &subject),
+        &scene,
+        || scene.grounds(&policy.guard, &own),
+    );
+    match refusal {
+        // What the rules deny stays denied: a question could be answered with yes.
+        Some(refusal) if judged.outcome.decision != Decision::Deny => {
+            let ending = Ending::refused(&refusal, chosen.note, &event.shape);
+            alone.record(ending, judged.parameters, &[])
+        }
+        _ => alone.settle(judged),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn unusable(error: StateError) -> String {
+    format!("The hook's state cannot be used, so nothing is allowed: {error}")
+}
+
+/// A call without a launcher.
+struct Alone<'a> {
+    states: States,
+    policy: &'a Policy,
+    subject: &'a Subject,
+    trail: &'a Path,
+    event: &'a Event,
+}
+
+impl Alone<'_> {
+    fn agent(&self) -> &str {
+        self.subject.agent.as_deref().unwrap_or(state::UNNAMED)
+    }
+
+    /// The ending where the breaker is open: nothing else is looked at then.
+    fn open_breaker(&self) -> Result<Option<Ending>, String> {
+        let mut held = self
+            .states
+            .hold(self.subject.agent.as_deref())
+            .map_err(unusable)?;
+        let standing = held.standing(&self.policy.breaker).map_err(unusable)?;
+        drop(held);
+        if standing == Standing::Open {
+            return self.record(opened(), Map::new(), &[]).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Counts what the rules say, and records what comes of it.
+    fn settle(&self, judged: Judged) -> Result<Ending, String> {
+        let ending = Ending::of(judged.outcome, &self.event.shape);
+        let limits = &self.policy.limits;
+        let shared = limits.user_exec.is_some() || limits.user_connect.is_some();
+        let mut held = self
+            .states
+            .hold(self.subject.agent.as_deref())
+            .map_err(unusable)?;
+        // Always after the agent's own: two calls cannot wait for each other.
+        let mut user = shared
+            .then(|| self.states.hold_user())
+            .transpose()
+            .map_err(unusable)?;
+        let settled = held
+            .settle(
+                user.as_mut(),
+                self.policy,
+                judged.counts.then_some(ending.answered),
+                judged.kind,
+                &self.subject.user,
+            )
+            .map_err(unusable)?;
+        let (ending, trip) = match settled {
+            Settled::AsJudged { trip } => (ending, trip),
+            Settled::Open => (opened(), None),
+            Settled::Limited(reason) => (
+                Ending {
+                    outcome: tool::denied(reason),
+                    answered: Decision::Deny,
+                    note: None,
+                },
+                None,
+            ),
+        };
+        // Under the lock, so that the line of the breaker follows that of its denial.
+        let more: Vec<_> = trip
+            .map(|denials| trail::trip(self.agent(), denials))
+            .into_iter()
+            .collect();
+        let recorded = self.record(ending, judged.parameters, &more);
+        held.save().map_err(unusable)?;
+        if let Some(user) = user {
+            user.save().map_err(unusable)?;
+        }
+        recorded
+    }
+
+    /// Writes the line; what cannot be recorded is denied.
+    fn record(
+        &self,
+        ending: Ending,
+        parameters: Map<String, Value>,
+        more: &[Record],
+    ) -> Result<Ending, String> {
+        let mut parameters = parameters;
+        parameters.insert("format".to_owned(), self.event.shape.format.as_str().into());
+        if let Some(session) = &self.event.session {
+            parameters.insert("session".to_owned(), session.as_str().into());
+        }
+        if let Some(cwd) = &self.event.cwd {
+            parameters.insert("cwd".to_owned(), cwd.as_str().into());
+        }
+        parameters.insert("pid".to_owned(), process::id().into());
+        parameters.insert("ppid".to_owned(), getppid().as_raw().into());
+        parameters.insert("uid".to_owned(), getuid().as_raw().into());
+        let parameters = trail::judgement(parameters, &ending.outcome, ending.answered);
+        let line = trail::line(
+            self.agent(),
+            &self.event.tool,
+            &ending.outcome,
+            ending.answered,
+            &parameters,
+        );
+        let mut lines = vec![line];
+        lines.extend_from_slice(more);
+        trail::append(
+            self.trail,
+            Stamp::of(self.subject, self.policy.masking),
+            &lines,
+        )
+        .map_err(|error| format!("The call cannot be recorded, so it is denied: {error}"))?;
+        Ok(ending)
+    }
+}
+
+fn opened() -> Ending {
+    let outcome = Outcome {
+        risk: Risk::High,
+        suggestions: vec!["only the operator can close it: enforcer hook breaker reset".to_owned()],
+        ..tool::denied(wording::BREAKER_OPEN.to_owned())
+    };
+    Ending {
+        outcome,
+        answered: Decision::Deny,
+        note: None,
+    }
+}

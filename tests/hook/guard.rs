@@ -1,0 +1,204 @@
+//! What guards the agent is not taken away by it: by commands, by file tools, in whatever spelling.
+
+use std::fs;
+
+use enforcer_tests::{Session, open, root};
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, hook_policy, run};
+
+/// A policy that allows everything that it can, in both forms.
+fn permissive(more: &Value) -> [Value; 2] {
+    let mut native = json!({"version": "2", "exec": {"default": "allow", "transparent": ["sh", "bash"]},
+        "connect": {"default": "allow"}, "file_paths": {"whitelist": ["*"]}});
+    let mut hook = hook_policy();
+    hook["bash"] = json!({"whitelist": ["*"], "blacklist": []});
+    hook["file_paths"] = json!({"whitelist": ["*"], "blacklist": []});
+    for policy in [&mut native, &mut hook] {
+        for (key, value) in more.as_object().unwrap() {
+            policy[key] = value.clone();
+        }
+    }
+    [native, hook]
+}
+
+/// The decision on a command, whatever was denied before.
+fn bash(scene: &Scene, command: &str) -> (String, String) {
+    close(scene);
+    scene.bash(command)
+}
+
+/// Closes the hook's breaker.
+fn close(scene: &Scene) {
+    let output = run(scene.command(&["hook", "breaker", "reset"]), b"");
+    assert!(output.status.success(), "{output:?}");
+}
+
+const COMMANDS: [&str; 12] = [
+    "enforcer hook uninstall claude",
+    "enforcer hook consent yes",
+    "enforcer hook breaker reset",
+    "enforcer hook install claude --policy /tmp/mine.json",
+    "enforcer approvals approve d5631c61",
+    "enforcer breaker reset coder",
+    "enforcer reload",
+    "true && sudo -n /usr/local/bin/enforcer hook uninstall claude",
+    "e=enforcer; $e hook consent yes",
+    "sh -c 'enforcer hook breaker reset'",
+    "xargs -n1 enforcer hook uninstall < agents",
+    "ln -s $(command -v enforcer) e; ./e hook uninstall claude",
+];
+
+#[test]
+fn the_guard_cannot_be_taken_away_by_commands() {
+    for policy in permissive(&json!({})) {
+        let scene = Scene::new(&policy);
+        for command in COMMANDS {
+            let (decision, reason) = bash(&scene, command);
+            assert_eq!(decision, "deny", "{command}: {reason}");
+        }
+        for command in [
+            "enforcer explain --policy p.json -- enforcer hook uninstall claude",
+            "enforcer policy check p.json",
+            "enforcer hook --format claude",
+            "enforcer hook breaker status",
+            "enforcer audit tail",
+        ] {
+            let (decision, reason) = bash(&scene, command);
+            assert_eq!(decision, "allow", "{command}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn the_guard_cannot_be_rewritten() {
+    for policy in permissive(&json!({})) {
+        let scene = Scene::new(&policy);
+        let home = scene.path().join("home");
+        fs::create_dir_all(home.join(".claude")).unwrap();
+        fs::create_dir_all(scene.project().join(".claude")).unwrap();
+        std::os::unix::fs::symlink(".claude", scene.project().join("other")).unwrap();
+        for command in [
+            "echo '{}' > .claude/settings.json",
+            "echo x >> ~/.claude/settings.json",
+            "cat > .codex/hooks.json <<X\n{}\nX",
+            "cp mine .gemini/settings.json",
+            "tee .cursor/hooks.json < mine",
+            "mv .qwen/settings.json x",
+            "ln -sf /tmp/mine opencode.json",
+            "sed -i s/deny/allow/ .claude/settings.json",
+            "rm -rf .enforcer",
+            "cd .claude && echo x > settings.json",
+            "echo yes > ~/.local/state/enforcer/consent.json",
+            "D=.claude; rm $D/settings.json",
+            "python3 -c \"open('.claude/settings.json','w')\"",
+            "find . -name x -exec rm .claude/settings.json ';'",
+        ] {
+            let (decision, reason) = bash(&scene, command);
+            assert_eq!(decision, "deny", "{command}: {reason}");
+        }
+        for path in [
+            ".claude/settings.json",
+            ".claude/hooks/x.sh",
+            ".codex/config.toml",
+            ".gemini/settings.json",
+            ".cursor/hooks.json",
+            ".qwen/settings.json",
+            "opencode.json",
+            ".enforcer/policy.json",
+            "src/../.claude/./settings.json",
+            "other/settings.json",
+        ] {
+            for (tool, input) in [
+                ("Write", json!({"file_path": path, "content": "x"})),
+                (
+                    "Edit",
+                    json!({"file_path": path, "old_string": "a", "new_string": "b"}),
+                ),
+                (
+                    "apply_patch",
+                    json!({"input": format!("*** Begin Patch\n*** Add File: {path}\n+x\n*** End Patch")}),
+                ),
+            ] {
+                close(&scene);
+                let (decision, reason) = scene.ask(tool, input);
+                assert_eq!(decision, "deny", "{tool} {path}: {reason}");
+                assert!(
+                    reason.contains("guards the agent"),
+                    "{tool} {path}: {reason}"
+                );
+            }
+        }
+        for command in [
+            "cat .claude/settings.json",
+            "echo x > .claude/commands/x.md",
+            "ls .codex",
+        ] {
+            let (decision, reason) = bash(&scene, command);
+            assert_eq!(decision, "allow", "{command}: {reason}");
+        }
+        let (decision, reason) = scene.ask(
+            "Write",
+            json!({"file_path": ".claude/agents/x.md", "content": "x"}),
+        );
+        assert_eq!(decision, "allow", "{reason}");
+    }
+}
+
+#[test]
+fn a_policy_opens_what_it_names() {
+    let open = json!({"guard": {"allow": [{"name": "files", "reason": "it sets up agents"}]}});
+    for policy in permissive(&open) {
+        let scene = Scene::new(&policy);
+        let write = |path: &str| {
+            scene
+                .ask("Write", json!({"file_path": path, "content": "x"}))
+                .0
+        };
+        assert_eq!(scene.bash("echo x > .claude/settings.json").0, "allow");
+        assert_eq!(write(".claude/settings.json"), "allow");
+        assert_eq!(scene.bash("enforcer hook uninstall claude").0, "deny");
+        // The hook's own policy stays out of reach.
+        assert_eq!(write(scene.policy().to_str().unwrap()), "deny");
+    }
+}
+
+#[test]
+fn the_kernel_holds_it_too() {
+    if !root() {
+        return;
+    }
+    let session = Session::new(&open()).installed();
+    let enforcer = session.enforcer();
+    let enforcer = enforcer.display();
+    let ended = session.run([
+        "/bin/bash",
+        "-c",
+        &format!(
+            "export HOME=$PWD XDG_STATE_HOME=$PWD/state; mkdir .claude; echo '{{}}' > .claude/settings.json; ln -s {enforcer} e\n\
+             t() {{ \"$@\" </dev/null >/dev/null 2>&1; echo \"$? $*\"; }}\n\
+             t {enforcer} hook uninstall claude; t ./e hook consent yes; t env {enforcer} hook breaker reset\n\
+             t {enforcer} breaker reset x; t rm .claude/settings.json; t cp e .claude/settings.json; t mv .claude x\n\
+             t {enforcer} hook consent; t {enforcer} policy check {}; t cat .claude/settings.json",
+            session.policy().display()
+        ),
+    ]);
+    let text = ended.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 10, "{text}{}", ended.stderr);
+    for line in &lines[..7] {
+        // `env` starts and says 126 of what it may not.
+        assert!(
+            line.starts_with("126 ") || line.starts_with("137 "),
+            "{text}"
+        );
+    }
+    for line in &lines[7..] {
+        assert!(line.starts_with("0 "), "{text}{}", ended.stderr);
+    }
+    let by_guard = ended.trail.denials().filter(|line| {
+        let rule = line.0["parameters"]["rule"].as_str().unwrap_or_default();
+        rule.starts_with("guard:")
+    });
+    assert_eq!(by_guard.count(), 7, "{}", ended.trail.shown());
+}

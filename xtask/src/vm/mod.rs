@@ -7,6 +7,7 @@ mod kernel;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -78,8 +79,13 @@ pub fn at_once() -> usize {
 /// # Errors
 /// When the machine cannot be started, does not end in time, or its kernel complained.
 pub fn run(job: &Job, mut line: impl FnMut(&str)) -> Result<i32> {
-    packages::ensure("the virtual machines", packages::TEST)?;
-    let image = kernel::image(job.kernel)?;
+    let image = {
+        // apt serves one at a time, and what one has fetched the next need not.
+        static FETCHING: Mutex<()> = Mutex::new(());
+        let _alone = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
+        packages::ensure("the virtual machines", packages::TEST)?;
+        kernel::image(job.kernel)?
+    };
     let machine = job.parameter.unwrap_or("plain");
     let machine = machine.split('=').next().unwrap_or_default();
     let directory = root::target()

@@ -368,6 +368,10 @@ fn control(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What names the interface, how it is sent and where to; what makes the socket ready, what the message carries besides,
+/// and the scope id.
+type Case<'a> = (&'a str, Way, &'a str, &'a dyn Fn(i32) -> i32, &'a [u8], u32);
+
 #[test]
 fn nothing_for_a_loopback_address_leaves_the_machine() {
     if !root() {
@@ -393,8 +397,7 @@ fn nothing_for_a_loopback_address_leaves_the_machine() {
     let info6 = control(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info6);
     let mut port = 40_000;
     let mut real = 0;
-    type Ready = dyn Fn(i32) -> i32;
-    let cases: [(&str, Way, &str, &Ready, &[u8], u32); 16] = [
+    let cases: [Case<'_>; 16] = [
         ("SO_BINDTODEVICE", Way::SendTo, "127.0.0.1", &device, &[], 0),
         ("SO_BINDTODEVICE", Way::SendTo, "0.0.0.0", &device, &[], 0),
         (

@@ -44,14 +44,46 @@ extern "C" fn look_at(index: u32, context: *mut c_void) -> i64 {
 /// Whether an exec is the launcher's own: kept in the scratch memory. `args` is the NUL before the first argument,
 /// `args_len` the bytes from there on to the last NUL, which is not counted.
 ///
+/// A callback, for a frame of its own: that of a judgement is full.
+///
 /// # Safety
 ///
 /// The scratch memory is claimed, and holds the executable's own name.
 #[inline(always)]
 pub unsafe fn note(judge: &mut Judge, inode: u64, args: u64, args_len: u32, name_len: u32) {
     let scratch = judge.scratch;
+    // SAFETY: a map value; the context lives for the call.
+    unsafe {
+        (*scratch).own_inode = inode;
+        (*scratch).own_args = args;
+        (*scratch).own_args_len = args_len;
+        (*scratch).own_name_len = name_len;
+        bpf_loop(1, note_once as *mut c_void, ptr::from_mut(judge).cast(), 0);
+    }
+}
+
+extern "C" fn note_once(_index: u32, context: *mut c_void) -> i64 {
+    let judge = context.cast::<Judge>();
+    // SAFETY: `judge` lies on the stack of the frame that called `bpf_loop`; the rest are map values, and every length
+    // is masked.
+    unsafe {
+        look_into(&mut *judge);
+    }
+    1
+}
+
+/// # Safety
+///
+/// As [`note`], which has written what to look at.
+#[inline(always)]
+unsafe fn look_into(judge: &mut Judge) {
+    let scratch = judge.scratch;
     // SAFETY: map values; every length is masked.
     unsafe {
+        let inode = (*scratch).own_inode;
+        let args = (*scratch).own_args;
+        let args_len = (*scratch).own_args_len;
+        let name_len = (*scratch).own_name_len;
         ptr::write_volatile(ptr::addr_of_mut!((*scratch).own), 0);
         let Some(own) = OWN.get_ptr(judge.slot) else {
             return;

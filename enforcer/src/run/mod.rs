@@ -17,6 +17,7 @@ mod record;
 mod refused;
 mod scene;
 mod selftest;
+mod serving;
 mod state;
 mod subject;
 mod supervisor;
@@ -328,6 +329,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
                 uid: identity.uid,
                 gid: identity.gid,
                 groups: identity.groups.clone(),
+                cgroup: cgroup.membership(),
             },
             cgroups: root.clone(),
             roots: roots(&policy),

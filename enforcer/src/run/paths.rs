@@ -19,7 +19,7 @@ use crate::{
     kernel::limits::Kind,
     seccomp::{
         ConnectCall, Notification, descriptor,
-        resolve::SocketFile,
+        resolve::{Resolver, SocketFile},
         target::{self, Who},
     },
 };
@@ -52,10 +52,14 @@ impl Shared {
         notification: &Notification,
         call: &ConnectCall,
         path: &[u8],
+        resolver: &mut Resolver,
         holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
         let Notification { id, tid, .. } = *notification;
-        let resolved = self.resolver().socket(tid, path, &self.with.eyes);
+        let resolved = {
+            let _looking = self.serving.looking();
+            resolver.socket(tid, path)
+        };
         let SocketFile {
             file: place,
             path: name,

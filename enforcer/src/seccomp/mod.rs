@@ -14,6 +14,7 @@ pub mod hatches;
 mod identity;
 mod notified;
 mod notify;
+mod readable;
 pub mod resolve;
 mod script;
 mod support;

@@ -1,12 +1,12 @@
 //! The connector: the one process that connects to unix sockets by path on behalf of the agent's.
 //!
 //! Between the judgement of a path and a connect by that path the agent can swap a link. The connector gets no
-//! path: it gets the socket file that was judged, as an open descriptor, and connects to exactly that. It runs
-//! as the agent's user in the agent's cgroup, so it can reach nothing that the agent could not.
+//! path: it gets the socket file that was judged, as an open descriptor, and connects to exactly that; or the abstract
+//! name that was judged, which no other thread of the agent can write to. It runs as the agent's user in the agent's cgroup, so it can reach nothing that the agent could not.
 //!
 //! What the other end sees as its peer (`SO_PEERCRED`) has the agent's user and the connector's pid.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::thread;
 
@@ -27,8 +27,21 @@ use super::{AgentCgroup, Identity, LaunchError};
 
 /// Connects that can wait at a time for a server that does not accept.
 const WORKERS: usize = 8;
-/// The word that stands with the descriptors.
+/// The word that stands with the descriptors of a connect to a file.
 const WORD: [u8; 1] = [1];
+/// The word before an abstract name.
+const NAMED: u8 = 2;
+/// Longest abstract name, bytes, its NUL not counted (`sun_path`, linux/un.h).
+const NAME_MAX: usize = 107;
+
+/// What is connected to.
+#[derive(Debug)]
+pub enum Place {
+    /// A socket file, open with `O_PATH`.
+    File(OwnedFd),
+    /// An abstract name, without the NUL before it.
+    Abstract(Vec<u8>),
+}
 
 /// The connector's end in the launcher. Dropping it ends the process.
 #[derive(Debug)]
@@ -127,13 +140,13 @@ impl Connector {
         self.pid
     }
 
-    /// Connects the agent's `socket` to the socket file `place`, open with `O_PATH`, as the agent's user.
+    /// Connects the agent's `socket` to `place`, as the agent's user.
     ///
-    /// Whether the user may search the directories on the way to `place` is for whoever opened it to see to.
+    /// Whether the user may search the directories on the way to a file is for whoever opened it to see to.
     ///
     /// # Errors
     /// What `connect` said; `ECONNREFUSED` if the connector is dead, `EAGAIN` if it has too much to do.
-    pub fn connect(&self, socket: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub fn connect(&self, socket: BorrowedFd<'_>, place: &Place) -> Result<(), Errno> {
         self.begin(socket, place)?.wait()
     }
 
@@ -141,16 +154,19 @@ impl Connector {
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub fn begin(
-        &self,
-        socket: BorrowedFd<'_>,
-        place: BorrowedFd<'_>,
-    ) -> Result<Connecting, Errno> {
+    pub fn begin(&self, socket: BorrowedFd<'_>, place: &Place) -> Result<Connecting, Errno> {
         let (reply, answer) = pipe2(OFlag::O_CLOEXEC)?;
-        let descriptors = [socket.as_raw_fd(), place.as_raw_fd(), answer.as_raw_fd()];
+        let mut descriptors = vec![answer.as_raw_fd(), socket.as_raw_fd()];
+        let message = match place {
+            Place::File(file) => {
+                descriptors.push(file.as_raw_fd());
+                WORD.to_vec()
+            }
+            Place::Abstract(name) => [&[NAMED], name.as_slice()].concat(),
+        };
         let sent = sendmsg::<UnixAddr>(
             self.requests.as_raw_fd(),
-            &[IoSlice::new(&WORD)],
+            &[IoSlice::new(&message)],
             &[ControlMessage::ScmRights(&descriptors)],
             MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
             None,
@@ -232,9 +248,9 @@ fn prepare(requests: RawFd, identity: &Identity) -> Result<(), i32> {
 /// Connects until the launcher is gone.
 fn serve(requests: RawFd) {
     let mut space = cmsg_space!([RawFd; 3]);
-    let mut word = [0; 1];
+    let mut words = [0; NAME_MAX + 1];
     loop {
-        let mut pieces = [IoSliceMut::new(&mut word)];
+        let mut pieces = [IoSliceMut::new(&mut words)];
         let received = recvmsg::<UnixAddr>(
             requests,
             &mut pieces,
@@ -246,6 +262,7 @@ fn serve(requests: RawFd) {
             Err(Errno::EINTR) => continue,
             _ => return,
         };
+        let length = message.bytes;
         let mut descriptors: Vec<OwnedFd> = Vec::new();
         for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(numbers) = control {
@@ -257,26 +274,30 @@ fn serve(requests: RawFd) {
                 );
             }
         }
-        // Fewer than three, when the limit of open files is reached: the launcher finds its reply closed.
-        let Ok([socket, place, answer]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+        let mut descriptors = descriptors.into_iter();
+        let mut place = None;
+        // Fewer of them, when the limit of open files is reached: the launcher finds its reply closed.
+        let (Some(answer), Some(socket)) = (descriptors.next(), descriptors.next()) else {
             continue;
         };
-        let errno = connect_to(&socket, &place).err().unwrap_or(0);
+        let address = match (words[0], descriptors.next()) {
+            (NAMED, None) => UnixAddr::new_abstract(&words[1..length]),
+            (_, Some(file)) => address_of(&file).inspect(|_| place = Some(file)),
+            (_, None) => continue,
+        };
+        let errno = address
+            .and_then(|address| connect(socket.as_raw_fd(), &address))
+            .err()
+            .map_or(0, |errno| errno as i32);
         // The agent may wait for the other end to see its close: nothing of it stays here.
         drop((socket, place));
         let _ = nix::unistd::write(&answer, &errno.to_ne_bytes());
     }
 }
 
-fn connect_to(socket: &OwnedFd, place: &OwnedFd) -> Result<(), i32> {
-    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let address = UnixAddr::new(path.as_str()).map_err(|errno| errno as i32)?;
-    match connect(socket.as_raw_fd(), &address) {
-        Ok(()) => Ok(()),
-        Err(_) => Err(io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO)),
-    }
+/// The address of a socket file that is open with `O_PATH`, for as long as it is open.
+fn address_of(file: &OwnedFd) -> Result<UnixAddr, Errno> {
+    UnixAddr::new(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str())
 }
 
 #[cfg(test)]

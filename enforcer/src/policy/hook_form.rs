@@ -14,7 +14,8 @@ use super::hosts;
 use super::lower::Lowered;
 use super::model::{
     Agents, Approvals, Breaker, ConnectPolicy, ConnectRule, DEFAULT_SHELLS, DEFAULT_TRUSTED_DIRS,
-    ExecPolicy, Form, Limits, Matcher, PathLists, Policy, Rule, Syscalls, Tools, WebTools,
+    ExecPolicy, Form, Limits, Matcher, OutsideListeners, PathLists, Policy, Rule, Syscalls, Tools,
+    WebTools,
 };
 use super::place::{JsonPath, quoted};
 use super::shape::Object;
@@ -282,6 +283,7 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
         return ConnectPolicy {
             default: Decision::Allow,
             unix_default: Decision::Allow,
+            outside: OutsideListeners::default(),
             rules: Vec::new(),
         };
     };
@@ -345,6 +347,7 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
     ConnectPolicy {
         default,
         unix_default: Decision::Allow,
+        outside: OutsideListeners::default(),
         rules,
     }
 }

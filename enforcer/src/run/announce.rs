@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{Level, Options, first::FirstJudgement};
+use super::{Level, Options, first::FirstJudgement, listeners};
 use crate::{
-    decide::{Subject, redact},
+    decide::{Decision, Subject, redact},
     kernel::instance::UnixJudgement,
     launch::{Fence, FenceLevel, Identity, PidsLimit},
     policy::{Policy, approvals},
@@ -63,9 +63,35 @@ impl Start<'_> {
             self.options.policy.display(),
             self.audit.display()
         );
+        for daemon in self.daemons() {
+            eprintln!("enforcer: {daemon}");
+        }
         for weakness in self.weaknesses() {
             eprintln!("enforcer: weaker: {weakness}");
         }
+    }
+
+    /// Known daemons of the agent's user that run outside, and what comes of that.
+    fn daemons(&self) -> Vec<String> {
+        let outcome = match (self.options.observe, self.policy.connect.outside.unix) {
+            (true, _) | (_, Decision::Allow) => {
+                "what the agent has it do is NOT governed; end it, or write `deny` at `connect.outside_listeners.unix` of the policy"
+            }
+            (false, Decision::Ask) => "whether the agent may connect to it is asked",
+            (false, Decision::Deny) => {
+                "unless a connect rule allows it, the agent may not connect to it; start it below the agent instead"
+            }
+        };
+        listeners::daemons(self.identity.uid)
+            .into_iter()
+            .map(|(what, socket)| {
+                format!(
+                    "a daemon of {}'s runs outside the agent ({what}, {}): {outcome}",
+                    self.identity.display_name(),
+                    redact::text(&socket)
+                )
+            })
+            .collect()
     }
 
     /// For whom it works, and what it was given: `, for kim of acme, capabilities deploy`.
@@ -119,7 +145,7 @@ impl Start<'_> {
         }
         if self.unix == UnixJudgement::Called && !self.first.connector && !self.options.observe {
             weaker.push(
-                "unix sockets are judged by the name in the call: with --keep nobody looks where a link leads"
+                "unix sockets are judged by the name in the call: with --keep nobody looks where a link leads, nor who listens"
                     .to_owned(),
             );
         }

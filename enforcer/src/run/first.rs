@@ -20,6 +20,8 @@ use crate::{
 pub struct FirstJudgement {
     /// LSM programs refuse denied execs.
     pub lsm: bool,
+    /// LSM programs judge unix sockets by the name that they are bound to, and by who listens.
+    pub bound: bool,
     /// System calls that the supervisor sees before the kernel carries them out.
     pub notified: Notified,
     /// The supervisor refuses denied execs; else it holds what is asked and leaves the rest to the kernel.
@@ -52,6 +54,7 @@ impl FirstJudgement {
         let connector = possible && (unix == UnixJudgement::Called || unix_asks);
         Self {
             lsm,
+            bound: unix == UnixJudgement::Bound,
             notified: Notified {
                 exec: refuses || possible && exec,
                 connect: connector || possible && connect,

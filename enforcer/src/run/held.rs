@@ -35,6 +35,7 @@ use crate::{
         },
         line, wording,
     },
+    launch::Place as SocketPlace,
     seccomp::{
         descriptor,
         resolve::{self, Found},
@@ -77,8 +78,8 @@ pub enum Wish {
     Unix {
         /// The caller's socket.
         socket: OwnedFd,
-        /// The socket that its path led to.
-        place: OwnedFd,
+        /// The socket that its path led to, or its abstract name.
+        place: SocketPlace,
         /// That socket's name.
         name: Vec<u8>,
     },
@@ -327,6 +328,7 @@ impl Shared {
                         place,
                         name,
                         outcome,
+                        unknown: false,
                     };
                     self.connect(connect, Some(answer));
                 }

@@ -11,6 +11,7 @@ mod held;
 mod leftover;
 mod limited;
 mod lines;
+mod listeners;
 mod options;
 mod paths;
 mod record;
@@ -54,13 +55,14 @@ use crate::{
     },
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
-    seccomp::{Eyes, Hatches, Listener, resolve::Roots},
+    seccomp::{Hatches, Listener, resolve::Roots},
 };
 
 use announce::Start;
 pub use breaker::{Kept, ago};
 pub(crate) use first::FirstJudgement;
 use lines::SLOT;
+use listeners::Listeners;
 pub use options::{Level, OnDeny, Options};
 use record::{Recorder, Source};
 use scene::Scene;
@@ -309,6 +311,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         }
         .announce();
     }
+    let eyes = listeners::eyes(&identity, &cgroup);
     let (failures, failed) = mpsc::unbounded_channel();
     let supervisor = if let (Some(listener), Some(desk)) = (pending.listener()?, &asker) {
         let listener = Listener::new(listener)?;
@@ -325,12 +328,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             desk: desk.clone(),
             timeout: policy.approvals.timeout,
             connector,
-            eyes: Eyes {
-                uid: identity.uid,
-                gid: identity.gid,
-                groups: identity.groups.clone(),
-                cgroup: cgroup.membership(),
-            },
+            listeners: Listeners::new(eyes.clone(), cgroup.clone()),
+            eyes,
             cgroups: root.clone(),
             roots: roots(&policy),
             loosened,

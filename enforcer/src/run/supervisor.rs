@@ -20,6 +20,7 @@ use super::{
     first::FirstJudgement,
     held::{self, Held, Message, Wish},
     lines::{Caller, Wanted},
+    listeners::{Listeners, Told},
     paths::socket_of,
     record::Recorder,
     refused::Refusals,
@@ -74,6 +75,8 @@ pub struct Supervised {
     pub timeout: Duration,
     /// Who connects to the paths of unix sockets.
     pub connector: Option<Connector>,
+    /// Who finds out whose a listener is.
+    pub listeners: Listeners,
     /// Who the agent runs as, to the file system.
     pub eyes: Eyes,
     /// Where cgroups are.
@@ -104,6 +107,7 @@ pub(super) struct Shared {
     pub with: Supervised,
     pub refusals: Refusals,
     pub serving: Serving,
+    pub told: Told,
     pub connects: AtomicUsize,
     operator_seen: AtomicBool,
 }
@@ -120,6 +124,7 @@ impl Supervisor {
             with,
             refusals,
             serving: Serving::default(),
+            told: Told::default(),
             connects: AtomicUsize::new(0),
             operator_seen: AtomicBool::new(false),
         });
@@ -300,6 +305,11 @@ impl Shared {
             Some(Address::Path(path)) if !call.datagram && self.with.connector.is_some() => {
                 self.judge_path(notification, call, &path, resolver, holder)
             }
+            Some(Address::Abstract(name))
+                if !call.datagram && self.with.connector.is_some() && !self.with.first.bound =>
+            {
+                self.judge_abstract(notification, call, name, holder)
+            }
             Some(Address::Inet(address, port)) if self.with.first.asks_connect => {
                 let who = target::who(tid).unwrap_or_default();
                 let Ok(protocol) = socket_of(who, call).and_then(|fd| descriptor::protocol(&fd))
@@ -308,7 +318,7 @@ impl Shared {
                     return Ok(());
                 };
                 let action = ConnectAction::new(address, port, protocol);
-                let outcome = self.with.engine.connect(&action);
+                let outcome = self.inet_outcome(&action);
                 if outcome.decision != Decision::Ask {
                     self.go_on(id);
                     return Ok(());
@@ -347,6 +357,19 @@ impl Shared {
                 self.go_on(id);
                 Ok(())
             }
+        }
+    }
+
+    /// What the rules say of an address; where they allow it, whose the listener is counts too.
+    fn inet_outcome(&self, action: &ConnectAction) -> Outcome {
+        let by_rules = self.with.engine.connect(action);
+        if by_rules.decision != Decision::Allow {
+            return by_rules;
+        }
+        match self.with.engine.connect_outside(action) {
+            // What cannot be told here the kernel sees.
+            Some(outside) if self.with.listeners.is_outside_tcp(action).unwrap_or(false) => outside,
+            _ => by_rules,
         }
     }
 

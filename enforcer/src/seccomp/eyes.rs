@@ -157,7 +157,7 @@ impl Eyes {
     }
 
     /// Whether a process is of the agent now. Its number says nothing of the next process that has it.
-    pub(super) fn is_agents_process(&self, pid: u32) -> bool {
+    pub fn is_agents_process(&self, pid: u32) -> bool {
         fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| self.is_agents(&text))
     }
 }

@@ -8,6 +8,7 @@
 
 mod address;
 pub mod descriptor;
+pub mod diag;
 mod eyes;
 mod filter;
 pub mod hatches;

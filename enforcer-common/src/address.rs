@@ -20,6 +20,13 @@ pub fn from_v4(bytes: [u8; 4]) -> [u8; 16] {
     address
 }
 
+/// Whether an address in the normal form ([`normalise`]) is a loopback address.
+#[inline(always)]
+pub fn is_loopback(address: &[u8; 16]) -> bool {
+    let v4 = address[..12] == MAPPED && address[12] == 127;
+    v4 || u128::from_be_bytes(*address) == 1
+}
+
 /// The address that a packet would reach: NAT64 and 6to4 forms become the IPv4 address in them, and the
 /// unspecified address becomes the loopback that the kernel takes it for.
 #[inline(always)]

@@ -70,11 +70,16 @@ pub const CAUSE_USER_RATE: u32 = 16;
 /// Too many arguments, or too deep in the process tree: `rank` is a [`crate::limits::complexity_rank`].
 pub const CAUSE_COMPLEXITY: u32 = 17;
 
+/// Who listens is outside the agent and belongs to its own user.
+pub const CAUSE_LISTENER: u32 = 18;
+/// Who listens at the name of a datagram cannot be seen here.
+pub const CAUSE_UNSEEN: u32 = 19;
 /// The launcher's own hook, or the shell that starts it: it always starts, and counts nowhere ([`crate::own`]).
 pub const CAUSE_HOOK: u32 = 20;
 
 /// Whether a denial for this cause counts for the breaker: those by the policy's rules and defaults, and what cannot
-/// be judged by them. What the breaker or a limit denies does not, nor what the kernel side could not do.
+/// be judged by them. What the breaker or a limit denies does not, nor what the kernel side could not do, nor a listener
+/// outside the agent: programs look for their daemon again and again.
 #[inline(always)]
 pub const fn counts_for_breaker(cause: u32) -> bool {
     matches!(

@@ -96,6 +96,10 @@ pub struct Offsets {
     pub unix_address_length: u32,
     /// `unix_address.name`
     pub unix_address_name: u32,
+    /// `sock.sk_uid`
+    pub sock_uid: u32,
+    /// `sock.sk_cgrp_data.cgroup`
+    pub sock_cgroup: u32,
     /// `bpf_sock_addr_kern.sk`
     pub sock_address_sock: u32,
     /// `bpf_sock_addr_kern.uaddr`
@@ -163,6 +167,8 @@ impl Offsets {
         unix_peer: 0,
         unix_address_length: 0,
         unix_address_name: 0,
+        sock_uid: 0,
+        sock_cgroup: 0,
         sock_address_sock: 0,
         sock_address_user: 0,
         sock_address_length: 0,
@@ -178,7 +184,7 @@ impl Settings {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * 47);
+const _: () = assert!(size_of::<Offsets>() == 4 * 49);
 const _: () = assert!(size_of::<Settings>() == 12);
 
 #[cfg(feature = "user")]

@@ -74,8 +74,8 @@ pub struct PolicyHeader {
     pub connect_default: u32,
     /// Index of the slot's first segment in the segment map.
     pub first_segment: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Decision on a TCP listener of the agent's user outside the agent, where no rule names the port.
+    pub outside_tcp: u32,
     /// Seed of the name hashes.
     pub seed: u64,
     /// The groups that run over the name of a unix socket: its path, or `@` and its abstract name. Their ranks
@@ -87,8 +87,8 @@ pub struct PolicyHeader {
     pub unix_ask_from: u32,
     /// First unix rank that denies.
     pub unix_deny_from: u32,
-    /// Zero.
-    pub reserved_unix: u32,
+    /// Decision on a unix socket of the agent's user outside the agent, where no rule matches its name.
+    pub outside_unix: u32,
     /// Key of the hashes in grants ([`crate::grant`]); the agent must not come to know it.
     pub grant_key: [u64; 2],
     /// Breaker, rates and complexity.

@@ -26,6 +26,7 @@ mod grant;
 mod judge;
 mod lifecycle;
 mod limits;
+mod listener;
 mod lsm;
 mod maps;
 mod net;

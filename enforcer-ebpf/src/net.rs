@@ -14,10 +14,11 @@ use aya_ebpf::{
 use enforcer_common::{
     address,
     event::{
-        CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_RULE, ConnectTail,
-        Header, KIND_CONNECT, KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED, VERDICT_ERRNO,
+        CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_LISTENER, CAUSE_RULE,
+        ConnectTail, Header, KIND_CONNECT, KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED,
+        VERDICT_ERRNO,
     },
-    rule::{ASK, CONNECT_KEY_BITS, ConnectKey, DENY},
+    rule::{ALLOW, ASK, CONNECT_KEY_BITS, ConnectKey, DENY},
 };
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     facts::Judgement,
     grant::connect_granted,
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
+    listener,
     maps::{CONNECTS, POLICIES, constant, observed, settings},
     task::{self, forgotten},
 };
@@ -57,22 +59,22 @@ pub struct NetEvent {
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    judge_v4(ctx.sock_addr)
+    judge_v4::<true>(ctx.sock_addr)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    judge_v4(ctx.sock_addr)
+    judge_v4::<false>(ctx.sock_addr)
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    judge_v6(ctx.sock_addr)
+    judge_v6::<true>(ctx.sock_addr)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    judge_v6(ctx.sock_addr)
+    judge_v6::<false>(ctx.sock_addr)
 }
 
 #[cgroup_sock(sock_create)]
@@ -110,7 +112,7 @@ pub fn slot_of_socket_user() -> u32 {
 }
 
 #[inline(always)]
-fn judge_v4(context: *mut bpf_sock_addr) -> i32 {
+fn judge_v4<const CONNECT: bool>(context: *mut bpf_sock_addr) -> i32 {
     let start = now();
     // SAFETY: the verifier turns these into reads of the context, and a write.
     let (ip, port, protocol, kind) = unsafe {
@@ -125,7 +127,8 @@ fn judge_v4(context: *mut bpf_sock_addr) -> i32 {
             (*context).type_,
         )
     };
-    judge(
+    judge::<CONNECT>(
+        context,
         v4_address(ip),
         u16::from_be(port as u16),
         protocol,
@@ -136,7 +139,7 @@ fn judge_v4(context: *mut bpf_sock_addr) -> i32 {
 }
 
 #[inline(always)]
-fn judge_v6(context: *mut bpf_sock_addr) -> i32 {
+fn judge_v6<const CONNECT: bool>(context: *mut bpf_sock_addr) -> i32 {
     let start = now();
     // SAFETY: the verifier turns these into reads of the context, and writes.
     let (words, port, protocol, kind) = unsafe {
@@ -161,7 +164,8 @@ fn judge_v6(context: *mut bpf_sock_addr) -> i32 {
             (*context).type_,
         )
     };
-    judge(
+    judge::<CONNECT>(
+        context,
         v6_address(words),
         u16::from_be(port as u16),
         protocol,
@@ -185,7 +189,9 @@ pub fn v6_address(words: [u32; 4]) -> [u8; 16] {
 }
 
 #[inline(always)]
-fn judge(
+#[expect(clippy::too_many_arguments, reason = "each is a fact of one call")]
+fn judge<const CONNECT: bool>(
+    context: *mut bpf_sock_addr,
     address: [u8; 16],
     port: u16,
     protocol: u32,
@@ -200,6 +206,25 @@ fn judge(
         return REFUSE;
     };
     let mut judgement = weigh(slot, address, port, protocol).forgotten();
+    if CONNECT {
+        let wanted = Wanted {
+            address,
+            slot,
+            port: u32::from(port),
+            protocol,
+            decision: judgement.decision,
+        };
+        // What is known of the one way must not be carried on beside the other.
+        let decision = forgotten(by_listener(context, &wanted));
+        if decision != ALLOW {
+            judgement = Judgement {
+                decision,
+                cause: CAUSE_LISTENER,
+                rank: 0,
+            };
+        }
+        judgement = judgement.forgotten();
+    }
     let mut approval = 0;
     if !admits(state, slot) {
         judgement = BROKEN;
@@ -236,6 +261,56 @@ fn judge(
     } else {
         REFUSE
     }
+}
+
+/// What is wanted, in memory: the function that reads it has its own copies, of which alone the verifier then learns.
+struct Wanted {
+    address: [u8; 16],
+    slot: u32,
+    port: u32,
+    protocol: u32,
+    decision: u32,
+}
+
+/// What the policy says of an allowed connect to this machine because of who listens there; else [`ALLOW`]. A function
+/// of its own, so that its ways end with it.
+#[inline(never)]
+fn by_listener(context: *mut bpf_sock_addr, wanted: &Wanted) -> u32 {
+    let port = wanted.port as u16;
+    if wanted.decision != ALLOW
+        || wanted.protocol != IPPROTO_TCP
+        || !address::is_loopback(&wanted.address)
+    {
+        return ALLOW;
+    }
+    let Some(header) = POLICIES.get(wanted.slot) else {
+        return ALLOW;
+    };
+    if header.outside_tcp == ALLOW || names_port(wanted.slot, wanted.address, port) {
+        return ALLOW;
+    }
+    let sock = listener::of_tcp(context, &wanted.address, port);
+    if sock != 0 && listener::is_outside(sock, wanted.slot) {
+        return header.outside_tcp;
+    }
+    ALLOW
+}
+
+/// Whether a rule names the TCP port for the address.
+#[inline(always)]
+fn names_port(slot: u32, address: [u8; 16], port: u16) -> bool {
+    let mut key = Key::new(
+        CONNECT_KEY_BITS + 128,
+        ConnectKey {
+            slot: slot.to_be(),
+            protocol: 0,
+            port: port.to_be(),
+            address,
+        },
+    );
+    let any = CONNECTS.get(&key).is_some_and(|value| value.rank != 0);
+    key.data.protocol = (IPPROTO_TCP as u16).to_be();
+    any || CONNECTS.get(&key).is_some_and(|value| value.rank != 0)
 }
 
 /// The strictest rule over the four forms of protocol and port.

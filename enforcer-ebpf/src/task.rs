@@ -196,9 +196,14 @@ pub fn set_home_tree(state: *mut SlotState) {
 /// The slot that a task's default-hierarchy cgroup belongs to.
 #[inline(always)]
 pub fn slot_of_task_cgroup(task: u64) -> Option<u32> {
-    let wanted = constant(&settings().agent_level);
     let css_set = read_kernel::<u64>(task + offset!(task_cgroups))?;
-    let cgroup = read_kernel::<u64>(css_set + offset!(css_set_dfl_cgrp))?;
+    slot_of_cgroup(read_kernel::<u64>(css_set + offset!(css_set_dfl_cgrp))?)
+}
+
+/// The slot that a cgroup of the default hierarchy belongs to.
+#[inline(always)]
+pub fn slot_of_cgroup(cgroup: u64) -> Option<u32> {
+    let wanted = constant(&settings().agent_level);
     let level = read_kernel::<u32>(cgroup + offset!(cgroup_level))?;
     if level < wanted {
         return None;

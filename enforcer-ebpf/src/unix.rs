@@ -13,9 +13,9 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     event::{
-        CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_HOOK, CAUSE_INTERNAL, CAUSE_RULE, CAUSE_UNREADABLE,
-        Header, KIND_UNIX, STAGE_CGROUP, STAGE_LSM, UNIX_NAME_MAX, UnixTail, VERDICT_ALLOWED,
-        VERDICT_ERRNO,
+        CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_HOOK, CAUSE_INTERNAL, CAUSE_LISTENER, CAUSE_RULE,
+        CAUSE_UNREADABLE, CAUSE_UNSEEN, Header, KIND_UNIX, STAGE_CGROUP, STAGE_LSM, UNIX_NAME_MAX,
+        UnixTail, VERDICT_ALLOWED, VERDICT_ERRNO,
     },
     rule::{ALLOW, ASK, DENY, SlotState},
 };
@@ -25,6 +25,7 @@ use crate::{
     facts::Judgement,
     judge::{Judge, judge_name},
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
+    listener,
     maps::{
         CONNECTORS, POLICIES, Scratch, UNIX_NAME_ROOM, claim_scratch, observed, offset,
         release_scratch,
@@ -101,6 +102,7 @@ fn bound_peer(sock: u64, other: u64, record_allowed: bool) -> i32 {
     if judge(
         member.slot,
         sock,
+        other,
         name,
         length,
         Way::Bound,
@@ -136,18 +138,21 @@ fn called(context: u64, way: Way) -> i32 {
         return REFUSE;
     };
     let slot = slot_of_socket_user();
-    if judge(slot, sock, address, length, way, true, STAGE_CGROUP) {
+    if judge(slot, sock, 0, address, length, way, true, STAGE_CGROUP) {
         PASS
     } else {
         REFUSE
     }
 }
 
-/// Judges the `sockaddr_un` of `length` bytes at a kernel address; whether it may be reached.
+/// Judges the `sockaddr_un` of `length` bytes at a kernel address, that of the socket `other` if it is known; whether
+/// it may be reached.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "each is a fact of one call")]
 fn judge(
     slot: u32,
     sock: u64,
+    other: u64,
     address: u64,
     length: u32,
     way: Way,
@@ -168,6 +173,7 @@ fn judge(
     let mut judgement = weigh(
         slot,
         scratch,
+        other,
         address + u64::from(FAMILY_BYTES),
         length,
         way,
@@ -207,7 +213,14 @@ fn connector(slot: u32) -> (bool, bool) {
 }
 
 #[inline(always)]
-fn weigh(slot: u32, scratch: *mut Scratch, name: u64, length: u32, way: Way) -> Judgement {
+fn weigh(
+    slot: u32,
+    scratch: *mut Scratch,
+    other: u64,
+    name: u64,
+    length: u32,
+    way: Way,
+) -> Judgement {
     let because = |cause| Judgement {
         decision: DENY,
         cause,
@@ -287,10 +300,8 @@ fn weigh(slot: u32, scratch: *mut Scratch, name: u64, length: u32, way: Way) -> 
                 rank,
             }
         };
-        if abstract_name {
-            return judgement;
-        }
         if way == Way::Bound
+            && !abstract_name
             && judgement.decision == ALLOW
             && is_launchers_socket(&mut judge, length)
         {
@@ -299,7 +310,33 @@ fn weigh(slot: u32, scratch: *mut Scratch, name: u64, length: u32, way: Way) -> 
                 ..judgement
             };
         }
+        // Where no rule speaks, it matters whose the socket is.
+        let open = rank == 0 && judgement.decision == ALLOW && (*header).outside_unix != ALLOW;
+        let judgement = if open && way == Way::Bound && listener::is_outside(other, slot) {
+            Judgement {
+                decision: (*header).outside_unix,
+                cause: CAUSE_LISTENER,
+                rank,
+            }
+        } else {
+            judgement
+        };
         let (is_connector, exists) = connector(slot);
+        if abstract_name && way != Way::Bound {
+            // The launcher sees whose it is, and makes the connect.
+            return if !open || way == Way::Connect && !exists {
+                judgement
+            } else if way == Way::Connect && is_connector {
+                (*scratch).unix_silent = 1;
+                Judgement {
+                    decision: ALLOW,
+                    cause: CAUSE_CONNECTOR,
+                    rank: 0,
+                }
+            } else {
+                because(CAUSE_UNSEEN)
+            };
+        }
         if way == Way::Bound && !(is_connector && judgement.decision == ASK) {
             return judgement;
         }

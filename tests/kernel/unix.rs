@@ -39,6 +39,8 @@ fn policy() -> Tables {
     header.unix.groups.copy_from_slice(&header.shared[..groups]);
     assert!(header.shared_count as usize <= groups);
     header.unix_default = ALLOW;
+    // The sockets here are made by the user who connects, outside the agent.
+    header.outside_unix = ALLOW;
     header.unix_ask_from = header.ask_from;
     header.unix_deny_from = header.deny_from;
     tables

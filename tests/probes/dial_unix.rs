@@ -1,6 +1,7 @@
 //! Reaches for a unix socket: `dial_unix WAY NAME [OTHER]`. A `NAME` that begins with `@` is an abstract one.
 //!
-//! Prints `0`, or the errno. `swap` connects again and again through a link that a thread turns from one socket to the
+//! Prints `0`, or the errno. `own` and `own-child` listen there themselves before they connect, `own-tcp` at a port of this
+//! machine. `swap` connects again and again through a link that a thread turns from one socket to the
 //! other, and prints how often it got through.
 #![allow(
     clippy::expect_used,
@@ -70,6 +71,17 @@ fn connect(kind: c_int, name: &str) -> i32 {
         return errno(unsafe { libc::send(socket, c"x".as_ptr().cast(), 1, 0) });
     }
     failed
+}
+
+fn listen(name: &str) -> c_int {
+    let address = Address::new(name);
+    let socket = socket(SOCK_STREAM);
+    let bound = unsafe { libc::bind(socket, (&raw const address.raw).cast(), address.length) };
+    assert!(
+        bound == 0 && unsafe { libc::listen(socket, 4) } == 0,
+        "listen"
+    );
+    socket
 }
 
 fn send(name: &str, by_message: bool) -> i32 {
@@ -194,6 +206,31 @@ fn main() {
             symlink(path.parent().expect("a directory"), way).expect("linked");
             let name = path.file_name().expect("a name").to_str().expect("text");
             connect(SOCK_STREAM, &format!("{way}/{name}"))
+        }
+        "own" => {
+            let _listens = listen(name);
+            connect(SOCK_STREAM, name)
+        }
+        "own-child" => {
+            // The listener's own process is gone by the time of the connect; a child has it.
+            let listens = listen(name);
+            unsafe {
+                if libc::fork() == 0 {
+                    if libc::fork() == 0 {
+                        libc::sleep(5);
+                    }
+                    libc::_exit(0);
+                }
+                libc::wait(std::ptr::null_mut());
+                libc::close(listens);
+            }
+            connect(SOCK_STREAM, name)
+        }
+        "own-tcp" => {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+            let port = listener.local_addr().expect("an address");
+            let connected = std::net::TcpStream::connect(port);
+            connected.map_or_else(|error| error.raw_os_error().unwrap_or(-1), |_| 0)
         }
         "swap" => return swap(name, words[2]),
         other => panic!("no such way: {other}"),

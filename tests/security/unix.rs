@@ -20,7 +20,7 @@ use std::{
     process::Command,
 };
 
-use enforcer_tests::{Level, Session, agent_user, level, open, probe, program, root, skip};
+use enforcer_tests::{Session, agent_user, open, probe, program, root, skip};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
@@ -250,17 +250,57 @@ fn another_hard_link_is_the_same_socket() {
     if !root() {
         return;
     }
-    if level() == Level::Partial {
-        skip("the name that a socket was bound to is known to LSM programs only");
-        return;
-    }
     let session = session();
     let path = session.directory().join("shut/s");
     let ear = Ear::at(&SocketAddr::from_pathname(&path).unwrap(), false);
     let link = session.directory().join("open/hard");
     fs::hard_link(&path, &link).unwrap();
     let policy = denying(&[format!("{}/shut/*", session.directory().display())]);
-    prove(&session, &policy, link.to_str().unwrap(), &ear, &["stream"]);
+    let ways = ["stream", "nonblocking", "relative", "symlink"];
+    prove(&session, &policy, link.to_str().unwrap(), &ear, &ways);
+}
+
+#[test]
+fn a_socket_that_was_moved_is_known_by_the_name_it_was_bound_to() {
+    if !root() {
+        return;
+    }
+    let session = session();
+    let at = |name: &str| session.directory().join(name);
+    let policy = denying(&[format!("{}/shut/*", session.directory().display())]);
+    let bound = |datagram| {
+        let ear = Ear::at(&SocketAddr::from_pathname(at("shut/s")).unwrap(), datagram);
+        fs::rename(at("shut/s"), at("open/moved")).unwrap();
+        ear
+    };
+    let moved = at("open/moved");
+    let stream = bound(false);
+    prove(
+        &session,
+        &policy,
+        moved.to_str().unwrap(),
+        &stream,
+        &["stream"],
+    );
+    let datagram = bound(true);
+    prove(
+        &session,
+        &policy,
+        moved.to_str().unwrap(),
+        &datagram,
+        &["datagram"],
+    );
+    // The directory, and all that is in it.
+    let ear = Ear::at(&SocketAddr::from_pathname(at("shut/s")).unwrap(), false);
+    fs::rename(at("shut"), at("elsewhere")).unwrap();
+    let there = at("elsewhere/s");
+    prove(
+        &session,
+        &policy,
+        there.to_str().unwrap(),
+        &ear,
+        &["stream", "relative"],
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use enforcer::{
     decide::{Decision, Engine},
     policy,
     seccomp::{
-        Call, Hatches, Listener, Notification, Notified,
+        Call, Eyes, Hatches, Listener, Notification, Notified,
         resolve::{Found, Resolver, Roots},
         target,
     },
@@ -110,7 +110,7 @@ pub fn read(work: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
 pub fn judge(work: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let parsed = policy::parse(&policies::mixed(100))?;
     let judging = Judging {
-        resolver: Resolver::new(Roots::Fixed)?,
+        resolver: Resolver::new(Roots::Fixed, Eyes::own()?)?,
         engine: Engine::new(parsed.policy, 7)?,
     };
     supervise(judging, work)

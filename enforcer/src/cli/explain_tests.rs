@@ -42,6 +42,7 @@ fn engine() -> Engine {
             ],
         },
         connect: ConnectPolicy {
+            outside: crate::policy::model::OutsideListeners::default(),
             default: Decision::Allow,
             unix_default: Decision::Allow,
             rules: Vec::new(),

@@ -6,15 +6,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use enforcer_common::{event::CAUSE_HOOK, own::Own};
+use enforcer_common::{
+    address,
+    event::{CAUSE_HOOK, CAUSE_LISTENER},
+    own::Own,
+};
 
 use crate::policy::{
     Policy,
     compile::{
         CompileError, RuleRef, Tables, compile_for, compile_rule, connect_matches, programs,
-        unix_matches,
+        protocol_number, unix_matches,
     },
-    model::{self, ConnectRule, ExecPolicy, Rule},
+    model::{self, ConnectRule, ExecPolicy, Protocol, Rule},
     standing::{self, Standing},
 };
 
@@ -174,6 +178,24 @@ impl Engine {
         self.wording.unix_outcome(self.matcher.unix(action))
     }
 
+    /// What an allowed connect to an address comes to if who listens there is outside the agent and its own user's;
+    /// `None` where that changes nothing.
+    pub fn connect_outside(&self, action: &ConnectAction) -> Option<Outcome> {
+        let decision = self.policy.connect.outside.tcp;
+        let address = address::normalise(action.address);
+        let asked = decision != Decision::Allow
+            && action.protocol == protocol_number(Protocol::Tcp)
+            && address::is_loopback(&address)
+            && !self.matcher.names_port(action);
+        asked.then(|| self.wording.connect_outcome(by_listener(decision)))
+    }
+
+    /// The same for a unix socket that no rule matches.
+    pub fn unix_outside(&self) -> Option<Outcome> {
+        let decision = self.policy.connect.outside.unix;
+        (decision != Decision::Allow).then(|| self.wording.unix_outcome(by_listener(decision)))
+    }
+
     /// Whether a rule alone matches, as far as the tables of all rules tell; `None` where only [`RuleCheck`] does.
     ///
     /// The strictest rule that matches wins, so the winner matches, and what ranks above it does not. Two things hide
@@ -297,6 +319,15 @@ impl Engine {
                 })
             })
             .collect()
+    }
+}
+
+/// The judgement that the kernel makes where a listener is outside.
+fn by_listener(decision: Decision) -> Judgement {
+    Judgement {
+        decision,
+        rank: 0,
+        cause: CAUSE_LISTENER,
     }
 }
 

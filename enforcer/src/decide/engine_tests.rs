@@ -27,6 +27,7 @@ fn policy(form: Form, default: Decision, rules: Vec<Rule>) -> Policy {
             rules,
         },
         connect: ConnectPolicy {
+            outside: crate::policy::model::OutsideListeners::default(),
             default: Decision::Allow,
             unix_default: Decision::Allow,
             rules: Vec::new(),

@@ -269,6 +269,15 @@ impl Matcher {
         }
     }
 
+    /// Whether a rule names the port of a connect for its address.
+    pub fn names_port(&self, action: &ConnectAction) -> bool {
+        let address = address::normalise(action.address);
+        [action.protocol, 0].into_iter().any(|protocol| {
+            self.longest(protocol, action.port, address)
+                .is_some_and(|value| value.rank > 0)
+        })
+    }
+
     /// Judges a connect to a unix socket.
     pub fn unix(&self, action: &UnixAction) -> Judgement {
         let header = &self.tables.header;

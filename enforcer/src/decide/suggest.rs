@@ -1,7 +1,8 @@
 //! What to do about a denial: how to be allowed, and by whom. What to do instead is the rule's own to say.
 
 use enforcer_common::event::{
-    CAUSE_BREAKER, CAUSE_COMPLEXITY, CAUSE_FILELESS, CAUSE_RATE, CAUSE_UNREADABLE, CAUSE_USER_RATE,
+    CAUSE_BREAKER, CAUSE_COMPLEXITY, CAUSE_FILELESS, CAUSE_LISTENER, CAUSE_RATE, CAUSE_UNREADABLE,
+    CAUSE_UNSEEN, CAUSE_USER_RATE,
 };
 
 use super::Decision;
@@ -61,11 +62,22 @@ pub(super) fn after_default(decision: Decision, rules: &str) -> Vec<String> {
     }
 }
 
+/// What to do about a listener outside the agent.
+const LISTENER: &str = "start the server below the agent; or the operator names it in the policy: its socket in \
+     `connect.rules[].unix`, its port in `connect.rules[].ports`";
+
+/// What to do instead where a listener is in the way, for the line that the process sees.
+pub(super) fn listener(decision: Decision, cause: u32) -> Option<String> {
+    let listener = matches!(cause, CAUSE_LISTENER | CAUSE_UNSEEN);
+    (listener && decision != Decision::Allow).then(|| LISTENER.to_owned())
+}
+
 /// What can be done where no rule decided.
 pub(super) fn after_cause(decision: Decision, cause: u32) -> Vec<String> {
     let said = match cause {
         _ if decision == Decision::Allow => return Vec::new(),
         CAUSE_FILELESS => "write the program to a file and run it by its path",
+        CAUSE_LISTENER | CAUSE_UNSEEN => LISTENER,
         CAUSE_UNREADABLE => "try again with fewer or shorter arguments",
         _ => return approval(decision).into_iter().collect(),
     };

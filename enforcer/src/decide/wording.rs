@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use enforcer_common::event::{
     CAUSE_APPROVED, CAUSE_BREAKER, CAUSE_COMPLEXITY, CAUSE_CONNECTOR, CAUSE_DEFAULT, CAUSE_ESCAPE,
-    CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_HOOK, CAUSE_OPERATOR, CAUSE_OUTSIDER, CAUSE_RATE,
-    CAUSE_ROUTED, CAUSE_RULE, CAUSE_TRANSPARENT, CAUSE_UNREADABLE, CAUSE_USER_RATE,
+    CAUSE_FAMILY, CAUSE_FILELESS, CAUSE_HOOK, CAUSE_LISTENER, CAUSE_OPERATOR, CAUSE_OUTSIDER,
+    CAUSE_RATE, CAUSE_ROUTED, CAUSE_RULE, CAUSE_TRANSPARENT, CAUSE_UNREADABLE, CAUSE_UNSEEN,
+    CAUSE_USER_RATE,
 };
 use enforcer_common::limits::{COMPLEX_ARGUMENTS, COMPLEX_BYTES, complexity_of};
 
@@ -23,6 +24,8 @@ pub const BREAKER_OPEN: &str = "Circuit breaker tripped (too many denials)";
 
 /// Reason of the launcher's own hook.
 const OWN_HOOK: &str = "The enforcer's own hook, which always starts and counts nowhere";
+/// What stands for a rule where a listener outside the agent was in the way.
+pub const OUTSIDE_LISTENER: &str = "outside-listener";
 
 /// Reason of what comes beyond a rate: `Rate limit exceeded: 100/100 calls per hour`.
 pub fn rate_exceeded(rate: Rate) -> String {
@@ -316,6 +319,20 @@ impl Wording {
                     .to_owned(),
             ),
             CAUSE_OUTSIDER => (None, "The process is outside the agent".to_owned()),
+            CAUSE_LISTENER => (
+                Some(OUTSIDE_LISTENER),
+                format!(
+                    "Who listens there is outside the agent, belongs to its own user and would act for it, ungoverned \
+                     [{OUTSIDE_LISTENER}]"
+                ),
+            ),
+            CAUSE_UNSEEN => (
+                Some(OUTSIDE_LISTENER),
+                format!(
+                    "Whose this abstract socket is cannot be seen for a datagram, and no rule allows it \
+                     [{OUTSIDE_LISTENER}]"
+                ),
+            ),
             CAUSE_CONNECTOR => (
                 None,
                 "A path can be a link to another socket: no rule allows exactly this one"
@@ -337,7 +354,7 @@ impl Wording {
             rule: rule.map(str::to_owned),
             reason,
             risk,
-            suggestion: None,
+            suggestion: suggest::listener(decision, judgement.cause),
             suggestions: match judgement.cause {
                 CAUSE_DEFAULT => suggest::after_default(decision, rules),
                 _ => suggest::after_cause(decision, judgement.cause),

@@ -206,6 +206,7 @@ fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
             "pt_regs",
             "super_block",
             "cred",
+            "sock_cgroup_data",
             "unix_sock",
             "unix_address",
             "bpf_sock_addr_kern",
@@ -263,6 +264,8 @@ fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
         unix_peer: types.offset("unix_sock", "peer")?,
         unix_address_length: types.offset("unix_address", "len")?,
         unix_address_name: types.offset("unix_address", "name")?,
+        sock_uid: types.offset("sock", "sk_uid")?,
+        sock_cgroup: types.offset("sock", "sk_cgrp_data.cgroup")?,
         // Younger than the oldest kernel: the programs that need them are not loaded there.
         sock_address_sock: types.optional("bpf_sock_addr_kern", "sk"),
         sock_address_user: types.optional("bpf_sock_addr_kern", "uaddr"),

@@ -1,12 +1,13 @@
 //! The connector: the one process that connects to unix sockets by path on behalf of the agent's.
 //!
 //! Between the judgement of a path and a connect by that path the agent can swap a link. The connector gets no
-//! path: it gets the socket file that was judged, as an open descriptor, and connects to exactly that. It runs
-//! as the agent's user in the agent's cgroup, so it can reach nothing that the agent could not.
+//! path: it gets the socket file that was judged, as an open descriptor, and connects to exactly that; or the abstract
+//! name that was judged, which no other thread of the agent can write to. It runs as the agent's user in the agent's cgroup,
+//! so it can reach nothing that the agent could not.
 //!
 //! What the other end sees as its peer (`SO_PEERCRED`) has the agent's user and the connector's pid.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -19,8 +20,21 @@ use super::{AgentCgroup, Identity, LaunchError};
 
 /// Connects that can wait at a time for a server that does not accept.
 const WORKERS: usize = 8;
-/// The word that stands with the descriptors.
+/// The word that stands with the descriptors of a connect to a file.
 const WORD: [u8; 1] = [1];
+/// The word before an abstract name.
+const NAMED: u8 = 2;
+/// Longest abstract name, bytes, its NUL not counted (`sun_path`, linux/un.h).
+const NAME_MAX: usize = 107;
+
+/// What is connected to.
+#[derive(Debug)]
+pub enum Place {
+    /// A socket file, open with `O_PATH`.
+    File(OwnedFd),
+    /// An abstract name, without the NUL before it.
+    Abstract(Vec<u8>),
+}
 
 /// The connector's end in the launcher. Dropping it ends the process.
 #[derive(Debug)]
@@ -81,13 +95,13 @@ impl Connector {
         self.0.pid()
     }
 
-    /// Connects the agent's `socket` to the socket file `place`, open with `O_PATH`, as the agent's user.
+    /// Connects the agent's `socket` to `place`, as the agent's user.
     ///
-    /// Whether the user may search the directories on the way to `place` is for whoever opened it to see to.
+    /// Whether the user may search the directories on the way to a file is for whoever opened it to see to.
     ///
     /// # Errors
     /// What `connect` said; `ECONNREFUSED` if the connector is dead, `EAGAIN` if it has too much to do.
-    pub fn connect(&self, socket: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub fn connect(&self, socket: BorrowedFd<'_>, place: &Place) -> Result<(), Errno> {
         self.begin(socket, place)?.wait()
     }
 
@@ -95,14 +109,15 @@ impl Connector {
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub fn begin(
-        &self,
-        socket: BorrowedFd<'_>,
-        place: BorrowedFd<'_>,
-    ) -> Result<Connecting, Errno> {
+    pub fn begin(&self, socket: BorrowedFd<'_>, place: &Place) -> Result<Connecting, Errno> {
         let (reply, answer) = pipe2(OFlag::O_CLOEXEC)?;
-        let descriptors = [socket.as_raw_fd(), place.as_raw_fd(), answer.as_raw_fd()];
-        match self.0.send(&[IoSlice::new(&WORD)], &descriptors) {
+        // A name has no descriptor: the socket stands in its place.
+        let (message, second) = match place {
+            Place::File(file) => (WORD.to_vec(), file.as_raw_fd()),
+            Place::Abstract(name) => ([&[NAMED], name.as_slice()].concat(), socket.as_raw_fd()),
+        };
+        let descriptors = [socket.as_raw_fd(), second, answer.as_raw_fd()];
+        match self.0.send(&[IoSlice::new(&message)], &descriptors) {
             Ok(()) => Ok(Connecting { reply }),
             Err(Errno::EPIPE | Errno::ECONNRESET) => Err(Errno::ECONNREFUSED),
             Err(errno) => Err(errno),
@@ -112,28 +127,30 @@ impl Connector {
 
 /// Connects until the launcher is gone.
 fn serve(requests: RawFd) {
-    let mut word = [0; 1];
-    while let Some(request) = receive::<3>(requests, &mut word) {
+    let mut words = [0; NAME_MAX + 1];
+    while let Some(request) = receive::<3>(requests, &mut words) {
         // The launcher finds its reply closed.
         let Some([socket, place, answer]) = request.descriptors else {
             continue;
         };
-        let errno = connect_to(&socket, &place).err().unwrap_or(0);
+        let address = if words[0] == NAMED {
+            UnixAddr::new_abstract(&words[1..request.length])
+        } else {
+            address_of(&place)
+        };
+        let errno = address
+            .and_then(|address| connect(socket.as_raw_fd(), &address))
+            .err()
+            .map_or(0, |errno| errno as i32);
         // The agent may wait for the other end to see its close: nothing of it stays here.
         drop((socket, place));
         let _ = nix::unistd::write(&answer, &errno.to_ne_bytes());
     }
 }
 
-fn connect_to(socket: &OwnedFd, place: &OwnedFd) -> Result<(), i32> {
-    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let address = UnixAddr::new(path.as_str()).map_err(|errno| errno as i32)?;
-    match connect(socket.as_raw_fd(), &address) {
-        Ok(()) => Ok(()),
-        Err(_) => Err(io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO)),
-    }
+/// The address of a socket file that is open with `O_PATH`, for as long as it is open.
+fn address_of(file: &OwnedFd) -> Result<UnixAddr, Errno> {
+    UnixAddr::new(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str())
 }
 
 #[cfg(test)]

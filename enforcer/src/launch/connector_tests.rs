@@ -24,13 +24,13 @@ fn stream() -> OwnedFd {
     .unwrap()
 }
 
-fn place(path: &Path) -> OwnedFd {
-    fs::File::options()
+fn place(path: &Path) -> Place {
+    let file = fs::File::options()
         .read(true)
         .custom_flags(libc::O_PATH)
         .open(path)
-        .unwrap()
-        .into()
+        .unwrap();
+    Place::File(file.into())
 }
 
 fn server(path: &Path, mode: u32) -> UnixListener {
@@ -49,9 +49,7 @@ fn it_connects_as_the_agents_user_and_from_its_cgroup() {
     let path = rig.place.path().join("open");
     let server = server(&path, 0o777);
     let ours = stream();
-    connector
-        .connect(ours.as_fd(), place(&path).as_fd())
-        .unwrap();
+    connector.connect(ours.as_fd(), &place(&path)).unwrap();
     let (mut theirs, _) = server.accept().unwrap();
     let peer =
         nix::sys::socket::getsockopt(&theirs, nix::sys::socket::sockopt::PeerCredentials).unwrap();
@@ -82,25 +80,23 @@ fn what_the_user_may_not_connect_to_is_refused() {
     let closed = rig.place.path().join("closed");
     let _server = server(&closed, 0o700);
     assert_eq!(
-        connector.connect(stream().as_fd(), place(&closed).as_fd()),
+        connector.connect(stream().as_fd(), &place(&closed)),
         Err(Errno::EACCES)
     );
     let dead = rig.place.path().join("dead");
     drop(server(&dead, 0o777));
     assert_eq!(
-        connector.connect(stream().as_fd(), place(&dead).as_fd()),
+        connector.connect(stream().as_fd(), &place(&dead)),
         Err(Errno::ECONNREFUSED)
     );
     let file = fs::File::open("/dev/null").unwrap();
-    let error = connector
-        .connect(file.as_fd(), place(&dead).as_fd())
-        .unwrap_err();
+    let error = connector.connect(file.as_fd(), &place(&dead)).unwrap_err();
     assert_eq!(error, Errno::ENOTSOCK);
     kill(connector.pid(), Signal::SIGKILL).unwrap();
     thread::sleep(Duration::from_millis(50));
     for _ in 0..3 {
         assert_eq!(
-            connector.connect(stream().as_fd(), place(&dead).as_fd()),
+            connector.connect(stream().as_fd(), &place(&dead)),
             Err(Errno::ECONNREFUSED)
         );
     }
@@ -119,19 +115,12 @@ fn a_server_that_does_not_accept_holds_no_other_up() {
     listen(&slow, Backlog::new(0).unwrap()).unwrap();
     let mut waiting: Vec<Connecting> = Vec::new();
     for _ in 0..4 {
-        waiting.push(
-            connector
-                .begin(stream().as_fd(), place(&path).as_fd())
-                .unwrap(),
-        );
+        waiting.push(connector.begin(stream().as_fd(), &place(&path)).unwrap());
     }
     let other = rig.place.path().join("other");
     let _server = server(&other, 0o777);
     for _ in 0..20 {
-        assert_eq!(
-            connector.connect(stream().as_fd(), place(&other).as_fd()),
-            Ok(())
-        );
+        assert_eq!(connector.connect(stream().as_fd(), &place(&other)), Ok(()));
     }
     // The one that fits into the queue has ended; the others still wait, and end with the server.
     let mut ended = Vec::new();
@@ -168,13 +157,16 @@ fn a_link_that_is_swapped_never_wins() {
         let mut counts = (0, 0);
         for _ in 0..ROUNDS {
             let found = place(&at("link"));
-            let inode = fs::File::from(found.try_clone().unwrap())
+            let Place::File(file) = &found else {
+                unreachable!("a path")
+            };
+            let inode = fs::File::from(file.try_clone().unwrap())
                 .metadata()
                 .unwrap()
                 .ino();
             if inode == judged {
                 let ours = stream();
-                connector.connect(ours.as_fd(), found.as_fd()).unwrap();
+                connector.connect(ours.as_fd(), &found).unwrap();
                 drop(UnixStream::from(ours));
                 drop(good.accept().unwrap());
                 counts.0 += 1;
@@ -187,5 +179,8 @@ fn a_link_that_is_swapped_never_wins() {
     });
     assert!(allowed > 0 && seen_bad > 0, "{allowed} {seen_bad}");
     // Nobody has ever come to the forbidden one.
-    assert_eq!(bad.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(
+        bad.accept().unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock
+    );
 }

@@ -97,7 +97,7 @@ fn every_exec_is_asked_about_from_the_first() {
     let pid = pending.pid().as_raw().unsigned_abs();
     let supervisor = std::thread::spawn(move || {
         let mut seen = Vec::new();
-        let mut resolver = Resolver::new(Roots::Any).unwrap();
+        let mut resolver = Resolver::new(Roots::Any, crate::seccomp::Eyes::own().unwrap()).unwrap();
         while let Some(stopped) = listener.recv().unwrap() {
             let Call::Exec(call) = stopped.call else {
                 panic!("{stopped:?}")

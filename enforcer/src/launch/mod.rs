@@ -30,7 +30,7 @@ mod watched;
 pub use cgroup::{AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v2_mounts};
 pub use child::{Child, ExitStatus, reap_strangers};
 pub use confine::Confinement;
-pub use connector::{Connecting, Connector};
+pub use connector::{Connecting, Connector, Place};
 pub use error::LaunchError;
 pub use identity::{Identity, Origin};
 pub use landlock::{Fence, FenceLevel};

@@ -97,6 +97,8 @@ pub fn first_ask(policy: &Policy) -> Option<String> {
         ("exec.loader", exec.loader),
         ("connect.default", connect.default),
         ("connect.unix_default", connect.unix_default),
+        ("connect.outside_listeners.unix", connect.outside.unix),
+        ("connect.outside_listeners.tcp", connect.outside.tcp),
     ]
     .into_iter()
     .find(|(_, decision)| *decision == ask)
@@ -127,8 +129,8 @@ pub fn asks(policy: &Policy) -> Asks {
     Asks {
         exec: [exec.default, exec.fileless, exec.loader].contains(&ask)
             || exec.rules.iter().any(standing::exec_can_ask),
-        connect: connect.default == ask || by_rule(false),
-        unix: connect.unix_default == ask || by_rule(true),
+        connect: [connect.default, connect.outside.tcp].contains(&ask) || by_rule(false),
+        unix: [connect.unix_default, connect.outside.unix].contains(&ask) || by_rule(true),
     }
 }
 

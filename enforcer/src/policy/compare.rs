@@ -5,7 +5,9 @@ use std::{
     fmt::Debug,
 };
 
-use super::model::{ConnectRule, Policy, Rule};
+use crate::decide::Decision;
+
+use super::model::{ConnectRule, OutsideListeners, Policy, Rule};
 
 /// How something differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +118,18 @@ fn settings(a: &Policy, b: &Policy) -> Vec<Changed> {
         from.unix_default.to_string(),
         to.unix_default.to_string(),
     );
+    for (key, of) in [
+        ("outside_listeners.unix", |outside: &OutsideListeners| {
+            outside.unix
+        }),
+        ("outside_listeners.tcp", |outside: &OutsideListeners| {
+            outside.tcp
+        }),
+    ] as [(_, fn(&OutsideListeners) -> Decision); 2]
+    {
+        let (from, to) = (of(&from.outside), of(&to.outside));
+        setting("connect", key, from.to_string(), to.to_string());
+    }
     let mut other = |section, same: bool| {
         if !same {
             changes.push(Changed {

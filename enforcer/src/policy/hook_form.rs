@@ -15,7 +15,8 @@ use super::hosts;
 use super::lower::Lowered;
 use super::model::{
     Agents, Approvals, Breaker, ConnectPolicy, ConnectRule, DEFAULT_SHELLS, DEFAULT_TRUSTED_DIRS,
-    ExecPolicy, Form, Limits, Matcher, PathLists, Policy, Rule, Syscalls, Tools, WebTools,
+    ExecPolicy, Form, Limits, Matcher, OutsideListeners, PathLists, Policy, Rule, Syscalls, Tools,
+    WebTools,
 };
 use super::native::GuardSection;
 use super::place::{JsonPath, quoted};
@@ -290,6 +291,7 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
         return ConnectPolicy {
             default: Decision::Allow,
             unix_default: Decision::Allow,
+            outside: OutsideListeners::default(),
             rules: Vec::new(),
         };
     };
@@ -353,6 +355,7 @@ fn connect(web: Option<&WebSection>, problems: &mut Problems<'_>) -> ConnectPoli
     ConnectPolicy {
         default,
         unix_default: Decision::Allow,
+        outside: OutsideListeners::default(),
         rules,
     }
 }

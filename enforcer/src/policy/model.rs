@@ -151,8 +151,28 @@ pub struct ConnectPolicy {
     pub default: Decision,
     /// Where no rule matches the name of a unix socket.
     pub unix_default: Decision,
+    /// Listeners of the agent's own user outside the agent.
+    pub outside: OutsideListeners,
     /// The rules, in the order of the file.
     pub rules: Vec<ConnectRule>,
+}
+
+/// What an allowed connect comes to when who listens belongs to the agent's user and is outside the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutsideListeners {
+    /// At a unix socket whose name no rule matches.
+    pub unix: Decision,
+    /// At a TCP port of this machine that no rule names.
+    pub tcp: Decision,
+}
+
+impl Default for OutsideListeners {
+    fn default() -> Self {
+        Self {
+            unix: Decision::Deny,
+            tcp: Decision::Allow,
+        }
+    }
 }
 
 /// One connect rule. It is about addresses or about unix sockets, never both.

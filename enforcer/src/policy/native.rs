@@ -159,9 +159,26 @@ pub struct ConnectSection {
     /// The decision where no rule matches the name of a unix socket; `allow` unless given.
     #[schemars(extend("default" = "allow"))]
     pub unix_default: Option<Decision>,
+    /// What it comes to when who listens belongs to the agent's own user and is outside the agent: a daemon there would
+    /// act for the agent, ungoverned.
+    pub outside_listeners: Option<Object<OutsideListenersSection>>,
     /// The rules. The strictest of all that match wins; among equals the first.
     #[serde(default)]
     pub rules: Vec<Object<ConnectRule>>,
+}
+
+/// Connects to listeners of the agent's own user outside the agent, which the policy would otherwise allow. Listeners
+/// of root and of other users are not meant.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutsideListenersSection {
+    /// The decision on a unix socket whose name no allow rule matches; `deny` unless given.
+    #[schemars(extend("default" = "deny"))]
+    pub unix: Option<Decision>,
+    /// The decision on a TCP port of this machine, at a loopback address, that no rule names in `ports`; `allow`
+    /// unless given.
+    #[schemars(extend("default" = "allow"))]
+    pub tcp: Option<Decision>,
 }
 
 /// One connect rule. It has `unix`, or at least one of `hosts`, `ports` and `protocols`, of which all that it has

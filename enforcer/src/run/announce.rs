@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{InForce, Level, Options, first::FirstJudgement};
+use super::{InForce, Level, Options, first::FirstJudgement, listeners};
 use crate::{
-    decide::{Subject, redact},
+    decide::{Decision, Subject, redact},
     kernel::instance::UnixJudgement,
     launch::{Fence, Identity, PidsLimit},
     policy::{Policy, approvals},
@@ -64,9 +64,35 @@ impl Start<'_> {
             self.options.policy.display(),
             self.audit.display()
         );
+        for daemon in self.daemons() {
+            say!("enforcer: {daemon}");
+        }
         for weakness in self.weaknesses() {
             say!("enforcer: weaker: {weakness}");
         }
+    }
+
+    /// Known daemons of the agent's user that run outside, and what comes of that.
+    fn daemons(&self) -> Vec<String> {
+        let outcome = match (self.options.observe, self.policy.connect.outside.unix) {
+            (true, _) | (_, Decision::Allow) => {
+                "what the agent has it do is NOT governed; end it, or write `deny` at `connect.outside_listeners.unix` of the policy"
+            }
+            (false, Decision::Ask) => "whether the agent may connect to it is asked",
+            (false, Decision::Deny) => {
+                "unless a connect rule allows it, the agent may not connect to it; start it below the agent instead"
+            }
+        };
+        listeners::daemons(self.identity.uid)
+            .into_iter()
+            .map(|(what, socket)| {
+                format!(
+                    "a daemon of {}'s runs outside the agent ({what}, {}): {outcome}",
+                    self.identity.display_name(),
+                    redact::text(&socket)
+                )
+            })
+            .collect()
     }
 
     /// For whom it works, and what it was given: `, for kim of acme, capabilities deploy`.
@@ -110,7 +136,7 @@ impl Start<'_> {
             (UnixJudgement::Bound, _) | (UnixJudgement::Called, true) => None,
             (UnixJudgement::Called, false) if self.options.observe => None,
             (UnixJudgement::Called, false) => Some(
-                "unix sockets are judged by the name in the call: with --keep nobody looks where a link leads",
+                "unix sockets are judged by the name in the call: with --keep nobody looks where a link leads, nor who listens",
             ),
             (UnixJudgement::Absent, true) => Some(
                 "unix sockets are judged by the seccomp supervisor alone, and datagrams to them not at all: a thread that changes the address meanwhile gets past it (no LSM programs are in force, and cgroup hooks for them came with Linux 6.7)",

@@ -35,6 +35,7 @@ use crate::{
         },
         line, wording,
     },
+    launch::Place as SocketPlace,
     seccomp::{
         descriptor,
         resolve::{self, Found},
@@ -77,8 +78,8 @@ pub enum Wish {
     Unix {
         /// The caller's socket.
         socket: OwnedFd,
-        /// The socket that its path led to.
-        place: OwnedFd,
+        /// The socket that its path led to, or its abstract name.
+        place: SocketPlace,
         /// That socket's name.
         name: Vec<u8>,
     },
@@ -328,6 +329,7 @@ impl Shared {
                         name,
                         outcome,
                         own: false,
+                        unknown: false,
                     };
                     self.connect(connect, Some(answer));
                 }

@@ -11,7 +11,7 @@ use enforcer_common::{
 use super::{lines::Wanted, supervisor::Shared};
 use crate::{
     audit::Verdict,
-    decide::{Decision, Judgement, Outcome},
+    decide::{Decision, Judgement, Outcome, wording::OUTSIDE_LISTENER},
     kernel::limits::{Exceeded, Kind},
     seccomp::target::{self, Who},
 };
@@ -75,7 +75,10 @@ impl Shared {
             Wanted::Exec { text, .. } => text.to_vec(),
             Wanted::Syscall(call) => call.name.as_bytes().to_vec(),
         };
-        self.tell_denial(who, &what, outcome, outcome.suggestion.as_deref());
+        // Programs look for their daemon again and again; who has read it once knows.
+        if outcome.rule.as_deref() != Some(OUTSIDE_LISTENER) || self.told.is_new(who.tgid, &what) {
+            self.tell_denial(who, &what, outcome, outcome.suggestion.as_deref());
+        }
         let caller = self.caller(who);
         self.with
             .recorder

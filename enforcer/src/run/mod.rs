@@ -12,12 +12,14 @@ mod in_force;
 mod leftover;
 mod limited;
 mod lines;
+mod listeners;
 mod options;
 mod paths;
 mod record;
 mod refused;
 mod scene;
 pub mod selftest;
+mod serving;
 mod state;
 mod subject;
 mod supervisor;
@@ -57,7 +59,7 @@ use crate::{
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
     say::{self, say},
-    seccomp::{Eyes, Hatches, IPC, Listener, resolve::Roots},
+    seccomp::{Hatches, IPC, Listener, resolve::Roots},
 };
 
 use announce::Start;
@@ -65,6 +67,7 @@ pub use breaker::{Kept, ago};
 pub(crate) use first::FirstJudgement;
 pub use in_force::InForce;
 use lines::SLOT;
+use listeners::Listeners;
 pub use options::{Level, OnDeny, Options};
 use record::{Recorder, Source};
 use scene::Scene;
@@ -318,6 +321,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         }
         .announce();
     }
+    let eyes = listeners::eyes(&identity, &cgroup);
     let (failures, failed) = mpsc::unbounded_channel();
     let supervisor = if let (Some(listener), Some(desk)) = (pending.listener()?, &asker) {
         let listener = Listener::new(listener)?;
@@ -335,11 +339,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             timeout: policy.approvals.timeout,
             connector,
             own: own.ok(),
-            eyes: Eyes {
-                uid: identity.uid,
-                gid: identity.gid,
-                groups: identity.groups.clone(),
-            },
+            listeners: Listeners::new(eyes.clone(), cgroup.clone()),
+            eyes,
             cgroups: root.clone(),
             roots: roots(&policy),
             loosened,

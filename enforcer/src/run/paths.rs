@@ -1,5 +1,6 @@
-//! Connects to the paths of unix sockets, where the launcher's connector makes them: judged by the socket that the path
-//! leads to, and made to that socket, whatever the path has become meanwhile.
+//! Connects to unix sockets, where the launcher's connector makes them: judged by the socket that the path leads to, by
+//! the name that this is bound to, and by who listens there; and made to that socket, whatever the path has become
+//! meanwhile.
 
 use std::{
     io,
@@ -11,15 +12,17 @@ use std::{
 use super::{
     held::{self, Held, Message, Wish},
     lines::Wanted,
+    listeners::{Bound, Whose, in_own_network},
     supervisor::Shared,
 };
 use crate::{
     audit::Verdict,
-    decide::{Decision, Outcome, UnixAction, approval::Answer},
+    decide::{Decision, Outcome, UnixAction, approval::Answer, wording::OUTSIDE_LISTENER},
     kernel::{instance::UnixJudgement, limits::Kind},
+    launch::{Connector, Place},
     seccomp::{
         ConnectCall, Notification, descriptor,
-        resolve::SocketFile,
+        resolve::{Resolver, SocketFile},
         target::{self, Who},
     },
 };
@@ -27,7 +30,7 @@ use crate::{
 /// Most connects that are under way at a time; the next one is told to try again.
 const CONNECTS: usize = 64;
 
-/// A connect to the path of a unix socket that may be made.
+/// A connect to a unix socket that may be made.
 #[derive(Debug)]
 pub struct PathConnect {
     /// The notification.
@@ -36,14 +39,16 @@ pub struct PathConnect {
     pub who: Who,
     /// The caller's socket.
     pub socket: OwnedFd,
-    /// The socket that the path led to when it was judged.
-    pub place: OwnedFd,
+    /// The socket that the path led to when it was judged, or the abstract name.
+    pub place: Place,
     /// That socket's name.
     pub name: Vec<u8>,
     /// What the policy says of it.
     pub outcome: Outcome,
     /// Whether it is the launcher's own socket: what hooks report is heard, and counts nowhere.
     pub own: bool,
+    /// Nobody knows yet who listens there, and it matters.
+    pub unknown: bool,
 }
 
 impl Shared {
@@ -54,21 +59,100 @@ impl Shared {
         notification: &Notification,
         call: &ConnectCall,
         path: &[u8],
+        resolver: &mut Resolver,
         holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
         let Notification { id, tid, .. } = *notification;
-        let resolved = self.resolver().socket(tid, path, &self.with.eyes);
-        let SocketFile {
-            file: place,
-            path: name,
-        } = match resolved {
+        let resolved = {
+            let _looking = self.serving.looking();
+            resolver.socket(tid, path)
+        };
+        let SocketFile { file, path: name } = match resolved {
             Ok(found) => found,
             Err(unresolved) => {
                 self.refuse(id, unresolved.errno);
                 return Ok(());
             }
         };
-        let by_rules = self.unix_outcome(path, &name);
+        let place = Place::File(file);
+        // Without the list there is the listener itself to ask.
+        let bound = self.with.listeners.at(&place).unwrap_or_default();
+        let by_names = self.unix_outcome(path, &name, &bound.names);
+        let (by_rules, unknown) = if self.is_own_socket(&name) {
+            (by_names, false)
+        } else {
+            self.by_listener(by_names, &bound)
+        };
+        self.judge_unix(
+            notification,
+            call,
+            (place, name),
+            (by_rules, unknown),
+            holder,
+        )
+    }
+
+    /// Judges a connect to an abstract name that no rule speaks of. The connector then makes it, by that very name.
+    pub fn judge_abstract(
+        self: &Arc<Self>,
+        notification: &Notification,
+        call: &ConnectCall,
+        name: Vec<u8>,
+        holder: &Sender<Message>,
+    ) -> anyhow::Result<()> {
+        let Notification { id, tid, .. } = *notification;
+        let shown = [b"@", name.as_slice()].concat();
+        let by_rules = self.with.engine.unix(&UnixAction {
+            name: shown.clone(),
+        });
+        let open = by_rules.decision == Decision::Allow && by_rules.rule.is_none();
+        if !open || self.with.engine.unix_outside().is_none() {
+            if self.with.first.unix == UnixJudgement::Absent {
+                return self.judge_abstract_alone(notification, &name);
+            }
+            // The kernel judges the name, on its own copy.
+            self.go_on(id);
+            return Ok(());
+        }
+        let place = Place::Abstract(name);
+        let judged = if in_own_network(tid) {
+            // Of the agent's own making, as all that listens in it.
+            (by_rules, false)
+        } else {
+            match self.with.listeners.at(&place) {
+                Ok(Bound { whose: None, .. }) => {
+                    self.refuse(id, libc::ECONNREFUSED);
+                    return Ok(());
+                }
+                Ok(bound) => self.by_listener(by_rules, &bound),
+                Err(_) => (by_rules, true),
+            }
+        };
+        self.judge_unix(notification, call, (place, shown), judged, holder)
+    }
+
+    /// What the rules have said, once it is known who listens; and whether that is still to be found out.
+    fn by_listener(&self, by_rules: Outcome, bound: &Bound) -> (Outcome, bool) {
+        if by_rules.decision != Decision::Allow || by_rules.rule.is_some() {
+            return (by_rules, false);
+        }
+        match (self.with.engine.unix_outside(), bound.whose) {
+            (Some(outside), Some(Whose::Outside)) => (outside, false),
+            (Some(_), None) => (by_rules, true),
+            _ => (by_rules, false),
+        }
+    }
+
+    /// Carries out what was judged. `unknown`: the listener is still to be looked at.
+    fn judge_unix(
+        self: &Arc<Self>,
+        notification: &Notification,
+        call: &ConnectCall,
+        (place, name): (Place, Vec<u8>),
+        (by_rules, unknown): (Outcome, bool),
+        holder: &Sender<Message>,
+    ) -> anyhow::Result<()> {
+        let Notification { id, tid, .. } = *notification;
         let asks = by_rules.decision == Decision::Ask;
         let own = by_rules.decision == Decision::Allow && self.is_own_socket(&name);
         let limited = if own {
@@ -105,6 +189,7 @@ impl Shared {
                     name,
                     outcome,
                     own,
+                    unknown,
                 };
                 self.connect(connect, None);
             }
@@ -125,7 +210,9 @@ impl Shared {
                 );
             }
             Decision::Deny => {
-                let tripped = if by_limit {
+                // What the kernel does not count either.
+                let uncounted = by_limit || outcome.rule.as_deref() == Some(OUTSIDE_LISTENER);
+                let tripped = if uncounted {
                     None
                 } else {
                     self.with.limiter.denied(who.tgid)
@@ -138,7 +225,11 @@ impl Shared {
 
     /// Judges a connect to an abstract name where the kernel does not. Nobody can be asked about it: what a thread shows
     /// here it can change before the kernel reads it.
-    pub fn judge_abstract(&self, notification: &Notification, name: &[u8]) -> anyhow::Result<()> {
+    pub fn judge_abstract_alone(
+        &self,
+        notification: &Notification,
+        name: &[u8],
+    ) -> anyhow::Result<()> {
         let Notification { id, tid, .. } = *notification;
         let name = [b"@", name].concat();
         let by_rules = self.with.engine.unix(&UnixAction { name: name.clone() });
@@ -166,21 +257,23 @@ impl Shared {
         own.is_some_and(|own| own.is_socket(name))
     }
 
-    /// The socket's own name decides; a rule that denies or asks about the name as given counts too.
-    fn unix_outcome(&self, given: &[u8], name: &[u8]) -> Outcome {
+    /// The socket's own name decides; a rule that denies or asks about the name as given, or about one that the socket
+    /// is bound to, counts too.
+    fn unix_outcome(&self, given: &[u8], name: &[u8], bound: &[Vec<u8>]) -> Outcome {
         let judge = |name: &[u8]| {
             self.with.engine.unix(&UnixAction {
                 name: name.to_vec(),
             })
         };
-        let real = judge(name);
-        if given.first() == Some(&b'/') {
-            let given = judge(given);
-            if given.rule.is_some() && given.decision > real.decision {
-                return given;
+        let mut strictest = judge(name);
+        let absolute = (given.first() == Some(&b'/')).then_some(given);
+        for other in absolute.into_iter().chain(bound.iter().map(Vec::as_slice)) {
+            let outcome = judge(other);
+            if outcome.rule.is_some() && outcome.decision > strictest.decision {
+                strictest = outcome;
             }
         }
-        real
+        strictest
     }
 
     /// Has a connect made, on a thread of its own: it may have to wait for the other side. `answer` is the approval.
@@ -212,6 +305,9 @@ impl Shared {
             self.refuse(id, libc::EPERM);
             return;
         };
+        if connect.unknown && !self.may_reach(connect, connector) {
+            return;
+        }
         // The last stage: the kernel leaves to us what the connector does.
         if !connect.own
             && let Some(limited) = self.taken(connect.who.tgid, Kind::Connect)
@@ -236,13 +332,44 @@ impl Shared {
             self.fail(error);
             return;
         }
-        let answered = match connector.connect(connect.socket.as_fd(), connect.place.as_fd()) {
+        let answered = match connector.connect(connect.socket.as_fd(), &connect.place) {
             Ok(()) => self.with.listener.finish(id, 0),
             Err(errno) => self.with.listener.refuse(id, errno as i32),
         };
         if let Err(error) = answered {
             self.fail(error.into());
         }
+    }
+}
+
+impl Shared {
+    /// Looks who listens where the kernel's list did not tell; else the call has its answer.
+    fn may_reach(&self, connect: &PathConnect, connector: &Connector) -> bool {
+        let id = connect.id;
+        let listeners = &self.with.listeners;
+        match listeners.probe(connector, &connect.socket, &connect.place) {
+            Ok(Whose::Outside) => {}
+            Ok(_) => return true,
+            Err(errno) => {
+                self.refuse(id, errno as i32);
+                return false;
+            }
+        }
+        // Nobody can be asked from here.
+        let outcome = Outcome {
+            decision: Decision::Deny,
+            ..self
+                .with
+                .engine
+                .unix_outside()
+                .unwrap_or_else(|| connect.outcome.clone())
+        };
+        let wanted = Wanted::Unix(&connect.name);
+        if let Err(error) = self.refuse_connect(id, connect.who, wanted, &outcome, None) {
+            self.refuse(id, libc::EPERM);
+            self.fail(error);
+        }
+        false
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{self, Sender},
     },
@@ -21,9 +21,11 @@ use super::{
     first::FirstJudgement,
     held::{self, Held, Message, Wish},
     lines::{Caller, Wanted},
+    listeners::{Listeners, Told},
     paths::socket_of,
     record::Recorder,
     refused::Refusals,
+    serving::{Served, Serving},
     tell::Telling,
 };
 use crate::{
@@ -78,6 +80,8 @@ pub struct Supervised {
     pub connector: Option<Connector>,
     /// The launcher's own program and socket.
     pub own: Option<OwnProgram>,
+    /// Who finds out whose a listener is.
+    pub listeners: Listeners,
     /// Who the agent runs as, to the file system.
     pub eyes: Eyes,
     /// Where cgroups are.
@@ -97,7 +101,7 @@ pub struct Supervised {
 /// The supervisor at work. It ends when the agent's tree is gone.
 #[derive(Debug)]
 pub struct Supervisor {
-    serving: JoinHandle<()>,
+    served: Served,
     holding: JoinHandle<()>,
     to_holder: Sender<Message>,
 }
@@ -107,7 +111,8 @@ pub struct Supervisor {
 pub(super) struct Shared {
     pub with: Supervised,
     pub refusals: Refusals,
-    resolver: Mutex<Resolver>,
+    pub serving: Serving,
+    pub told: Told,
     pub connects: AtomicUsize,
     operator_seen: AtomicBool,
 }
@@ -119,12 +124,12 @@ impl Supervisor {
     ///
     /// A thread cannot be had.
     pub fn start(with: Supervised) -> anyhow::Result<Self> {
-        let resolver = Resolver::new(with.roots).context("/ cannot be looked at")?;
         let refusals = Refusals::new(with.loosened.clone())?;
         let shared = Arc::new(Shared {
             with,
             refusals,
-            resolver: Mutex::new(resolver),
+            serving: Serving::default(),
+            told: Told::default(),
             connects: AtomicUsize::new(0),
             operator_seen: AtomicBool::new(false),
         });
@@ -142,12 +147,9 @@ impl Supervisor {
                 Box::new(move || held::hold(&shared, &messages, &sender)),
             )?
         };
-        let serving = {
-            let sender = to_holder.clone();
-            spawn("supervisor", Box::new(move || shared.serve(&sender)))?
-        };
+        let served = shared.start_serving(to_holder.clone())?;
         Ok(Self {
-            serving,
+            served,
             holding,
             to_holder,
         })
@@ -155,18 +157,24 @@ impl Supervisor {
 
     /// Ends the rest, once the desk has answered all that was open.
     pub fn end(self) {
-        let _ = self.serving.join();
+        self.served.wait();
         let _ = self.to_holder.send(Message::End);
         let _ = self.holding.join();
     }
 }
 
 impl Shared {
-    fn serve(self: &Arc<Self>, holder: &Sender<Message>) {
-        loop {
+    /// Answers calls, until there are none any more or another thread has taken over.
+    pub fn serve(
+        self: &Arc<Self>,
+        resolver: &mut Resolver,
+        holder: &Sender<Message>,
+        mine: impl Fn() -> bool,
+    ) {
+        while mine() {
             match self.with.listener.recv() {
                 Ok(Some(notification)) => {
-                    if let Err(error) = self.judge(&notification, holder) {
+                    if let Err(error) = self.judge(&notification, resolver, holder) {
                         // Not answered would be held for ever.
                         self.refuse(notification.id, libc::EPERM);
                         self.fail(error);
@@ -192,11 +200,6 @@ impl Shared {
         let _ = self.with.failures.send(error);
     }
 
-    /// The resolver; a panic while it was held can only have left out a cache entry.
-    pub fn resolver(&self) -> MutexGuard<'_, Resolver> {
-        self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Lets a call go on to the kernel's judgement.
     pub fn go_on(&self, id: u64) {
         if let Err(error) = self.with.listener.allow(id) {
@@ -214,11 +217,12 @@ impl Shared {
     fn judge(
         self: &Arc<Self>,
         notification: &Notification,
+        resolver: &mut Resolver,
         holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
         match notification.call {
-            Call::Exec(call) => self.judge_exec(notification, &call, holder),
-            Call::Connect(call) => self.judge_connect(notification, &call, holder),
+            Call::Exec(call) => self.judge_exec(notification, &call, resolver, holder),
+            Call::Connect(call) => self.judge_connect(notification, &call, resolver, holder),
             Call::Other(call) => self.refuse_call(notification, &call),
         }
     }
@@ -227,6 +231,7 @@ impl Shared {
         &self,
         notification: &Notification,
         call: &ExecCall,
+        resolver: &mut Resolver,
         holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
         let Notification { id, tid, .. } = *notification;
@@ -239,7 +244,11 @@ impl Shared {
             self.go_on(id);
             return Ok(());
         };
-        let Ok(found) = self.resolver().exec(tid, call, text) else {
+        let found = {
+            let _looking = self.serving.looking();
+            resolver.exec(tid, call, text)
+        };
+        let Ok(found) = found else {
             self.go_on(id);
             return Ok(());
         };
@@ -320,6 +329,7 @@ impl Shared {
         self: &Arc<Self>,
         notification: &Notification,
         call: &ConnectCall,
+        resolver: &mut Resolver,
         holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
         let Notification { id, tid, .. } = *notification;
@@ -329,10 +339,17 @@ impl Shared {
         };
         match Address::parse(&address) {
             Some(Address::Path(path)) if !call.datagram && self.with.connector.is_some() => {
-                self.judge_path(notification, call, &path, holder)
+                self.judge_path(notification, call, &path, resolver, holder)
+            }
+            Some(Address::Abstract(name))
+                if !call.datagram
+                    && self.with.connector.is_some()
+                    && self.with.first.unix != UnixJudgement::Bound =>
+            {
+                self.judge_abstract(notification, call, name, holder)
             }
             Some(Address::Abstract(name)) if self.with.first.unix == UnixJudgement::Absent => {
-                self.judge_abstract(notification, &name)
+                self.judge_abstract_alone(notification, &name)
             }
             Some(Address::Inet(address, port)) if self.with.first.asks_connect => {
                 let who = target::who(tid).unwrap_or_default();
@@ -342,7 +359,7 @@ impl Shared {
                     return Ok(());
                 };
                 let action = ConnectAction::new(address, port, protocol);
-                let outcome = self.with.engine.connect(&action);
+                let outcome = self.inet_outcome(&action);
                 if outcome.decision != Decision::Ask {
                     self.go_on(id);
                     return Ok(());
@@ -381,6 +398,19 @@ impl Shared {
                 self.go_on(id);
                 Ok(())
             }
+        }
+    }
+
+    /// What the rules say of an address; where they allow it, whose the listener is counts too.
+    fn inet_outcome(&self, action: &ConnectAction) -> Outcome {
+        let by_rules = self.with.engine.connect(action);
+        if by_rules.decision != Decision::Allow {
+            return by_rules;
+        }
+        match self.with.engine.connect_outside(action) {
+            // What cannot be told here the kernel sees.
+            Some(outside) if self.with.listeners.is_outside_tcp(action).unwrap_or(false) => outside,
+            _ => by_rules,
         }
     }
 

@@ -8,12 +8,14 @@
 
 mod address;
 pub mod descriptor;
+pub mod diag;
 mod eyes;
 mod filter;
 pub mod hatches;
 mod identity;
 mod notified;
 mod notify;
+mod readable;
 pub mod resolve;
 mod script;
 mod support;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::eyes::Eyes;
 use super::identity::{self, IdentityError};
 use super::notify::ExecCall;
+use super::readable;
 use super::script::{self, HEAD};
 use super::target::ExecText;
 use super::walk::{self, Lookup, Root, View};
@@ -110,6 +111,7 @@ pub struct Resolver {
     roots: Roots,
     fixed: Option<View>,
     files: HashMap<Stamp, Known>,
+    eyes: Eyes,
 }
 
 /// A file that a path led to.
@@ -120,24 +122,26 @@ struct Opened {
 }
 
 impl Resolver {
-    /// For the processes of one agent.
+    /// For the processes of one agent, with whose eyes paths are looked at.
     ///
     /// # Errors
     /// When `/` cannot be looked at.
-    pub fn new(roots: Roots) -> io::Result<Self> {
+    pub fn new(roots: Roots, eyes: Eyes) -> io::Result<Self> {
         Ok(Self {
             root: Root::ours()?,
             roots,
             fixed: None,
             files: HashMap::new(),
+            eyes,
         })
     }
 
-    /// Resolves an exec as the stopped thread `tid` would. Never opens what is no regular file, so it neither
-    /// blocks nor wakes a device.
+    /// Resolves an exec as the stopped thread `tid` would, and with its user's rights. Opens only regular files of
+    /// ordinary file systems that the user may execute: no device, nothing of the kernel's own, nothing that a
+    /// server has to answer for.
     ///
     /// # Errors
-    /// [`Unresolved`] when there is no such program.
+    /// [`Unresolved`] when there is no such program, or the user may not execute it.
     pub fn exec(&mut self, tid: u32, call: &ExecCall, text: ExecText) -> Result<Found, Unresolved> {
         let view = match self.fixed.take() {
             Some(view) => view,
@@ -200,7 +204,7 @@ impl Resolver {
     }
 
     fn open(&mut self, lookup: &Lookup<'_>, view: &View) -> Result<Opened, Unresolved> {
-        let file = walk::open(lookup, view)?;
+        let file = walk::open(lookup, view, &self.eyes)?;
         let stat = walk::stat(&file)?;
         match stat.st_mode & libc::S_IFMT {
             libc::S_IFREG => {}
@@ -210,6 +214,12 @@ impl Resolver {
                     errno: libc::EACCES,
                 });
             }
+        }
+        self.eyes.look(|| readable::executable(&file))??;
+        if !readable::ordinary(&file)? {
+            return Err(Unresolved {
+                errno: libc::EACCES,
+            });
         }
         let known = self.known(&file, &stat)?;
         Ok(Opened { file, stat, known })
@@ -300,7 +310,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`Unresolved`] with what `connect` would say.
-    pub fn socket(&mut self, tid: u32, path: &[u8], eyes: &Eyes) -> Result<SocketFile, Unresolved> {
+    pub fn socket(&mut self, tid: u32, path: &[u8]) -> Result<SocketFile, Unresolved> {
         let view = View::of(tid, self.root)?;
         let named = Lookup {
             tid,
@@ -309,7 +319,7 @@ impl Resolver {
             no_follow: false,
             empty: false,
         };
-        let file = eyes.look(|| walk::open(&named, &view))??;
+        let file = walk::open(&named, &view, &self.eyes)?;
         if walk::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFSOCK {
             return Err(Unresolved {
                 errno: libc::ECONNREFUSED,

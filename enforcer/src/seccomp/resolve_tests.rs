@@ -30,7 +30,7 @@ fn me() -> u32 {
 }
 
 fn resolve(tid: u32, path: impl AsRef<[u8]>) -> Result<Found, Unresolved> {
-    Resolver::new(Roots::Any)
+    Resolver::new(Roots::Any, Eyes::own().unwrap())
         .unwrap()
         .exec(tid, &call(libc::AT_FDCWD, 0), text(path))
 }
@@ -135,7 +135,7 @@ fn scripts_are_followed_to_their_interpreter() {
 fn a_file_that_changes_is_looked_at_again() {
     let place = place();
     let path = place.path().join("script");
-    let mut resolver = Resolver::new(Roots::Any).unwrap();
+    let mut resolver = Resolver::new(Roots::Any, Eyes::own().unwrap()).unwrap();
     let mut interpreter = || {
         let found = resolver.exec(me(), &call(libc::AT_FDCWD, 0), text(bytes(&path)));
         found
@@ -164,7 +164,7 @@ fn descriptors_are_named_as_the_kernel_names_them() {
     let place = place();
     let directory = File::open(place.path()).unwrap();
     let tool = File::open(place.path().join("tool")).unwrap();
-    let mut resolver = Resolver::new(Roots::Any).unwrap();
+    let mut resolver = Resolver::new(Roots::Any, Eyes::own().unwrap()).unwrap();
     let number = directory.as_raw_fd();
     let found = resolver
         .exec(me(), &call(number, 0), text("alias"))
@@ -294,7 +294,7 @@ fn a_caller_in_another_root_is_resolved_there() {
     }
     assert_eq!(resolve(pid, "/bin/sh").unwrap_err().errno, libc::ENOENT);
     // What the first caller's root is holds for all where nobody can change it.
-    let mut fixed = Resolver::new(Roots::Fixed).unwrap();
+    let mut fixed = Resolver::new(Roots::Fixed, Eyes::own().unwrap()).unwrap();
     for caller in [pid, me()] {
         let found = fixed.exec(caller, &call(libc::AT_FDCWD, 0), text("/bin/true"));
         assert_eq!(
@@ -361,10 +361,11 @@ fn a_socket_is_resolved_with_the_users_rights() {
         uid: 65534,
         gid: 65534,
         groups: vec![65534],
+        ..Eyes::own().unwrap()
     };
-    let mut resolver = Resolver::new(Roots::Any).unwrap();
+    let mut resolver = Resolver::new(Roots::Any, eyes).unwrap();
     let child = Sitting::new(Command::new("sleep").arg("60").current_dir(place.path()));
-    let mut socket = |name: &str| resolver.socket(child.0.id(), name.as_bytes(), &eyes);
+    let mut socket = |name: &str| resolver.socket(child.0.id(), name.as_bytes());
     for name in ["open", "to-open", at("to-open").to_str().unwrap()] {
         assert_eq!(socket(name).unwrap().path, bytes(&at("open")), "{name}");
     }
@@ -389,7 +390,7 @@ fn a_socket_is_resolved_with_the_users_rights() {
 fn a_name_is_the_links_own() {
     let place = place();
     let at = |name: &str| place.path().join(name);
-    let mut resolver = Resolver::new(Roots::Any).unwrap();
+    let mut resolver = Resolver::new(Roots::Any, Eyes::own().unwrap()).unwrap();
     let mut name = |path: &Path| {
         let found = resolver.exec(me(), &call(libc::AT_FDCWD, 0), text(bytes(path)));
         String::from_utf8(found.unwrap().action.resolved.unwrap()).unwrap()

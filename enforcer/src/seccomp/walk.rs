@@ -1,13 +1,19 @@
-//! Opening a path as a stopped thread would: from its root and its working directory, and as itself where the
-//! path leads through `/proc/self`.
+//! Opening a path as a stopped thread would: from its root and its working directory, with its user's rights, and as
+//! itself where the path leads through `/proc/self`.
+//!
+//! The magic links of `/proc` lead into what another process has open. They are followed for processes of the agent
+//! only: of all others the kernel would want what the agent does not have (`ptrace_may_access`).
 
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use super::eyes::Eyes;
 use super::target;
 
 // linux/openat2.h
+const NO_XDEV: u64 = 0x01;
 const NO_MAGICLINKS: u64 = 0x02;
 const IN_ROOT: u64 = 0x10;
 
@@ -126,9 +132,10 @@ impl View {
     }
 }
 
-/// Opens a path with `O_PATH` as the thread would see it.
-pub(super) fn open(lookup: &Lookup<'_>, view: &View) -> io::Result<OwnedFd> {
+/// Opens a path with `O_PATH` as the thread would see it, if its user may.
+pub(super) fn open(lookup: &Lookup<'_>, view: &View, eyes: &Eyes) -> io::Result<OwnedFd> {
     let Lookup { tid, dirfd, .. } = *lookup;
+    // The thread's own, which needs no rights.
     let base = || match dirfd {
         libc::AT_FDCWD => through_proc(tid, "cwd"),
         dirfd => through_proc(tid, &format!("fd/{dirfd}"))
@@ -150,10 +157,11 @@ pub(super) fn open(lookup: &Lookup<'_>, view: &View) -> io::Result<OwnedFd> {
     let absolute = lookup.path.first() == Some(&b'/');
     // `/proc/self` would be this process. What can be started below it lies behind a magic link, so a path that
     // meets none is right.
+    let look = |from, resolve| eyes.look(|| openat2(from, &path, flags, resolve))?;
     let quick = match (absolute, view) {
-        (true, View::Shared) => openat2(libc::AT_FDCWD, &path, flags, NO_MAGICLINKS),
-        (true, View::Own(root)) => openat2(root.as_raw_fd(), &path, flags, IN_ROOT | NO_MAGICLINKS),
-        (false, View::Shared) => openat2(base()?.as_raw_fd(), &path, flags, NO_MAGICLINKS),
+        (true, View::Shared) => look(libc::AT_FDCWD, NO_MAGICLINKS),
+        (true, View::Own(root)) => look(root.as_raw_fd(), IN_ROOT | NO_MAGICLINKS),
+        (false, View::Shared) => look(base()?.as_raw_fd(), NO_MAGICLINKS),
         (false, View::Own(_)) => Err(io::Error::from_raw_os_error(libc::ELOOP)),
     };
     match quick.as_ref().map_err(io::Error::raw_os_error) {
@@ -167,7 +175,7 @@ pub(super) fn open(lookup: &Lookup<'_>, view: &View) -> io::Result<OwnedFd> {
         View::Own(root) => root.try_clone()?,
     };
     let start = if absolute { root.try_clone()? } else { base()? };
-    walk(lookup, &root, start)
+    walk(lookup, &root, start, eyes)
 }
 
 /// Whether a part of the path is `self` or `thread-self`.
@@ -177,7 +185,10 @@ fn names_self(path: &[u8]) -> bool {
 }
 
 /// Component by component.
-fn walk(lookup: &Lookup<'_>, root: &OwnedFd, start: OwnedFd) -> io::Result<OwnedFd> {
+fn walk(lookup: &Lookup<'_>, root: &OwnedFd, start: OwnedFd, eyes: &Eyes) -> io::Result<OwnedFd> {
+    let step = |from: &OwnedFd, name: &CString, flags, resolve| {
+        eyes.look(|| openat2(from.as_raw_fd(), name, flags, resolve))?
+    };
     let mut here = start;
     let mut links = 0;
     let mut ahead: Vec<Vec<u8>> = Vec::new();
@@ -193,12 +204,12 @@ fn walk(lookup: &Lookup<'_>, root: &OwnedFd, start: OwnedFd) -> io::Result<Owned
     while let Some(name) = ahead.pop() {
         if name == b".." {
             if place(&here)? != place(root)? {
-                here = openat2(here.as_raw_fd(), &c_string("..")?, libc::O_DIRECTORY, 0)?;
+                here = step(&here, &c_string("..")?, libc::O_DIRECTORY, 0)?;
             }
             continue;
         }
         let component = c_string(name.clone())?;
-        let next = openat2(here.as_raw_fd(), &component, libc::O_NOFOLLOW, 0)?;
+        let next = step(&here, &component, libc::O_NOFOLLOW, 0)?;
         if stat(&next)?.st_mode & libc::S_IFMT != libc::S_IFLNK {
             here = next;
             continue;
@@ -219,10 +230,10 @@ fn walk(lookup: &Lookup<'_>, root: &OwnedFd, start: OwnedFd) -> io::Result<Owned
                 continue;
             }
             // Ordinary links of `/proc` have a text; the magic ones are followed by the kernel only.
-            let magic = openat2(here.as_raw_fd(), &component, 0, NO_MAGICLINKS)
+            let magic = step(&here, &component, 0, NO_MAGICLINKS)
                 .is_err_and(|error| error.raw_os_error() == Some(libc::ELOOP));
             if magic {
-                here = openat2(here.as_raw_fd(), &component, 0, 0)?;
+                here = through_magic(&here, &component, lookup.tid, eyes)?;
                 continue;
             }
         }
@@ -233,6 +244,75 @@ fn walk(lookup: &Lookup<'_>, root: &OwnedFd, start: OwnedFd) -> io::Result<Owned
         push(&mut ahead, &text);
     }
     Ok(here)
+}
+
+/// Follows a magic link in a directory of `/proc`, if the process that it shows is the agent's.
+///
+/// The directory stays the process's own: when that has ended it leads nowhere, whoever has its number then.
+fn through_magic(
+    directory: &OwnedFd,
+    name: &CString,
+    tid: u32,
+    eyes: &Eyes,
+) -> io::Result<OwnedFd> {
+    let refused = || io::Error::from_raw_os_error(libc::EACCES);
+    if !on_proc(directory)? || !eyes.is_agents(&cgroups_of(directory).map_err(|_| refused())?) {
+        return Err(refused());
+    }
+    let followed = eyes.look(|| openat2(directory.as_raw_fd(), name, 0, 0))?;
+    match followed.as_ref().map_err(io::Error::raw_os_error) {
+        // A process may look at itself, also where its user may not, because its program cannot be read.
+        Err(Some(libc::EACCES | libc::EPERM)) if is_of(directory, tid)? => {
+            openat2(directory.as_raw_fd(), name, 0, 0)
+        }
+        _ => followed,
+    }
+}
+
+/// The text of the `cgroup` file of the process or thread whose directory in `/proc`, or whose `fd` or the like
+/// below that, this is.
+fn cgroups_of(directory: &OwnedFd) -> io::Result<String> {
+    let mut failed = io::Error::from_raw_os_error(libc::ENOENT);
+    for name in ["cgroup", "../cgroup"] {
+        // Nothing that is mounted over it.
+        let opened = openat2(
+            directory.as_raw_fd(),
+            &c_string(name)?,
+            libc::O_NOFOLLOW,
+            NO_XDEV | NO_MAGICLINKS,
+        );
+        match opened {
+            Ok(file) if stat(&file)?.st_mode & libc::S_IFMT == libc::S_IFREG => {
+                return fs::read_to_string(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            }
+            Ok(_) => {}
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// Whether a directory of `/proc` is the process's of this thread, or one right below that.
+fn is_of(directory: &OwnedFd, tid: u32) -> io::Result<bool> {
+    let tgid = target::who(tid)?.tgid;
+    let own = openat2(
+        libc::AT_FDCWD,
+        &c_string(format!("/proc/{tgid}"))?,
+        libc::O_DIRECTORY,
+        0,
+    )?;
+    let own = stat(&own)?;
+    let same = |stat: &libc::stat| (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino);
+    if same(&stat(directory)?) {
+        return Ok(true);
+    }
+    let above = openat2(
+        directory.as_raw_fd(),
+        &c_string("..")?,
+        libc::O_DIRECTORY,
+        NO_XDEV,
+    )?;
+    Ok(same(&stat(&above)?))
 }
 
 /// What tells one directory of one mount from every other.

@@ -312,6 +312,8 @@ pub fn compile_for(
     }
     tables.segments.extend(segments);
     tables.header.unix_default = policy.connect.unix_default.number();
+    tables.header.outside_unix = policy.connect.outside.unix.number();
+    tables.header.outside_tcp = policy.connect.outside.tcp.number();
     tables.header.unix_ask_from = unix.ranks.ask_from;
     tables.header.unix_deny_from = unix.ranks.deny_from;
     tables.unix_ranks = unix.ranks.refs;

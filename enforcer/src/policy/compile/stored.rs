@@ -17,7 +17,7 @@ use crate::policy::Policy;
 use super::{Builtin, ConnectPrefix, RuleRef, Tables};
 
 /// What the bytes begin with; changes with the layout.
-const MAGIC: [u8; 8] = *b"enftbl02";
+const MAGIC: [u8; 8] = *b"enftbl03";
 /// Bytes from which the length of the head is known.
 pub const FIRST: usize = MAGIC.len() + 4;
 /// Bytes of a head: rules and programs by the hundred thousand.
@@ -57,6 +57,8 @@ impl Tables {
             header.unix_default,
             header.unix_ask_from,
             header.unix_deny_from,
+            header.outside_unix,
+            header.outside_tcp,
             self.connect_ask_from,
             self.connect_deny_from,
             u32::from(self.unix_rule_asks),
@@ -175,6 +177,8 @@ impl Partial {
             unix_default: read.up_to(2)?,
             unix_ask_from: read.u32()?,
             unix_deny_from: read.u32()?,
+            outside_unix: read.up_to(2)?,
+            outside_tcp: read.up_to(2)?,
             ..PolicyHeader::default()
         };
         let connect_ask_from = read.u32()?;

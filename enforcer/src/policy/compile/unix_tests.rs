@@ -42,6 +42,7 @@ fn tables(unix_default: Decision, rules: Vec<ConnectRule>) -> Tables {
         rules: Vec::new(),
     };
     let policy = ConnectPolicy {
+        outside: crate::policy::model::OutsideListeners::default(),
         default: Deny,
         unix_default,
         rules,

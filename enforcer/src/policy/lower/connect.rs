@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::error::Problems;
 use super::super::hosts::{self, EVERYWHERE};
-use super::super::model::{ConnectPolicy, ConnectRule, Network, Protocol};
+use super::super::model::{ConnectPolicy, ConnectRule, Network, OutsideListeners, Protocol};
 use super::super::native::{self, ConnectSection, ProtocolName};
 use super::super::place::JsonPath;
 use super::super::unix_name;
@@ -27,6 +27,7 @@ pub(super) fn policy(
         return ConnectPolicy {
             default: Decision::Deny,
             unix_default: Decision::Allow,
+            outside: OutsideListeners::default(),
             rules: Vec::new(),
         };
     };
@@ -39,7 +40,14 @@ pub(super) fn policy(
             problems,
         ));
     }
+    let written = section.outside_listeners.map(|section| section.0);
+    let written = written.unwrap_or_default();
+    let outside = OutsideListeners::default();
     ConnectPolicy {
+        outside: OutsideListeners {
+            unix: written.unix.unwrap_or(outside.unix),
+            tcp: written.tcp.unwrap_or(outside.tcp),
+        },
         default: section.default.unwrap_or(Decision::Deny),
         unix_default: section.unix_default.unwrap_or(Decision::Allow),
         rules,

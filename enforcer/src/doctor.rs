@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use serde::Serialize;
 
 use crate::{
-    ground,
+    directories,
     kernel::{
         attach::{BPF_ROOT, bpf_mounted},
         instance::{Instance, Plan, Types, UNIX_HOOKS, UnixJudgement},
@@ -121,8 +121,12 @@ pub fn examine() -> Report {
     report.add(
         "directories",
         true,
-        ground::look(&[ground::STATE, ground::TRAILS, ground::RUNNING])
-            .map_err(|error| error.to_string()),
+        directories::look(&[
+            directories::STATE,
+            directories::TRAILS,
+            directories::RUNNING,
+        ])
+        .map_err(|error| error.to_string()),
     );
     let types = Types::read();
     report.add(

@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{FAILURE, on_our_ground};
+use super::{FAILURE, on_our_directories};
 use crate::approvals::{
     ApprovalsError, DEFAULT_DB, Record, Store, client,
     protocol::{Fault, Reply, Request},
 };
 use crate::{
-    ground,
+    directories,
     say::{self, say},
 };
 
@@ -24,7 +24,7 @@ mod text;
 mod watch;
 
 /// Where the running agents have their sockets.
-pub(crate) const STATE_ROOT: &str = ground::RUNNING.path;
+pub(crate) const STATE_ROOT: &str = directories::RUNNING.path;
 
 /// Requests of the past that a list shows.
 const MAX_HISTORY: u32 = 1000;
@@ -186,7 +186,7 @@ impl Verdict {
 /// No desk can be reached, the peer may not do this, or the database cannot be read.
 pub fn run(args: &ApprovalsArgs) -> anyhow::Result<ExitCode> {
     if args.run_dir == Path::new(STATE_ROOT) && args.db == Path::new(DEFAULT_DB) {
-        on_our_ground(&[ground::STATE], &[ground::RUNNING])?;
+        on_our_directories(&[directories::STATE], &[directories::RUNNING])?;
     }
     let desks = Desks {
         root: &args.run_dir,

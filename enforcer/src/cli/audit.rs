@@ -9,10 +9,10 @@ use clap::{Args, Subcommand};
 
 use crate::audit::{DEFAULT_PATH, Entry, Reader};
 use crate::decide::redact;
-use crate::ground;
+use crate::directories;
 use crate::say::{self, say};
 
-use super::on_our_ground;
+use super::on_our_directories;
 
 mod query;
 
@@ -59,7 +59,7 @@ pub struct TailArgs {
 /// # Errors
 /// The trail is missing or cannot be read, or standard output cannot be written.
 pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
-    on_our_ground(&[], &[ground::TRAILS])?;
+    on_our_directories(&[], &[directories::TRAILS])?;
     let stdout = io::stdout();
     let style = Style {
         colour: stdout.is_terminal() && colour_wanted(),

@@ -9,13 +9,13 @@ use std::{
 use clap::{Args, Subcommand};
 use nix::unistd::geteuid;
 
-use super::{FAILURE, approvals::STATE_ROOT, on_our_ground};
+use super::{FAILURE, approvals::STATE_ROOT, on_our_directories};
 use crate::{
     approvals::{
         ApprovalsError, BreakerState, BreakerStatus, client,
         protocol::{Fault, Request},
     },
-    ground, run,
+    directories, run,
     say::{self, say},
 };
 
@@ -85,7 +85,7 @@ pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
         BreakerCommand::Reset { agent, json } => (Some(agent.as_str()), true, *json),
     };
     if args.run_dir == Path::new(STATE_ROOT) {
-        on_our_ground(&[], &[ground::RUNNING])?;
+        on_our_directories(&[], &[directories::RUNNING])?;
     }
     let (found, mut failures) = find(args, wanted);
     if found.is_empty() {

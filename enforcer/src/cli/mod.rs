@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 
 use crate::{
     decide::{Engine, ExecAction, RuleCheck},
-    ground::{self, GroundError, Place},
+    directories::{self, DirectoryError, Place},
     launch::LaunchError,
     policy::{Parsed, PolicyError, compile::CompileError, validate},
     say::{self, say},
@@ -103,13 +103,13 @@ pub fn main() -> ExitCode {
 
 /// As root, makes sure of directories of ours (`needed`), and that others are not too open if they are there; says what it
 /// has done. Who is not root finds them as they are.
-fn on_our_ground(needed: &[Place], there: &[Place]) -> Result<(), GroundError> {
+fn on_our_directories(needed: &[Place], there: &[Place]) -> Result<(), DirectoryError> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    let mut done = vec![ground::prepare(needed)?];
+    let mut done = vec![directories::prepare(needed)?];
     for place in there {
-        done.push(ground::mend(*place)?);
+        done.push(directories::mend(*place)?);
     }
     for line in done.into_iter().flatten() {
         say!("enforcer: {line}");

@@ -47,7 +47,7 @@ use crate::{
     audit::Stamp,
     cli::{fault, prove_examples, unknown_hatches},
     decide::{Engine, Subject, admit},
-    ground,
+    directories,
     kernel::{
         attach::{PinDir, mount_bpf},
         instance::{Instance, Plan, Types, give_memory_back},
@@ -394,12 +394,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
 
 /// Makes sure of the directories of ours that this run needs, and says what it has done for that.
 fn prepare(options: &Options) -> anyhow::Result<()> {
-    let mut places = vec![ground::STATE, ground::RUNNING];
+    let mut places = vec![directories::STATE, directories::RUNNING];
     let trail = options.audit.as_deref();
-    if trail.is_none_or(|trail| trail.starts_with(ground::TRAILS.path)) {
-        places.push(ground::TRAILS);
+    if trail.is_none_or(|trail| trail.starts_with(directories::TRAILS.path)) {
+        places.push(directories::TRAILS);
     }
-    if let Some(done) = ground::prepare(&places)?
+    if let Some(done) = directories::prepare(&places)?
         && !options.quiet
     {
         say!("enforcer: {done}");
@@ -510,10 +510,10 @@ fn confinement(
         return Ok(None);
     }
     let mut hide = vec![PathBuf::from(state::STATE_ROOT)];
-    hide.push(PathBuf::from(ground::STATE.path));
+    hide.push(PathBuf::from(directories::STATE.path));
     // The usual place holds nothing but trails; another place may be a directory that the agent works in.
-    if audit.starts_with(ground::TRAILS.path) {
-        hide.push(PathBuf::from(ground::TRAILS.path));
+    if audit.starts_with(directories::TRAILS.path) {
+        hide.push(PathBuf::from(directories::TRAILS.path));
     } else {
         hide.push(audit.to_owned());
     }

@@ -16,11 +16,11 @@ use crate::{
     approvals::SOCKET_NAME,
     audit::Stamp,
     decide::{Engine, Masking, Subject},
-    ground, hook,
+    directories, hook,
 };
 
 /// Where the states lie. Only root reads their facts: a seed would let an agent look for colliding names.
-pub const STATE_ROOT: &str = ground::RUNNING.path;
+pub const STATE_ROOT: &str = directories::RUNNING.path;
 /// The file of a state.
 const FACTS: &str = "facts.json";
 
@@ -258,7 +258,7 @@ impl Root {
         let root = Path::new(STATE_ROOT);
         loop {
             if make_it {
-                ground::directory(root, ground::RUNNING.mode)?;
+                directories::directory(root, directories::RUNNING.mode)?;
             }
             let directory = match File::open(root) {
                 Ok(directory) => directory,
@@ -285,7 +285,7 @@ impl Root {
 }
 
 fn make(path: &Path) -> io::Result<()> {
-    let mode = ground::RUNNING.mode;
+    let mode = directories::RUNNING.mode;
     DirBuilder::new().mode(mode).create(path)?;
     // Whatever the umask is.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))

@@ -13,7 +13,7 @@ use nix::unistd::{Group, chown};
 use super::DEFAULT_AUDIT;
 use crate::{
     audit::{AuditError, Writer, tenant_trail},
-    ground,
+    directories,
 };
 
 /// What the group of a tenant's readers is called, before the tenant's name.
@@ -75,7 +75,10 @@ impl Trail {
             made: Vec::new(),
             writer: None,
         };
-        ground::directory(Path::new(ground::TRAILS.path), ground::TRAILS.mode)?;
+        directories::directory(
+            Path::new(directories::TRAILS.path),
+            directories::TRAILS.mode,
+        )?;
         Ok(trail)
     }
 
@@ -87,8 +90,11 @@ impl Trail {
             made: Vec::new(),
             writer: None,
         };
-        ground::directory(Path::new(ground::TRAILS.path), ground::TRAILS.mode)?;
-        trail.directory(2, ground::TRAILS.mode)?;
+        directories::directory(
+            Path::new(directories::TRAILS.path),
+            directories::TRAILS.mode,
+        )?;
+        trail.directory(2, directories::TRAILS.mode)?;
         if let Some(directory) = trail.directory(1, 0o750)? {
             let group = Group::from_name(&format!("{READERS}{tenant}"))
                 .ok()

@@ -42,7 +42,7 @@ const SHARED_WRITE: u32 = 0o022;
 
 /// Why a directory of ours cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum GroundError {
+pub enum DirectoryError {
     /// It belongs to somebody else, who could change what lies in it.
     #[error(
         "{path} belongs to uid {owner}, not to root; look at what is in it, then, as root: chown root {path} && chmod {mode:04o} {path}, or move it away"
@@ -114,7 +114,7 @@ pub enum Done {
 /// # Errors
 ///
 /// One cannot be made, or is not root's.
-pub fn prepare(places: &[Place]) -> Result<Option<String>, GroundError> {
+pub fn prepare(places: &[Place]) -> Result<Option<String>, DirectoryError> {
     let mut made = Vec::new();
     let mut mended = Vec::new();
     for place in places {
@@ -144,7 +144,7 @@ pub fn prepare(places: &[Place]) -> Result<Option<String>, GroundError> {
 /// # Errors
 ///
 /// It cannot be made, belongs neither to root nor to this user, or could be written by others and was.
-pub fn directory(path: &Path, mode: u32) -> Result<Done, GroundError> {
+pub fn directory(path: &Path, mode: u32) -> Result<Done, DirectoryError> {
     loop {
         let is_new = match make(path, mode) {
             Ok(()) => true,
@@ -176,7 +176,7 @@ pub fn directory(path: &Path, mode: u32) -> Result<Done, GroundError> {
                 continue;
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {
-                return Err(GroundError::NotADirectory {
+                return Err(DirectoryError::NotADirectory {
                     path: path.display().to_string(),
                 });
             }
@@ -197,7 +197,7 @@ pub fn directory(path: &Path, mode: u32) -> Result<Done, GroundError> {
 /// # Errors
 ///
 /// As [`directory`].
-pub fn mend(place: Place) -> Result<Option<String>, GroundError> {
+pub fn mend(place: Place) -> Result<Option<String>, DirectoryError> {
     if fs::symlink_metadata(place.path).is_err() {
         return Ok(None);
     }
@@ -209,17 +209,17 @@ pub fn mend(place: Place) -> Result<Option<String>, GroundError> {
 /// # Errors
 ///
 /// Why it would not start.
-pub fn look(places: &[Place]) -> Result<String, GroundError> {
+pub fn look(places: &[Place]) -> Result<String, DirectoryError> {
     let mut found = Vec::new();
     for place in places {
         let path = || place.path.to_owned();
         found.push(match fs::metadata(place.path) {
             Err(_) => format!("{} (`enforcer run` makes it)", place.path),
             Ok(metadata) if !metadata.is_dir() => {
-                return Err(GroundError::NotADirectory { path: path() });
+                return Err(DirectoryError::NotADirectory { path: path() });
             }
             Ok(metadata) if metadata.uid() != 0 => {
-                return Err(GroundError::Owner {
+                return Err(DirectoryError::Owner {
                     path: path(),
                     owner: metadata.uid(),
                     mode: place.mode,
@@ -238,7 +238,7 @@ pub fn look(places: &[Place]) -> Result<String, GroundError> {
 }
 
 /// Makes the directories above one.
-fn above(path: &Path) -> Result<(), GroundError> {
+fn above(path: &Path) -> Result<(), DirectoryError> {
     let missing: Vec<PathBuf> = path
         .ancestors()
         .skip(1)
@@ -267,14 +267,14 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-fn tighten(path: &Path, directory: &File, mode: u32) -> Result<Done, GroundError> {
+fn tighten(path: &Path, directory: &File, mode: u32) -> Result<Done, DirectoryError> {
     let name = || path.display().to_string();
     let metadata = directory
         .metadata()
         .map_err(|source| system(path, "looked at", source, "look at what is there"))?;
     let ours = |owner: u32| owner == 0 || owner == geteuid().as_raw();
     if !ours(metadata.uid()) {
-        return Err(GroundError::Owner {
+        return Err(DirectoryError::Owner {
             path: name(),
             owner: metadata.uid(),
             mode,
@@ -287,7 +287,7 @@ fn tighten(path: &Path, directory: &File, mode: u32) -> Result<Done, GroundError
     let right = found & (mode | 0o7000);
     directory
         .set_permissions(Permissions::from_mode(right))
-        .map_err(|_| GroundError::TooOpen {
+        .map_err(|_| DirectoryError::TooOpen {
             path: name(),
             found,
             mode: right,
@@ -301,7 +301,7 @@ fn tighten(path: &Path, directory: &File, mode: u32) -> Result<Done, GroundError
             if !ours(owner) {
                 // As it was: the next start must not take it for good.
                 let _ = directory.set_permissions(Permissions::from_mode(found));
-                return Err(GroundError::Foreign {
+                return Err(DirectoryError::Foreign {
                     path: name(),
                     entry: entry.file_name().to_string_lossy().into_owned(),
                     owner,
@@ -312,8 +312,13 @@ fn tighten(path: &Path, directory: &File, mode: u32) -> Result<Done, GroundError
     Ok(Done::Mended(found, right))
 }
 
-fn system(path: &Path, what: &'static str, source: io::Error, mend: &'static str) -> GroundError {
-    GroundError::System {
+fn system(
+    path: &Path,
+    what: &'static str,
+    source: io::Error,
+    mend: &'static str,
+) -> DirectoryError {
+    DirectoryError::System {
         path: path.display().to_string(),
         what,
         source,
@@ -322,5 +327,5 @@ fn system(path: &Path, what: &'static str, source: io::Error, mend: &'static str
 }
 
 #[cfg(test)]
-#[path = "ground_tests.rs"]
+#[path = "directories_tests.rs"]
 mod tests;

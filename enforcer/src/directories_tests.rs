@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use super::{Done, GroundError, directory};
+use super::{DirectoryError, Done, directory};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -57,7 +57,10 @@ fn what_others_own_or_have_put_there_is_refused_and_left() {
     fs::create_dir(&path).unwrap();
     chown(&path, Some(65534), None).unwrap();
     let refused = directory(&path, 0o700).unwrap_err();
-    assert!(matches!(refused, GroundError::Owner { owner: 65534, .. }));
+    assert!(matches!(
+        refused,
+        DirectoryError::Owner { owner: 65534, .. }
+    ));
     assert!(refused.to_string().contains("chown root"), "{refused}");
     chown(&path, Some(0), None).unwrap();
     set(&path, 0o777);
@@ -74,7 +77,7 @@ fn what_others_own_or_have_put_there_is_refused_and_left() {
     fs::write(&path, "").unwrap();
     assert!(matches!(
         directory(&path, 0o700),
-        Err(GroundError::NotADirectory { .. })
+        Err(DirectoryError::NotADirectory { .. })
     ));
     fs::remove_file(&path).unwrap();
     // Not for ever, either.

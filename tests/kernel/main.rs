@@ -3,6 +3,7 @@
 
 mod addresses;
 mod grants;
+mod network;
 mod outside;
 mod selftest;
 mod unix;

@@ -63,6 +63,7 @@ impl World {
         let mut instance = Instance::load(&Plan {
             user: None,
             observed: None,
+            changer: None,
             slots: vec![tables],
             agent_level: 1,
             lsm: true,

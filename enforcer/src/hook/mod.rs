@@ -35,6 +35,8 @@ use crate::{
         Decision, Mode, Outcome, Refusal, Risk, Subject, admit, breaker::Standing, redact, tool,
         wording,
     },
+    ground::Ground,
+    launch::Identity,
     policy::{Policy, PolicyError},
 };
 
@@ -232,7 +234,8 @@ fn alone(options: &Options, event: &Event) -> Result<Ending, String> {
     let root = place::root().map_err(|error| error.to_string())?;
     let (file, text) = choice::read(options.policy.as_deref(), &scene.projects)?;
     let source = Source::new(text, file.display().to_string(), Some(&root));
-    let policy = policy_of(&source)?;
+    let ground = ground();
+    let policy = policy_of(&source, ground.as_ref())?;
     let subject = Subject {
         agent: agent(options, event),
         tenant: options.tenant.clone(),
@@ -268,18 +271,33 @@ fn alone(options: &Options, event: &Event) -> Result<Ending, String> {
         &policy,
         || source.engine(policy.clone(), &subject),
         &scene,
+        ground.as_ref(),
         || scene.grounds(&own),
     );
     alone.settle(judged)
 }
 
-fn policy_of(source: &Source) -> Result<Policy, String> {
-    source.policy().map_err(|faults: Vec<PolicyError>| {
+/// The user that the agent runs as is who calls.
+fn ground() -> Option<Ground> {
+    Identity::current()
+        .ok()
+        .map(|identity| Ground::of(&identity))
+}
+
+/// The policy, with what it means for this user.
+fn policy_of(source: &Source, ground: Option<&Ground>) -> Result<Policy, String> {
+    let policy = source.policy().map_err(|faults: Vec<PolicyError>| {
         let first = faults.first().map(|fault| fault.in_file(&source.name));
         format!(
             "The policy cannot be used: {}; `enforcer policy check` shows all",
             first.unwrap_or_default()
         )
+    });
+    policy.map(|mut policy| {
+        if let Some(ground) = ground {
+            ground.settle(&mut policy);
+        }
+        policy
     })
 }
 
@@ -424,7 +442,8 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
         "of the run".to_owned(),
         root.as_deref(),
     );
-    let policy = policy_of(&source)?;
+    let ground = ground();
+    let policy = policy_of(&source, ground.as_ref())?;
     let mut subject = launcher.facts.subject();
     // Whoever calls can only make it stricter.
     match (subject.mode, options.mode) {
@@ -440,6 +459,7 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
             &policy,
             || source.engine(policy.clone(), &subject),
             &scene,
+            ground.as_ref(),
             || scene.grounds(&[]),
         );
         let ending = Ending::of(judged.outcome.clone(), &event.shape);

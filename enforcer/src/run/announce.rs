@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Level, Options, first::FirstJudgement};
 use crate::{
     decide::{Subject, redact},
+    ground::Untrusted,
     kernel::instance::UnixJudgement,
     launch::{Fence, FenceLevel, Identity, PidsLimit},
     policy::{Policy, approvals},
@@ -37,6 +38,8 @@ pub struct Start<'a> {
     pub id: &'a str,
     /// The limit on processes.
     pub process_limit: &'a PidsLimit,
+    /// Directories that the policy trusts and the agent's user can change.
+    pub untrusted: &'a [Untrusted],
 }
 
 impl Start<'_> {
@@ -123,6 +126,7 @@ impl Start<'_> {
                     .to_owned(),
             );
         }
+        weaker.extend(self.untrusted.iter().map(ToString::to_string));
         for hatch in &self.policy.syscalls.allow {
             weaker.push(format!(
                 "the policy allows the system calls of `{}`: {}",

@@ -43,6 +43,7 @@ use crate::{
     audit::Stamp,
     cli::{fault, prove_examples, unknown_hatches},
     decide::{Engine, Subject, admit},
+    ground::Ground,
     kernel::{
         attach::{PinDir, mount_bpf},
         instance::{Instance, Plan, Types, give_memory_back},
@@ -100,7 +101,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let path = std::env::var_os("PATH");
     let program = find_program(command, path.as_deref(), &directory, &identity)?;
 
-    let loaded = policy_file::load(&options.policy, Some(identity.uid))?;
+    let mut loaded = policy_file::load(&options.policy, Some(identity.uid))?;
     for warning in &loaded.parsed.warnings {
         if !options.quiet {
             eprintln!(
@@ -109,6 +110,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
+    let ground = Ground::of(&identity);
+    let untrusted = ground.settle(&mut loaded.parsed.policy);
     let subject = subject::subject(options);
     if let Err(refusal) = admit(&subject, &loaded.parsed.policy) {
         let trail = Trail::open(options.audit.as_deref(), subject.tenant.as_deref())?;
@@ -162,6 +165,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             lsm: options.on_deny == OnDeny::Errno,
             user: Some(&subject.user),
             observed: options.observe.then_some(SLOT),
+            changer: Some(&ground.changer),
         },
         types?,
     )?;
@@ -305,6 +309,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             subject: &subject,
             id: &id,
             process_limit: &process_limit,
+            untrusted: &untrusted,
         }
         .announce();
     }
@@ -333,6 +338,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             roots: roots(&policy),
             loosened,
             agent: agent.clone(),
+            changer: ground.changer,
             operator,
             failures,
         })?)

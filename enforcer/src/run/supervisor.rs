@@ -28,6 +28,7 @@ use super::{
 use crate::{
     approvals::Asker,
     audit::Verdict,
+    changer::Changer,
     decide::{
         ConnectAction, Decision, Engine, ExecAction, Outcome, Wording,
         approval::{Answer, ConnectSubject},
@@ -83,6 +84,8 @@ pub struct Supervised {
     pub loosened: Vec<String>,
     /// The agent's name.
     pub agent: String,
+    /// Who could change programs: the agent's user.
+    pub changer: Changer,
     /// The agent's first process: its first exec is the operator's.
     pub operator: u32,
     /// Where a failure ends the run.
@@ -114,7 +117,9 @@ impl Supervisor {
     ///
     /// A thread cannot be had.
     pub fn start(with: Supervised) -> anyhow::Result<Self> {
-        let resolver = Resolver::new(with.roots).context("/ cannot be looked at")?;
+        let resolver = Resolver::new(with.roots)
+            .context("/ cannot be looked at")?
+            .with_changer(with.changer.clone());
         let refusals = Refusals::new(with.loosened.clone())?;
         let shared = Arc::new(Shared {
             with,

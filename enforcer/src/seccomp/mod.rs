@@ -15,7 +15,7 @@ mod identity;
 mod notified;
 mod notify;
 pub mod resolve;
-mod script;
+pub mod script;
 mod support;
 pub mod target;
 mod walk;

@@ -18,6 +18,8 @@ pub struct Offsets {
     pub task_fs: u32,
     /// `fs_struct.root.dentry`
     pub fs_root: u32,
+    /// `fs_struct.root.mnt`
+    pub fs_root_mount: u32,
     /// `task_struct.nsproxy`
     pub task_nsproxy: u32,
     /// `task_struct.cgroups`
@@ -32,14 +34,36 @@ pub struct Offsets {
     pub bprm_filename: u32,
     /// `linux_binprm.interp`
     pub bprm_interp: u32,
+    /// `linux_binprm.buf`, the first bytes of the file
+    pub bprm_head: u32,
     /// `linux_binprm.argc`
     pub bprm_argc: u32,
     /// `file.f_path.dentry`
     pub file_dentry: u32,
+    /// `file.f_path.mnt`
+    pub file_mount: u32,
     /// `file.f_inode`
     pub file_inode: u32,
     /// `dentry.d_name.name`
     pub dentry_name: u32,
+    /// `dentry.d_name.len`
+    pub dentry_name_length: u32,
+    /// `dentry.d_parent`
+    pub dentry_parent: u32,
+    /// `vfsmount.mnt_root`
+    pub vfsmount_root: u32,
+    /// `mount.mnt`
+    pub mount_vfsmount: u32,
+    /// `mount.mnt_parent`
+    pub mount_parent: u32,
+    /// `mount.mnt_mountpoint`
+    pub mount_point: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `inode.i_uid`
+    pub inode_uid: u32,
+    /// `inode.i_gid`
+    pub inode_gid: u32,
     /// `inode.i_nlink`
     pub inode_nlink: u32,
     /// `nsproxy.mnt_ns`
@@ -118,7 +142,18 @@ pub struct Settings {
     pub sole_slot: u32,
     /// One more than the slot whose policy is only observed; 0 when there is none.
     pub observed: u32,
+    /// The user who could change programs to get them trusted; [`NO_USER`] where nobody is asked about.
+    pub agent_uid: u32,
+    /// How many of `agent_groups` there are; more than there is room for: every group counts as the user's.
+    pub agent_group_count: u32,
+    /// The groups of that user.
+    pub agent_groups: [u32; AGENT_GROUPS],
 }
+
+/// Groups of the agent's user that kernel programs know.
+pub const AGENT_GROUPS: usize = 16;
+/// Stands for no user.
+pub const NO_USER: u32 = u32::MAX;
 
 impl Offsets {
     /// The placeholder that the loader replaces.
@@ -128,6 +163,7 @@ impl Offsets {
         task_mm: 0,
         task_fs: 0,
         fs_root: 0,
+        fs_root_mount: 0,
         task_nsproxy: 0,
         task_cgroups: 0,
         mm_arg_start: 0,
@@ -135,10 +171,21 @@ impl Offsets {
         bprm_file: 0,
         bprm_filename: 0,
         bprm_interp: 0,
+        bprm_head: 0,
         bprm_argc: 0,
         file_dentry: 0,
+        file_mount: 0,
         file_inode: 0,
         dentry_name: 0,
+        dentry_name_length: 0,
+        dentry_parent: 0,
+        vfsmount_root: 0,
+        mount_vfsmount: 0,
+        mount_parent: 0,
+        mount_point: 0,
+        inode_mode: 0,
+        inode_uid: 0,
+        inode_gid: 0,
         inode_nlink: 0,
         nsproxy_mnt_ns: 0,
         mnt_ns_inum: 0,
@@ -181,11 +228,14 @@ impl Settings {
         agent_level: 0,
         sole_slot: 0,
         observed: 0,
+        agent_uid: NO_USER,
+        agent_group_count: 0,
+        agent_groups: [0; AGENT_GROUPS],
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * 49);
-const _: () = assert!(size_of::<Settings>() == 12);
+const _: () = assert!(size_of::<Offsets>() == 4 * 61);
+const _: () = assert!(size_of::<Settings>() == 20 + 4 * AGENT_GROUPS);
 
 #[cfg(feature = "user")]
 mod pod {

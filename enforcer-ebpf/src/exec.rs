@@ -22,6 +22,7 @@ use crate::{
     event::{count, describe, next_seq, now, output, pid, slot_state, take_operator},
     facts::{Facts, Judgement, KEPT_NAME, KEPT_PATH, judge_exec},
     grant::exec_granted,
+    kept,
     limits::{
         BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_complexity, within_rates,
     },
@@ -93,6 +94,7 @@ fn committed(
             u32::from(member.escaped),
         );
     }
+    kept::take(scratch);
     let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
     // SAFETY: claimed scratch memory.
     if unsafe { ptr::read_volatile(ptr::addr_of!((*scratch).escaped)) } != 0 {

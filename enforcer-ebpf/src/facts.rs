@@ -1,4 +1,4 @@
-//! What an exec is, and the ways to look at it: its path, its script, the file behind its links, `argv[0]`.
+//! What an exec is, read from the kernel's structures, and judged in all its forms.
 
 use core::{ffi::c_void, ptr};
 
@@ -15,13 +15,15 @@ use enforcer_common::{
 };
 
 use crate::{
-    judge::{Judge, add_form, classify_path, judge_forms},
+    climb::climb,
+    forms::{FURTHER, add_further, add_interp_forms, add_path_forms, find_script},
+    judge::{Judge, classify_path, judge_forms},
     maps::{
-        CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, Form, KIND_DESCRIPTOR, KIND_SCRIPT,
-        KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch, offset,
+        CHUNK_BYTES, KIND_DESCRIPTOR, KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch,
+        offset,
     },
     own,
-    scan::{base_start, masked, text_is_path, user_string_len},
+    scan::{base_start, masked, user_string_len},
     task::{self, read_kernel, read_kernel_or_zero, read_user_str},
 };
 
@@ -73,78 +75,6 @@ pub struct Facts {
     pub args: u64,
     /// End of the argument area.
     pub args_end: u64,
-}
-
-/// Looks for the script's own name among the arguments that the kernel put before the caller's.
-extern "C" fn find_script(index: u32, context: *mut c_void) -> i64 {
-    let judge = context.cast::<Judge>();
-    // SAFETY: `judge` lies on the stack of the frame that called `bpf_loop`.
-    unsafe {
-        let scratch = (*judge).scratch;
-        let at = (*scratch).search_at;
-        if at >= (*scratch).search_end {
-            return 1;
-        }
-        let text = ptr::addr_of_mut!((*scratch).text).cast::<c_void>();
-        let read = if (*scratch).from_kernel != 0 {
-            bpf_probe_read_kernel_str(text, CHUNK_BYTES as u32, at as *const c_void)
-        } else {
-            read_user_str(text, CHUNK_BYTES as u32, at)
-        };
-        if read <= 0 || read >= CHUNK_BYTES as i64 {
-            return 1;
-        }
-        let next = at + read as u64;
-        if read as u32 == (*scratch).path_len + 1 && text_is_path(scratch) {
-            (*scratch).search_found = next;
-            return 1;
-        }
-        // A word before the script's name: an option of the interpreter, or a script in between.
-        let args_len = ((*scratch).search_end - next) as u32;
-        if index < 4 && next < (*scratch).search_end {
-            let start = base_start(
-                scratch,
-                ptr::addr_of!((*scratch).text),
-                (read - 1) as u32 & (CHUNK_BYTES as u32 - 1),
-            );
-            let name_len = (read as u32 - 1).wrapping_sub(start);
-            if name_len <= 255
-                && let Some(name) = keep_name(scratch, index, start, name_len)
-            {
-                add_form(
-                    scratch,
-                    Form {
-                        name,
-                        args: next - 1,
-                        args_len,
-                        name_len,
-                        flags: 0,
-                        reserved: 0,
-                    },
-                );
-            }
-        }
-        (*scratch).search_at = next;
-    }
-    0
-}
-
-/// Keeps a word's base name where the forms can point at it; its address, if it could be read.
-#[inline(always)]
-fn keep_name(scratch: *mut Scratch, index: u32, start: u32, name_len: u32) -> Option<u64> {
-    let index = masked(scratch, index, 3);
-    let start = masked(scratch, start, CHUNK_BYTES as u32 - 1);
-    let name_len = masked(scratch, name_len, 255);
-    // SAFETY: all three are masked; the room lies behind the gathered arguments, four names of 256 bytes.
-    unsafe {
-        let room = ptr::addr_of_mut!((*scratch).gather)
-            .cast::<u8>()
-            .add(crate::maps::GATHER_BYTES + ((index as usize) << 8));
-        let source = ptr::addr_of!((*scratch).text)
-            .cast::<u8>()
-            .add(start as usize);
-        (bpf_probe_read_kernel(room.cast(), name_len, source.cast()) == 0).then_some(room as u64)
-    }
 }
 
 /// Reads what the exec is, builds its forms and judges them.
@@ -213,11 +143,19 @@ pub fn judge_exec(
         let exe_len = (name_read - 1) as u32 & 0xff;
 
         let mut kind = classify_path(&mut judge);
-        if !task::in_home_tree(state) {
+        let home = task::in_home_tree(state);
+        climb(scratch, file, home);
+        // A program that the agent's user can change is the agent's, wherever it lies.
+        if !home || ptr::read_volatile(ptr::addr_of!((*scratch).changeable)) != 0 {
             kind &= !KIND_TRUSTED;
         }
         if interp != filename {
             kind |= KIND_SCRIPT;
+        }
+        if kind & KIND_SCRIPT != 0
+            && ptr::read_volatile(ptr::addr_of!((*scratch).own_changeable)) != 0
+        {
+            kind &= !KIND_TRUSTED;
         }
         (*scratch).kind = kind;
         if Scratch::is(scratch, KIND_TRUSTED) {
@@ -267,42 +205,22 @@ pub fn judge_exec(
         let first_args = ptr::read_volatile(ptr::addr_of!((*scratch).first_args));
         let first_args_len = ptr::read_volatile(ptr::addr_of!((*scratch).first_args_len));
         let base = base_start(scratch, ptr::addr_of!((*scratch).path), path_len);
+        (*scratch).first_form = (*scratch).form_count;
         add_path_forms(scratch, path_len, base, first_args, first_args_len);
         if Scratch::is(scratch, KIND_SCRIPT) {
             add_interp_forms(scratch, interp, args, args_len);
         }
-        add_form(
-            scratch,
-            Form {
-                name: ptr::addr_of!((*scratch).exe_name) as u64,
-                args,
-                args_len,
-                name_len: exe_len,
-                flags: 0,
-                reserved: 0,
-            },
+        (*scratch).exe_len = exe_len;
+        (*scratch).links = links;
+        (*scratch).argv0_len = argv0_len.min(u64::from(u32::MAX)) as u32 - 1;
+        (*scratch).rest = args;
+        (*scratch).rest_len = args_len;
+        bpf_loop(
+            FURTHER,
+            add_further as *mut c_void,
+            ptr::from_mut(&mut judge).cast(),
+            0,
         );
-        if argv0_len <= 256 {
-            let argv0_base = base_start(
-                scratch,
-                ptr::addr_of!((*scratch).argv0),
-                argv0_len as u32 - 1,
-            );
-            let name_len = (argv0_len as u32 - 1).wrapping_sub(argv0_base);
-            if name_len > 0 && name_len <= 255 {
-                add_form(
-                    scratch,
-                    Form {
-                        name: ptr::addr_of!((*scratch).argv0) as u64 + u64::from(argv0_base),
-                        args,
-                        args_len,
-                        name_len,
-                        flags: 0,
-                        reserved: 0,
-                    },
-                );
-            }
-        }
 
         store_text(
             &mut judge,
@@ -418,91 +336,6 @@ fn user_argv0(judge: *mut Judge, address: u64) -> u64 {
         return read as u64;
     }
     user_string_len(judge, address)
-}
-
-/// The forms of the path as given: the one that allow rules see, and the base name.
-#[inline(always)]
-fn add_path_forms(scratch: *mut Scratch, path_len: u32, base: u32, args: u64, args_len: u32) {
-    // SAFETY: address of a field of a map value.
-    let path = unsafe { ptr::addr_of!((*scratch).path) } as u64;
-    let base_form = Form {
-        name: path + u64::from(base),
-        args,
-        args_len,
-        name_len: path_len.wrapping_sub(base),
-        flags: 0,
-        reserved: 0,
-    };
-    // SAFETY: reads the first bytes of a map value.
-    let dotted = base == 0 && unsafe { (*scratch).path[0] } != b'.';
-    if Scratch::is(scratch, KIND_TRUSTED) {
-        add_form(
-            scratch,
-            Form {
-                flags: FORM_FIRST | FORM_TRUSTED,
-                ..base_form
-            },
-        );
-    } else {
-        add_form(
-            scratch,
-            Form {
-                name: path,
-                args,
-                args_len,
-                name_len: path_len,
-                flags: if dotted {
-                    FORM_FIRST | FORM_DOT_SLASH
-                } else {
-                    FORM_FIRST
-                },
-                reserved: 0,
-            },
-        );
-        add_form(scratch, base_form);
-    }
-}
-
-/// The interpreter's forms of a script: its path and its base name.
-#[inline(always)]
-fn add_interp_forms(scratch: *mut Scratch, interp: u64, args: u64, args_len: u32) {
-    // SAFETY: map value; the read is bounded by the array.
-    unsafe {
-        let read = bpf_probe_read_kernel_str(
-            ptr::addr_of_mut!((*scratch).interp).cast(),
-            PATH_BYTES as u32,
-            interp as *const c_void,
-        );
-        if read <= 0 {
-            (*scratch).unreadable = 1;
-            return;
-        }
-        let len = (read - 1) as u32 & (PATH_BYTES as u32 - 1);
-        let base = base_start(scratch, ptr::addr_of!((*scratch).interp), len);
-        let address = ptr::addr_of!((*scratch).interp) as u64;
-        add_form(
-            scratch,
-            Form {
-                name: address + u64::from(base),
-                args,
-                args_len,
-                name_len: len.wrapping_sub(base),
-                flags: 0,
-                reserved: 0,
-            },
-        );
-        add_form(
-            scratch,
-            Form {
-                name: address,
-                args,
-                args_len,
-                name_len: len,
-                flags: 0,
-                reserved: 0,
-            },
-        );
-    }
 }
 
 /// Keeps the first form's text, the path and the executable's own name for the event.

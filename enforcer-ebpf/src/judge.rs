@@ -15,17 +15,17 @@ use enforcer_common::{
 };
 
 use crate::maps::{
-    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
+    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
     KIND_DESCRIPTOR, KIND_TRUSTED, PATH_BYTES, Scratch, TABLES, TEXT_BYTES,
 };
-use crate::scan::masked;
+use crate::scan::{launder, masked};
 
 /// Bytes that one callback walks; the verifier unrolls this many.
 const BLOCK: u32 = 32;
 /// Bytes of arguments walked at once: all ones, so that it is a mask too.
 const PIECE_BYTES: u32 = CHUNK_BYTES as u32 - 1;
 /// Longest argument area, in chunks: the kernel gives arguments and environment 6 MiB.
-pub const CHUNKS_MAX: u32 = (6 << 20) / PIECE_BYTES + 2;
+pub const CHUNKS_MAX: u32 = (6 << 20) / PIECE_BYTES + 3;
 
 /// What a judgement needs, on the stack of its first frame; callbacks only read it.
 #[repr(C)]
@@ -144,7 +144,9 @@ extern "C" fn walk_piece(index: u32, context: *mut c_void) -> i64 {
         let scratch = (*judge).scratch;
         let to = if index == 0 { (*scratch).head_len } else { 0 };
         let left = (*scratch).args_left;
-        let bytes = left.min(PIECE_BYTES);
+        // Of what is data to shared groups these see the head alone; only the name's own groups go on.
+        let alone = index == 0 && (*scratch).bare != 0;
+        let bytes = if alone { 0 } else { left.min(PIECE_BYTES) };
         let from = (*scratch).args_at;
         if bytes > 0 && !read_args(scratch, to, from, bytes) {
             (*scratch).unreadable = 1;
@@ -154,6 +156,9 @@ extern "C" fn walk_piece(index: u32, context: *mut c_void) -> i64 {
         (*scratch).args_left = left - bytes;
         (*scratch).text_end = to + bytes;
         run_jobs(judge);
+        if alone {
+            (*scratch).job_count = (*scratch).own_count;
+        }
         i64::from(left == bytes)
     }
 }
@@ -258,21 +263,54 @@ unsafe fn hash_name(scratch: *mut Scratch, seed: u64, head_len: u32) {
     }
 }
 
-/// Whether a form before `index` had this mark.
+/// Looks for a form before `index` that had this mark: `earlier` is it, or `FORMS`.
 #[inline(always)]
-unsafe fn seen_before(scratch: *mut Scratch, index: u32, mark: u64) -> bool {
+unsafe fn look_before(scratch: *mut Scratch, index: u32, mark: u64) {
+    // Not known to be below the bound: the compiler would leave the bound out, and older verifiers need it.
+    // SAFETY: the scratch memory is claimed.
+    let index = unsafe { launder(ptr::addr_of_mut!((*scratch).base), index) };
+    let mut found = FORMS as u32;
     let mut earlier = 0;
     while earlier < FORMS {
         if earlier as u32 >= index {
-            return false;
+            break;
         }
         // SAFETY: the scratch memory is claimed; the index is bounded.
         if unsafe { (*scratch).seen[earlier] } == mark {
-            return true;
+            found = earlier as u32;
+            break;
         }
         earlier += 1;
     }
-    false
+    // SAFETY: as above. Through it the verifier forgets which it was.
+    unsafe { ptr::write_volatile(ptr::addr_of_mut!((*scratch).earlier), found) };
+}
+
+/// Where the highest rank of a form's own groups is kept. The index is masked again: older verifiers forget its bound
+/// where it was put by meanwhile.
+#[inline(always)]
+unsafe fn own_place(scratch: *mut Scratch, form: u32) -> *mut u32 {
+    let form = masked(scratch, form, FORMS as u32 - 1);
+    // SAFETY: the scratch memory is claimed; the index is masked.
+    unsafe {
+        ptr::addr_of_mut!((*scratch).own_of)
+            .cast::<u32>()
+            .add(form as usize)
+    }
+}
+
+/// Highest rank of the own groups of a form that was judged; 0 for one that was not.
+#[inline(always)]
+unsafe fn own_rank_of(scratch: *mut Scratch, form: u32) -> u32 {
+    // SAFETY: as in `own_place`.
+    unsafe { ptr::read_volatile(own_place(scratch, form)) }
+}
+
+/// Keeps the highest rank of a form's own groups.
+#[inline(always)]
+unsafe fn keep_own_rank(scratch: *mut Scratch, form: u32, rank: u32) {
+    // SAFETY: as in `own_place`.
+    unsafe { ptr::write_volatile(own_place(scratch, form), rank) };
 }
 
 extern "C" fn prepare_job(index: u32, context: *mut c_void) -> i64 {
@@ -347,9 +385,18 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
         }
         // Also where the form is left out: what an earlier judgement left there would hide another form.
         (*scratch).seen[index as usize] = mark;
-        if mark != 0 && flags & FORM_FIRST == 0 && seen_before(scratch, index, mark) {
-            return 0;
+        keep_own_rank(scratch, index, 0);
+        if mark != 0 && flags & FORM_FIRST == 0 {
+            look_before(scratch, index, mark);
+            let earlier = ptr::read_volatile(ptr::addr_of!((*scratch).earlier));
+            if earlier < FORMS as u32 {
+                keep_own_rank(scratch, index, own_rank_of(scratch, earlier));
+                return 0;
+            }
         }
+        // What a transparent program is told to run is data, whichever way the program is named.
+        let bare = flags & FORM_PATH != 0 && own_rank_of(scratch, (*form).base) == RANK_TRANSPARENT;
+        ptr::write_volatile(ptr::addr_of_mut!((*scratch).bare), u32::from(bare));
 
         (*scratch).job_count = 0;
         (*scratch).own_count = 0;
@@ -373,9 +420,14 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
 
         (*scratch).args_at = (*form).args;
         (*scratch).args_left = (*form).args_len;
+        if (*scratch).bare != 0 && (*scratch).own_count == 0 {
+            (*scratch).args_left = 0;
+        }
         (*scratch).own_rank = 0;
         (*scratch).shared_rank = 0;
+        (*scratch).all_jobs = (*scratch).job_count;
         bpf_loop(CHUNKS_MAX, walk_piece as *mut c_void, judge.cast(), 0);
+        (*scratch).job_count = (*scratch).all_jobs;
         if (*scratch).args_left != 0 {
             // What was not walked was not judged.
             (*scratch).unreadable = 1;
@@ -389,6 +441,7 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
         );
         let own = (*scratch).own_rank;
         let shared = (*scratch).shared_rank;
+        keep_own_rank(scratch, index, own);
         let rank = if own == RANK_TRANSPARENT || own > shared {
             own
         } else {

@@ -24,6 +24,7 @@ use crate::{
     exec::record,
     facts::{Facts, Judgement, judge_exec},
     grant::{connect_granted, exec_granted},
+    kept,
     limits::{BROKEN, Kind, Rates, admits, count_denial, within_complexity, within_rates},
     maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, observed, offset, release_scratch},
     net,
@@ -57,15 +58,22 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     let Some(state) = slot_state(member.slot) else {
         return -EPERM;
     };
-    // What is only observed is recorded by the stage behind.
-    if is_operator(state, pid()) || observed(member.slot) {
-        return 0;
-    }
     let Some(scratch) = claim_scratch() else {
         // The stage behind has memory of its own and denies if it finds none.
         return 0;
     };
+    let kept = kept::keep(bprm, scratch, task::in_home_tree(state));
+    // What is only observed is recorded by the stage behind.
+    if is_operator(state, pid()) || observed(member.slot) {
+        release_scratch(scratch);
+        return 0;
+    }
+    kept::take(scratch);
     let mut result = 0;
+    if !kept {
+        // Without the script's name the stage behind would judge less than there is.
+        result = -EPERM;
+    }
     if let Some(facts) = gather(bprm, scratch) {
         let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
         let limited = judgement.is_limited();

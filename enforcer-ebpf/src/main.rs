@@ -19,11 +19,14 @@
 #![feature(core_intrinsics)]
 
 mod atomic;
+mod climb;
 mod event;
 mod exec;
 mod facts;
+mod forms;
 mod grant;
 mod judge;
+mod kept;
 mod lifecycle;
 mod limits;
 mod listener;

@@ -118,7 +118,8 @@ pub struct TaskStorage<T> {
 unsafe impl<T> Sync for TaskStorage<T> {}
 
 impl<T> TaskStorage<T> {
-    const fn new() -> Self {
+    /// An empty map.
+    pub const fn new() -> Self {
         Self {
             r#type: ptr::null(),
             key: ptr::null(),
@@ -192,6 +193,8 @@ pub fn keep_mark(task: *mut task_struct, slot: u32) {
 
 /// Longest path the kernel hands to exec, with its NUL.
 pub const PATH_BYTES: usize = 4096;
+/// Where a path that is put together from its end ends: short enough for a form.
+pub const RESOLVED_END: u32 = PATH_BYTES as u32 - 4;
 /// Size of one piece of arguments that is read at once.
 pub const CHUNK_BYTES: usize = 4096;
 /// Head and first chunk lie behind one another.
@@ -199,7 +202,7 @@ pub const TEXT_BYTES: usize = PATH_BYTES + CHUNK_BYTES;
 /// Arguments that the LSM stage gathers; longer ones are left to the stage behind it.
 pub const GATHER_BYTES: usize = 1 << 14;
 /// Ways to look at one exec: names times script forms.
-pub const FORMS: usize = 12;
+pub const FORMS: usize = 16;
 /// Groups that one form runs through.
 pub const JOBS: usize = HEAD_GROUPS + SHARED_GROUPS;
 
@@ -217,8 +220,8 @@ pub struct Form {
     pub name_len: u32,
     /// `FORM_` bits.
     pub flags: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Of a path ([`FORM_PATH`]): the form that is its base name.
+    pub base: u32,
 }
 
 /// Form flag: allow rules may match it.
@@ -227,6 +230,8 @@ pub const FORM_FIRST: u32 = 1;
 pub const FORM_DOT_SLASH: u32 = 2;
 /// Form flag: the program lies in a trusted directory.
 pub const FORM_TRUSTED: u32 = 4;
+/// Form flag: a path whose base name is a form of its own. What a transparent shell is told to run is data here too.
+pub const FORM_PATH: u32 = 8;
 
 /// Executable: it lies in a trusted directory.
 pub const KIND_TRUSTED: u32 = 1;
@@ -334,6 +339,48 @@ pub struct Scratch {
     pub base: u32,
     /// `KIND_` bits of the executable.
     pub kind: u32,
+    /// The climb from a file to the root: where it is, and the mount that lies in.
+    pub climb_dentry: u64,
+    /// As above.
+    pub climb_mount: u64,
+    /// The root directory at which it ends, and its `vfsmount`; zeros for the root of all.
+    pub climb_root: u64,
+    /// As above.
+    pub climb_root_mount: u64,
+    /// Where in `resolved` the path begins so far.
+    pub climb_at: u32,
+    /// What came of it: a `CLIMB_` constant.
+    pub climb_state: u32,
+    /// Whether the agent's user can change the file, or a directory on the way to it.
+    pub changeable: u32,
+    /// An earlier form of the same name and arguments; `FORMS` for none.
+    pub earlier: u32,
+    /// Whether the form's arguments are data to shared groups.
+    pub bare: u32,
+    /// Jobs of the form while only some run.
+    pub all_jobs: u32,
+    /// Whether the climb has just left a mount.
+    pub climb_crossed: u32,
+    /// The form that is the executable's own name, or `argv[0]`'s base name: what a path's form goes by.
+    pub name_form: u32,
+    /// The form that allow rules see.
+    pub first_form: u32,
+    /// Bytes of `own_path`; 0 for none, all ones if it cannot be read.
+    pub own_len: u32,
+    /// Whether the agent's user can change the script.
+    pub own_changeable: u32,
+    /// Bytes of `exe_name`, its NUL excluded.
+    pub exe_len: u32,
+    /// Links of the executable.
+    pub links: u32,
+    /// Bytes of `argv[0]`, its NUL excluded.
+    pub argv0_len: u32,
+    /// Bytes of the arguments behind `argv[0]`, final NUL excluded.
+    pub rest_len: u32,
+    /// Where they start.
+    pub rest: u64,
+    /// Highest rank of each form's own groups.
+    pub own_of: [u32; FORMS],
     /// The name's own groups.
     pub own_groups: [GroupRef; HEAD_GROUPS],
     /// Highest rank of the name's own groups in this form.
@@ -412,6 +459,10 @@ pub struct Scratch {
     pub path: [u8; PATH_BYTES],
     /// The interpreter's path.
     pub interp: [u8; PATH_BYTES],
+    /// The executable's path, links followed: its end is that of the first [`RESOLVED_END`] bytes.
+    pub resolved: [u8; PATH_BYTES + 256],
+    /// The script's own path, where it is known.
+    pub own_path: [u8; PATH_BYTES],
     /// The executable's own name.
     pub exe_name: [u8; 256],
     /// `argv[0]`, when short enough to be a name.

@@ -21,12 +21,16 @@ const STRUCTURE: usize = 1 << 10;
 const FILE: usize = STRUCTURE;
 const DENTRY: usize = 2 * STRUCTURE;
 const INODE: usize = 3 * STRUCTURE;
-const FILENAME: usize = 4 * STRUCTURE;
+/// Directories, the nearest first, and behind them the root.
+const PARENT: usize = 4 * STRUCTURE;
+const FILENAME: usize = 6 * STRUCTURE;
 const INTERP: usize = FILENAME + PATH_BYTES;
 const NAME: usize = INTERP + PATH_BYTES;
+/// Names of the directories: the last of the room.
+const ABOVE: usize = NAME + 256;
 
 /// Arguments: slot, path, interpreter (0 for none), the file's own name, its links, first and end of the argument
-/// area. The result has the decision in its lowest byte, then the cause, then in two bytes the rank; all ones if there
+/// area, the names of two directories above the file (empty for none), whether it lies in a tree. The result has the decision in its lowest byte, then the cause, then in two bytes the rank; all ones if there
 /// was nothing to judge with.
 ///
 /// Not by aya's macro, which drops the result.
@@ -51,6 +55,8 @@ fn judge(ctx: &RawTracePointContext, scratch: *mut Scratch) -> i32 {
     // SAFETY: claimed scratch memory; all places lie in the room for gathered arguments.
     let bprm = unsafe {
         (*scratch).from_kernel = 0;
+        (*scratch).own_len = 0;
+        (*scratch).own_changeable = 0;
         let room = ptr::addr_of_mut!((*scratch).gather).cast::<u8>();
         let filename = room.add(FILENAME);
         let interp = room.add(INTERP);
@@ -69,6 +75,9 @@ fn judge(ctx: &RawTracePointContext, scratch: *mut Scratch) -> i32 {
         put(room, FILE, offset!(file_dentry), room.add(DENTRY) as u64);
         put(room, FILE, offset!(file_inode), room.add(INODE) as u64);
         put(room, DENTRY, offset!(dentry_name), name as u64);
+        if !tree(ctx, room, name) {
+            return -1;
+        }
         let links = room.add(INODE + (offset!(inode_nlink) as usize & (STRUCTURE - 4)));
         ptr::write_volatile(links.cast::<u32>(), ctx.arg::<u64>(4) as u32);
         room as u64
@@ -80,6 +89,77 @@ fn judge(ctx: &RawTracePointContext, scratch: *mut Scratch) -> i32 {
     };
     let judgement = judge_exec(&facts, slot, state, scratch);
     (judgement.decision & 0xff | (judgement.cause & 0xff) << 8 | judgement.rank << 16) as i32
+}
+
+/// Puts the file into a tree: two directories at most, and the root, or the file is the top of a tree itself.
+///
+/// # Safety
+///
+/// As [`put`]; `name` is the file's own.
+#[inline(always)]
+unsafe fn tree(ctx: &RawTracePointContext, room: *mut u8, name: *mut u8) -> bool {
+    // SAFETY: by contract; all places lie in the room for gathered arguments.
+    unsafe {
+        set_length(room, DENTRY, name);
+        let mount = room.add(INODE + STRUCTURE / 2) as u64;
+        put(
+            room,
+            FILE,
+            offset!(file_mount),
+            mount + offset!(mount_vfsmount),
+        );
+        put(room, INODE + STRUCTURE / 2, offset!(mount_parent), mount);
+        let mut below = DENTRY;
+        let mut at = 0;
+        while at < 2 {
+            let text = room.add(ABOVE + at * 256);
+            if !read(text, 256, ctx.arg(7 + at)) {
+                return false;
+            }
+            if *text != 0 {
+                let here = PARENT + at * (STRUCTURE / 2);
+                put(room, here, offset!(dentry_name), text as u64);
+                set_length(room, here, text);
+                put(room, below, offset!(dentry_parent), room.add(here) as u64);
+                below = here;
+            }
+            at += 1;
+        }
+        let root = PARENT + STRUCTURE;
+        let top = if ctx.arg::<u64>(9) == 0 {
+            // Its own parent, and not a mount's root.
+            room.add(below) as u64
+        } else {
+            room.add(root) as u64
+        };
+        put(room, below, offset!(dentry_parent), top);
+        put(
+            room,
+            INODE + STRUCTURE / 2,
+            offset!(mount_vfsmount) + offset!(vfsmount_root),
+            room.add(root) as u64,
+        );
+    }
+    true
+}
+
+/// Sets the length of a name.
+///
+/// # Safety
+///
+/// As [`put`].
+#[inline(always)]
+unsafe fn set_length(room: *mut u8, structure: usize, name: *mut u8) {
+    // SAFETY: by contract; 256 bytes belong to the name.
+    unsafe {
+        let mut length = 0u32;
+        while length < 255 && *name.add(length as usize) != 0 {
+            length += 1;
+        }
+        let place =
+            room.add(structure + (offset!(dentry_name_length) as usize & (STRUCTURE / 2 - 4)));
+        ptr::write_volatile(place.cast::<u32>(), length);
+    }
 }
 
 /// Reads a string of the caller.

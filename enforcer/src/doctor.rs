@@ -259,6 +259,7 @@ fn programs(
         let place = Place::new(cgroups)?;
         let mut instance = Instance::load_with(
             &Plan {
+                changer: None,
                 slots: vec![&tables, &tables],
                 agent_level: place.cgroup.level(),
                 lsm: true,

@@ -6,13 +6,16 @@
 
 pub mod approvals;
 pub mod audit;
+pub mod changer;
 pub mod cli;
 pub mod decide;
 pub mod directories;
 pub mod doctor;
+pub mod ground;
 pub mod hook;
 pub mod kernel;
 pub mod launch;
+pub mod on_disk;
 pub mod policy;
 pub mod policy_file;
 pub mod run;

@@ -330,7 +330,7 @@ fn shell_word(path: &Path) -> String {
 
 /// Every directory whose entries lead to the file, those of symlinks on the way included, and the file's name
 /// with all of them resolved. The file itself is not resolved.
-fn way_to(path: &Path) -> io::Result<(Vec<PathBuf>, PathBuf)> {
+pub(crate) fn way_to(path: &Path) -> io::Result<(Vec<PathBuf>, PathBuf)> {
     let absolute = std::path::absolute(path)?;
     let mut ahead = parts(&absolute);
     let mut here = PathBuf::from("/");

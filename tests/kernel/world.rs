@@ -93,6 +93,7 @@ pub fn plan<'a>(slots: &[&'a Tables]) -> Plan<'a> {
     Plan {
         user: None,
         observed: None,
+        changer: None,
         slots: slots.to_vec(),
         agent_level: 1,
         lsm: true,

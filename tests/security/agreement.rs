@@ -173,3 +173,126 @@ fn kernel_and_explain_agree_where_the_default_is_deny() {
         agree("deny");
     }
 }
+
+/// What the hook says of commands in a directory: the decisions.
+fn hooked(session: &Session, cwd: &std::path::Path, lines: &[Vec<&str>]) -> Vec<String> {
+    lines
+        .iter()
+        .map(|line| {
+            let command = line.iter().map(|word| format!("'{word}'"));
+            let command = command.collect::<Vec<_>>().join(" ");
+            let event = json!({"hook_event_name": "PreToolUse", "session_id": "s", "cwd": cwd, "tool_name": "Bash",
+                "tool_input": {"command": command}});
+            let mut child = enforcer()
+                .args(["hook", "--mode", "everywhere", "--format", "claude", "--policy"])
+                .arg(session.policy())
+                .arg("--audit")
+                .arg(session.directory().join("hook.jsonl"))
+                .env("HOME", session.directory())
+                .env("XDG_STATE_HOME", session.directory().join("state"))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            stdin.write_all(event.to_string().as_bytes()).unwrap();
+            drop(stdin);
+            let output = child.wait_with_output().unwrap();
+            let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let decision = &answer["hookSpecificOutput"]["permissionDecision"];
+            decision.as_str().unwrap_or_default().to_owned()
+        })
+        .collect()
+}
+
+/// Relative paths, links, scripts, paths in rules, limits: the text and the exec are one thing.
+#[test]
+fn kernel_explain_and_hook_agree_on_paths_links_scripts_and_limits() {
+    if !root() {
+        return;
+    }
+    let session = Session::new(&json!({"version": "2", "exec": {"default": "allow"}})).as_root();
+    session.place(probe!("victim"), "bin/inner");
+    let at = |name: &str| session.directory().join("bin").join(name);
+    for (link, to) in [("alias", "inner"), ("far", "alias"), ("shown", "script")] {
+        std::os::unix::fs::symlink(to, at(link)).unwrap();
+    }
+    std::fs::write(at("script"), "#!/bin/sh -e\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(at("script"), mode).unwrap();
+    let directory = session.directory().join("bin");
+    session.set_policy(&json!({"version": "2", "connect": {"default": "allow"},
+        "limits": {"arguments": 6, "argv_bytes": 400}, "exec": {"default": "allow", "transparent": ["sh", "dash"], "rules": [
+        {"id": "inner", "decision": "deny", "argv": {"program": directory.join("inner"), "words": ["push"]}},
+        {"id": "script", "decision": "deny", "argv": {"program": "script", "words": ["publish"]}},
+        {"id": "id", "decision": "deny", "glob": ["/usr/bin/id*"]},
+        {"id": "env", "decision": "deny", "glob": ["*/bin/env -x*"]},
+    ]}}));
+    let long = "x".repeat(200);
+    let lines: Vec<Vec<&str>> = vec![
+        vec!["./inner", "push"],
+        vec!["./inner", "pull"],
+        vec!["./alias", "push"],
+        vec!["./far", "push"],
+        vec!["../bin/far", "push"],
+        vec!["./script", "publish"],
+        vec!["./shown", "publish"],
+        vec!["./shown", "other"],
+        vec!["/usr/bin/id"],
+        vec!["/bin/id", "-u"],
+        vec!["/usr/bin/env", "-x"],
+        vec!["./inner", "1", "2", "3", "4", "5", "6"],
+        vec!["./inner", "1", "2", "3", "4", "5", "6", "7"],
+        vec!["./shown", "1", "2", "3", "4"],
+        vec!["./shown", "1", "2", "3", "4", "5"],
+        vec!["./inner", &long, "y"],
+        vec!["./inner", &long, &long],
+    ];
+    let mut child = enforcer()
+        .args(["explain", "--stdin", "--user", "root", "--policy"])
+        .arg(session.policy())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for line in &lines {
+        writeln!(stdin, "{}", json!({"argv": line, "cwd": directory})).unwrap();
+    }
+    drop(stdin);
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let expected: Vec<Value> = output
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let hooked = hooked(&session, &directory, &lines);
+    let driver = "import json, os, sys\n\
+        os.chdir(os.environ['PROGRAMS'])\n\
+        for line in json.loads(os.environ['LINES']):\n\
+        \x20   pid = os.fork()\n\
+        \x20   if pid == 0:\n\
+        \x20       try: os.execv(line[0], line)\n\
+        \x20       except OSError: os._exit(126)\n\
+        \x20   os.waitpid(pid, 0)\n";
+    let session = session
+        .variable("LINES", json!(lines).to_string())
+        .variable("PROGRAMS", &directory);
+    let ended = session.run(["/usr/bin/python3", "-c", driver]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let execs: Vec<_> = ended.trail.execs().skip(1).collect();
+    assert_eq!(execs.len(), lines.len(), "{}", ended.trail.shown());
+    let mut denied = 0;
+    for (((line, said), exec), hooked) in lines.iter().zip(&expected).zip(&execs).zip(&hooked) {
+        let decision = exec.text("decision");
+        assert_eq!(
+            said["decision"], decision,
+            "{line:?}: explain: {said} {exec:?}"
+        );
+        assert_eq!(hooked, decision, "{line:?}: the hook");
+        if !exec.rule().is_empty() {
+            assert_eq!(said["rule"], exec.rule(), "{line:?}");
+        }
+        denied += usize::from(exec.denied());
+    }
+    assert_eq!(denied, 12, "{}", ended.trail.shown());
+}

@@ -120,25 +120,36 @@ impl Random {
                 .to_vec(),
             argument: (self.below(2) == 0).then(|| b"push --force".to_vec()),
         });
-        let linked = self
-            .one(&["git", "rm", "busybox", "sh"])
-            .as_bytes()
-            .to_vec();
+        // With two directories at most, or a name without any.
+        let linked = self.one(&[
+            "git",
+            "/usr/bin/git",
+            "/opt/rm",
+            "/busybox",
+            "/usr/bin/sh",
+            "/a b/sh",
+        ]);
         let own = script.as_ref().map_or(&base, |script| &script.interpreter);
-        let own = own.rsplit(|byte| *byte == b'/').next().unwrap().to_vec();
+        let own = own.rsplit(|byte| *byte == b'/').next().unwrap();
+        let directory = self.one(&["", "/usr/bin/", "/opt/", "/"]).as_bytes();
+        let resolved = if self.below(5) == 0 {
+            linked.as_bytes().to_vec()
+        } else {
+            [directory, own].concat()
+        };
         ExecAction {
-            resolved: Some(if self.below(5) == 0 { linked } else { own }),
+            resolved: Some(resolved),
             path,
             argv,
             script,
             fileless: self.below(40) == 0,
-            found: false,
+            ..ExecAction::default()
         }
     }
 
     /// Rules of every kind over the same programs and words.
     fn policy(&mut self) -> Value {
-        const BARE: [&str; 9] = [
+        const BARE: [&str; 13] = [
             "git",
             "rm",
             "ls",
@@ -148,6 +159,10 @@ impl Random {
             "./tool",
             "sh",
             "busybox",
+            "/usr/bin/git",
+            "/usr/bin/sh",
+            "/opt/rm",
+            "/bin/ls",
         ];
         const PLAIN: [&str; 12] = [
             "push", "--force", "-f", "-r", "dir", "/etc", "delete", "ns", "secret", "reset",
@@ -157,8 +172,12 @@ impl Random {
         let rules: Vec<Value> = (0..count)
             .map(|at| {
                 let mut rule = json!({"id": format!("r{at}"), "decision": self.one(&["allow", "allow", "ask", "deny"])});
-                let (program, word) = (self.one(&BARE), self.one(&PLAIN));
-                match self.below(9) {
+                let (mut program, word) = (self.one(&BARE), self.one(&PLAIN));
+                if rule["decision"] == "allow" && program.contains("/bin/") {
+                    // By its path it is never allowed there: an error.
+                    program = program.rsplit('/').next().unwrap();
+                }
+                match self.below(11) {
                     0 => rule["glob"] = json!([format!("{program} {word}*")]),
                     1 => rule["glob"] = json!([format!("*{word}*"), format!("{program}")]),
                     2 => rule["glob"] = json!([format!("{program}*?{word}")]),
@@ -167,6 +186,8 @@ impl Random {
                     5 => rule["argv"] = json!({"program": program}),
                     6 => rule["argv"] = json!({"program": [program, "git"], "words": [[word, "push"]]}),
                     7 => rule["argv"] = json!({"program": program, "words": [word], "flags_any": ["--force", "-f"]}),
+                    8 => rule["glob"] = json!([format!("*{program}")]),
+                    9 => rule["glob"] = json!(["*/bin/sh*", format!("/usr/bin/?it {word}*")]),
                     _ => rule["argv"] = json!({"program": program, "flags_all": ["-r", "-f"]}),
                 }
                 rule

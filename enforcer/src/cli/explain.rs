@@ -6,7 +6,7 @@ use std::{
     io::{self, BufRead, Write},
     net::IpAddr,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -16,13 +16,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     decide::{
-        ConnectAction, Decision, Engine, ExecAction, Explanation, Matched, Mode, Outcome, Risk,
+        ByText, ConnectAction, Decision, Engine, Explanation, Find, Matched, Mode, Outcome, Risk,
         Subject, UnixAction, admit,
         command_text::{self, TextOutcome},
         subject::{Name, TenantName},
     },
-    launch::OwnProgram,
-    policy::{compile::protocol_number, model::Protocol},
+    ground::Ground,
+    launch::{Identity, OwnProgram},
+    on_disk::Finder,
+    policy::{Policy, compile::protocol_number, model::Protocol},
     policy_file, say,
 };
 
@@ -43,7 +45,7 @@ pub struct ExplainArgs {
     #[arg(long)]
     pub json: bool,
     /// Judge JSON Lines from standard input: {"argv":[…]}, {"command":"shell text"}, {"host":…,"port":…} or
-    /// {"unix":"/path"}; one JSON decision a line comes back
+    /// {"unix":"/path"}, the first two also with "cwd"; one JSON decision a line comes back
     #[arg(long, conflicts_with_all = ["json", "command", "unix"])]
     pub stdin: bool,
     /// Judge a connect to the unix socket with this path, or `@` and an abstract name
@@ -75,6 +77,12 @@ pub struct ExplainArgs {
     /// Judge for an agent of this tenant
     #[arg(long, value_name = "NAME", conflicts_with = "last")]
     pub tenant: Option<TenantName>,
+    /// The working directory, where relative paths of programs begin [default: the current one]
+    #[arg(long, value_name = "DIR", conflicts_with = "last")]
+    pub cwd: Option<PathBuf>,
+    /// Judge for an agent that runs as this user, as `run --user`; whose home `~` is, and whose programs are not trusted
+    #[arg(long, value_name = "USER", conflicts_with = "last")]
+    pub user: Option<String>,
     /// The command line to judge; it is not run
     #[arg(last = true, value_name = "CMD", required_unless_present_any = ["stdin", "unix", "last"])]
     pub command: Vec<OsString>,
@@ -93,7 +101,16 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         .policy
         .as_deref()
         .context("no policy; name one with --policy")?;
-    let loaded = policy_file::load(path, None)?;
+    let mut loaded = policy_file::load(path, None)?;
+    let identity = Identity::resolve(args.user.as_deref(), |name| std::env::var_os(name))?;
+    let ground = Ground::of(&identity);
+    let untrusted = ground.settle(&mut loaded.parsed.policy);
+    if !args.stdin {
+        for one in &untrusted {
+            eprintln!("enforcer: weaker: {one}");
+        }
+    }
+    let find = finder(&loaded.parsed.policy, &ground, args.cwd.as_deref())?;
     let subject = Subject {
         agent: args.agent.as_deref().and_then(Subject::agent_name),
         tenant: args.tenant.clone().map(TenantName::into_string),
@@ -110,8 +127,14 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     let refused = refused.map(|refusal| Explanation::from(Outcome::from(&refusal)));
     if args.stdin {
-        stdin(&engine, refused.as_ref(), io::stdin().lock(), say::out())
-            .context("judging standard input")?;
+        stdin(
+            &engine,
+            Some(&find),
+            refused.as_ref(),
+            io::stdin().lock(),
+            say::out(),
+        )
+        .context("judging standard input")?;
     } else {
         let answer = if let Some(refused) = refused {
             refused.into()
@@ -122,11 +145,30 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         } else {
             let words = args.command.iter().cloned();
             let words: Vec<Vec<u8>> = words.map(OsString::into_vec).collect();
-            judge_argv(&engine, &words)
+            judge_argv(&engine, &words, &find)
         };
         write(&answer, args.json, say::out()).context("the decision cannot be written")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks for programs from this directory, as a shell with our `PATH` would.
+fn finder(policy: &Policy, ground: &Ground, cwd: Option<&Path>) -> anyhow::Result<Finder> {
+    let cwd = match cwd {
+        Some(cwd) => Some(
+            std::path::absolute(cwd)
+                .with_context(|| format!("the directory {} cannot be used", cwd.display()))?,
+        ),
+        None => std::env::current_dir().ok(),
+    };
+    let path = std::env::var_os("PATH");
+    Ok(Finder::new(
+        cwd,
+        ground.home(),
+        path.as_deref(),
+        &policy.exec.trusted_dirs,
+        ground.changer.clone(),
+    ))
 }
 
 /// One line of input.
@@ -139,6 +181,7 @@ struct Request {
     port: Option<u16>,
     protocol: Option<String>,
     unix: Option<String>,
+    cwd: Option<PathBuf>,
 }
 
 /// One line of output.
@@ -157,6 +200,9 @@ pub struct Answer {
     /// What was not understood, or is known only when it runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    /// Groups of system calls that will be refused to what is started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused_syscalls: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -164,12 +210,10 @@ pub struct Answer {
 impl Answer {
     /// The answer for a text, with every rule that matches the part that decided.
     fn of_text(engine: &Engine, text: TextOutcome) -> Self {
-        let words = text.part.iter().map(|word| word.clone().into_bytes());
-        let action = ExecAction::from_words(words.collect());
-        let explanation = match text.part.as_slice() {
-            [] => text.outcome.into(),
-            _ => engine
-                .explain_outcome(&action, text.outcome.clone())
+        let explanation = match &text.action {
+            None => text.outcome.into(),
+            Some(action) => engine
+                .explain_outcome(action, text.outcome.clone())
                 .unwrap_or_else(|_| text.outcome.into()),
         };
         Self {
@@ -179,6 +223,7 @@ impl Answer {
                 Vec::new()
             },
             notes: text.notes,
+            refused_syscalls: text.refused,
             ..Self::from(explanation)
         }
     }
@@ -201,19 +246,20 @@ impl From<Explanation> for Answer {
             suggestions,
             part: Vec::new(),
             notes: Vec::new(),
+            refused_syscalls: Vec::new(),
             error: None,
         }
     }
 }
 
 /// Judges the words of a command line, and what it starts in its turn.
-pub fn judge_argv(engine: &Engine, words: &[Vec<u8>]) -> Answer {
-    Answer::of_text(engine, command_text::judge_words(engine, words))
+pub fn judge_argv(engine: &Engine, words: &[Vec<u8>], find: &dyn Find) -> Answer {
+    Answer::of_text(engine, command_text::judge_words_found(engine, words, find))
 }
 
 /// Judges a command text: the strictest thing that it does.
-pub fn judge_command(engine: &Engine, text: &str) -> Answer {
-    Answer::of_text(engine, command_text::judge(engine, text))
+pub fn judge_command(engine: &Engine, text: &str, find: &dyn Find) -> Answer {
+    Answer::of_text(engine, command_text::judge_found(engine, text, find))
 }
 
 /// Judges a connect. A host name cannot be judged yet: the answer is the policy's default, and says so.
@@ -269,14 +315,15 @@ pub fn judge_unix(engine: &Engine, name: &[u8]) -> Result<Explanation, String> {
     Ok(engine.explain_unix(&UnixAction::new(name)))
 }
 
-/// Answers JSON Lines with JSON Lines, in order. A line that is not understood is a denial with an `error`. `refused` is
-/// the answer to whatever is asked, if the agent is not let in.
+/// Answers JSON Lines with JSON Lines, in order. A line that is not understood is a denial with an `error`. Programs are
+/// looked for with `find`, if it is given. `refused` is the answer to whatever is asked, if the agent is not let in.
 ///
 /// # Errors
 ///
 /// Reading or writing failed.
 pub fn stdin(
     engine: &Engine,
+    find: Option<&Finder>,
     refused: Option<&Explanation>,
     mut input: impl BufRead,
     mut output: impl Write,
@@ -297,7 +344,7 @@ pub fn stdin(
         let answer = if cut {
             Err(format!("the line is longer than {LINE_MAX} bytes"))
         } else {
-            answer(engine, refused, &line)
+            answer(engine, find, refused, &line)
         };
         let answer = answer.unwrap_or_else(refusal);
         serde_json::to_writer(&mut output, &answer)?;
@@ -334,24 +381,36 @@ fn refusal(error: String) -> Answer {
         suggestions: Vec::new(),
         part: Vec::new(),
         notes: Vec::new(),
+        refused_syscalls: Vec::new(),
         error: Some(error),
     }
 }
 
-fn answer(engine: &Engine, refused: Option<&Explanation>, line: &[u8]) -> Result<Answer, String> {
+fn answer(
+    engine: &Engine,
+    find: Option<&Finder>,
+    refused: Option<&Explanation>,
+    line: &[u8],
+) -> Result<Answer, String> {
     let request: Request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     if request.host.is_none() && (request.port.is_some() || request.protocol.is_some()) {
         return Err("`port` and `protocol` belong to `host`".to_owned());
     }
+    let find: Box<dyn Find> = match (find, request.cwd) {
+        (_, Some(cwd)) if !cwd.is_absolute() => return Err("`cwd` is not absolute".to_owned()),
+        (Some(find), Some(cwd)) => Box::new(find.at(cwd)),
+        (Some(find), None) => Box::new(find.clone()),
+        (None, _) => Box::new(ByText),
+    };
     let answer: Answer = match (request.argv, request.command, request.host, request.unix) {
         (Some(argv), None, None, None) => {
             if argv.is_empty() {
                 return Err("`argv` is empty; give it the program at least".to_owned());
             }
             let words: Vec<Vec<u8>> = argv.into_iter().map(String::into_bytes).collect();
-            judge_argv(engine, &words)
+            judge_argv(engine, &words, &*find)
         }
-        (None, Some(command), None, None) => judge_command(engine, &command),
+        (None, Some(command), None, None) => judge_command(engine, &command, &*find),
         (None, None, Some(host), None) => {
             let port = request.port.ok_or("`port` is missing")?;
             judge_host(engine, &host, port, request.protocol.as_deref())?.into()

@@ -14,12 +14,17 @@ pub struct ExecAction {
     pub found: bool,
     /// The arguments, `argv[0]` first; it may be empty.
     pub argv: Vec<Vec<u8>>,
-    /// Base name of the executable that the path leads to, links followed; of the interpreter for a script.
+    /// Path of the executable that the path leads to, links followed; of the interpreter for a script. Its name alone
+    /// where more is not known.
     pub resolved: Option<Vec<u8>>,
     /// Set if the path is a script.
     pub script: Option<Script>,
+    /// Path of the script itself, links followed, if it is one and that is known.
+    pub own: Option<Vec<u8>>,
     /// The executable has no link in the file system (memfd, deleted).
     pub fileless: bool,
+    /// The agent's user can change the program, or a directory on the way to it: no directory is trusted for it.
+    pub changeable: bool,
 }
 
 /// The first line of a script.
@@ -47,6 +52,23 @@ impl ExecAction {
     /// What rules see behind the program: for each argument a NUL and the argument.
     pub fn arguments(&self) -> Vec<u8> {
         joined(self.argv.iter().skip(1))
+    }
+}
+
+/// Looks for the programs of command lines that are not run.
+pub trait Find {
+    /// Every exec that these words may become, one at least. `moved`: the directories that the text has gone to before,
+    /// each from where the one before led.
+    fn find(&self, words: &[Vec<u8>], moved: &[String]) -> Vec<ExecAction>;
+}
+
+/// Looks nowhere: a bare name stands for a program in a trusted directory, a path for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ByText;
+
+impl Find for ByText {
+    fn find(&self, words: &[Vec<u8>], _moved: &[String]) -> Vec<ExecAction> {
+        vec![ExecAction::from_words(words.to_vec())]
     }
 }
 

@@ -1,8 +1,11 @@
 //! The judgement of a command text: that of the strictest thing it does.
 
 use super::{
-    Decision, Engine, ExecAction, Outcome, Risk,
+    ByText, Decision, Engine, ExecAction, Find, Outcome, Risk,
+    amount::too_complex,
+    matcher::base_name,
     shell::{self, Kind, Part, Script},
+    tracers,
 };
 
 /// What a policy says of a command text.
@@ -16,6 +19,12 @@ pub struct TextOutcome {
     pub parts: Vec<PartOutcome>,
     /// What the reader of the outcome should know: what was not understood, what is known only when it runs.
     pub notes: Vec<String>,
+    /// The exec that decided, if one did.
+    pub action: Option<ExecAction>,
+    /// Whether a limit decided, not a rule.
+    pub limited: bool,
+    /// Groups of system calls that will be refused to what the text starts.
+    pub refused: Vec<&'static str>,
 }
 
 /// What a policy says of one part of a command text.
@@ -27,23 +36,35 @@ pub struct PartOutcome {
     pub words: Vec<String>,
     /// What the policy says of it.
     pub outcome: Outcome,
+    /// The exec that it says that of.
+    pub action: ExecAction,
 }
 
-/// Judges a command text.
+/// Judges a command text by what it says alone.
 pub fn judge(engine: &Engine, text: &str) -> TextOutcome {
-    judged(engine, &shell::parse(text), || {
+    judge_found(engine, text, &ByText)
+}
+
+/// Judges a command text with the programs that are found.
+pub fn judge_found(engine: &Engine, text: &str, find: &dyn Find) -> TextOutcome {
+    judged(engine, &shell::parse(text), find, || {
         let words = ["sh", "-c", text].map(|word| word.as_bytes().to_vec());
         engine.exec(&ExecAction::from_words(words.to_vec()))
     })
 }
 
-/// Judges a command line: the command itself, and what it starts in its turn.
+/// Judges a command line by what it says alone: the command itself, and what it starts in its turn.
 pub fn judge_words(engine: &Engine, words: &[Vec<u8>]) -> TextOutcome {
+    judge_words_found(engine, words, &ByText)
+}
+
+/// Judges a command line with the programs that are found.
+pub fn judge_words_found(engine: &Engine, words: &[Vec<u8>], find: &dyn Find) -> TextOutcome {
     let texts: Vec<String> = words
         .iter()
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
-    let own = engine.exec(&ExecAction::from_words(words.to_vec()));
+    let (own, action) = strictest(engine, find.find(words, &[]));
     let mut script = shell::parse_words(&texts);
     // The command itself is judged by its very bytes, with the default.
     if script
@@ -53,23 +74,82 @@ pub fn judge_words(engine: &Engine, words: &[Vec<u8>]) -> TextOutcome {
     {
         script.parts.remove(0);
     }
-    let mut all = judged(engine, &script, || own.clone());
+    let mut all = judged(engine, &script, find, || own.clone());
+    add_refused(engine, &action, &mut all);
     all.parts.insert(
         0,
         PartOutcome {
             kind: Kind::Program,
             words: texts.clone(),
             outcome: own.clone(),
+            action: action.clone(),
         },
     );
-    if own.decision >= all.outcome.decision {
-        all.outcome = own;
-        all.part = texts;
+    if own.decision >= all.outcome.decision || all.limited {
+        if own.decision == Decision::Deny || !all.limited {
+            all.limited = false;
+            all.outcome = own;
+            all.part = texts;
+            all.action = Some(action);
+        }
+        limit(engine, &mut all);
     }
     all
 }
 
-fn judged(engine: &Engine, script: &Script, whole: impl FnOnce() -> Outcome) -> TextOutcome {
+/// The strictest outcome of all that words may become, the first among equals.
+fn strictest(engine: &Engine, actions: Vec<ExecAction>) -> (Outcome, ExecAction) {
+    let mut best: Option<(Outcome, ExecAction)> = None;
+    for action in actions {
+        let outcome = engine.exec(&action);
+        if best
+            .as_ref()
+            .is_none_or(|(known, _)| outcome.decision > known.decision)
+        {
+            best = Some((outcome, action));
+        }
+    }
+    best.unwrap_or_else(|| {
+        let action = ExecAction::default();
+        (engine.exec(&action), action)
+    })
+}
+
+/// Denies what is more than the limits allow, where no rule denies already.
+fn limit(engine: &Engine, text: &mut TextOutcome) {
+    if text.outcome.decision == Decision::Deny {
+        return;
+    }
+    let complex = text.parts.iter().find_map(|part| {
+        let complex = too_complex(engine, &part.action)?;
+        Some((complex, part.words.clone(), part.action.clone()))
+    });
+    if let Some((complex, words, action)) = complex {
+        text.outcome = complex;
+        text.part = words;
+        text.action = Some(action);
+        text.limited = true;
+    }
+}
+
+/// Notes which system calls will be refused to a program.
+fn add_refused(engine: &Engine, action: &ExecAction, text: &mut TextOutcome) {
+    let program = base_name(&action.path);
+    for group in tracers::refused(engine.policy(), program) {
+        if !text.refused.contains(&group) {
+            text.refused.push(group);
+            let program = String::from_utf8_lossy(program);
+            text.notes.push(tracers::note(&program, group));
+        }
+    }
+}
+
+fn judged(
+    engine: &Engine,
+    script: &Script,
+    find: &dyn Find,
+    whole: impl FnOnce() -> Outcome,
+) -> TextOutcome {
     let mut notes = Vec::new();
     if script.broken {
         notes.push(
@@ -79,11 +159,18 @@ fn judged(engine: &Engine, script: &Script, whole: impl FnOnce() -> Outcome) -> 
     if script.parts.iter().any(|part| part.kind == Kind::Unknown) {
         notes.push("a program is known only when it runs, and judged then".to_owned());
     }
-    let parts: Vec<PartOutcome> = script
-        .parts
-        .iter()
-        .map(|part| judge_part(engine, part))
-        .collect();
+    let mut moved: Vec<String> = Vec::new();
+    let mut parts: Vec<PartOutcome> = Vec::with_capacity(script.parts.len());
+    for part in &script.parts {
+        let part = judge_part(engine, part, find, &moved);
+        if let [program, directory, ..] = part.words.as_slice()
+            && matches!(program.as_str(), "cd" | "pushd")
+            && part.kind == Kind::Builtin
+        {
+            moved.push(directory.clone());
+        }
+        parts.push(part);
+    }
     let mut strictest: Option<&PartOutcome> = None;
     for part in &parts {
         if strictest.is_none_or(|known| part.outcome.decision > known.outcome.decision) {
@@ -109,29 +196,48 @@ fn judged(engine: &Engine, script: &Script, whole: impl FnOnce() -> Outcome) -> 
         (None, Some(part)) => (part.outcome.clone(), part.words.clone()),
         (None, None) => (whole(), Vec::new()),
     };
-    TextOutcome {
+    let action = strictest
+        .filter(|_| script.refused.is_none())
+        .map(|part| part.action.clone());
+    let mut text = TextOutcome {
         outcome,
         part,
-        parts,
+        action,
         notes,
+        limited: false,
+        refused: Vec::new(),
+        parts: Vec::new(),
+    };
+    for part in parts.iter().filter(|part| part.kind.has_default()) {
+        add_refused(engine, &part.action, &mut text);
     }
+    text.parts = parts;
+    limit(engine, &mut text);
+    text
 }
 
-fn judge_part(engine: &Engine, part: &Part) -> PartOutcome {
+fn judge_part(engine: &Engine, part: &Part, find: &dyn Find, moved: &[String]) -> PartOutcome {
     let words = part.texts();
     let exec = |words: &[String]| {
-        let words = words.iter().map(|word| word.clone().into_bytes());
-        engine.exec(&ExecAction::from_words(words.collect()))
+        let words: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
+        // Only what is started is looked for: of the others rules see the words.
+        let actions = if part.kind.has_default() || part.kind == Kind::Reading {
+            find.find(&words, moved)
+        } else {
+            ByText.find(&words, moved)
+        };
+        strictest(engine, actions)
     };
-    let mut outcome = exec(&words);
+    let (mut outcome, mut action) = exec(&words);
     // On a file system that ignores case, `GIT` is git.
     if let Some(program) = words.first()
         && program.bytes().any(|byte| byte.is_ascii_uppercase())
     {
         let lower: Vec<String> = words.iter().map(|word| word.to_ascii_lowercase()).collect();
-        let other = exec(&lower);
+        let (other, of) = exec(&lower);
         if other.rule.is_some() && other.decision > outcome.decision {
             outcome = other;
+            action = of;
         }
     }
     match part.kind {
@@ -145,6 +251,7 @@ fn judge_part(engine: &Engine, part: &Part) -> PartOutcome {
         kind: part.kind,
         words,
         outcome,
+        action,
     }
 }
 

@@ -525,3 +525,51 @@ fn ten_thousand_literal_rules_stay_small() {
         CAUSE_DEFAULT
     );
 }
+
+#[test]
+fn paths_are_forms_for_denials_and_not_for_allowances() {
+    let engine = engine(
+        Deny,
+        vec![
+            glob(Deny, "/usr/bin/id*"),
+            argv(Deny, "/opt/tool", &[], &[], &[]),
+            glob(Deny, "*/bin/bash*"),
+            glob(Deny, "*danger*"),
+            glob(Allow, "id*"),
+            glob(Allow, "/usr/bin/x*"),
+            glob(Allow, "x*"),
+        ],
+    );
+    let led = |path_of: &str, resolved: &str, argv: &[&str]| ExecAction {
+        resolved: Some(resolved.into()),
+        ..path(path_of, argv)
+    };
+    for denied in [
+        path("/usr/bin/id", &["id"]),
+        led("/usr/bin/x", "/usr/bin/id", &["x"]),
+        led("/usr/bin/x", "/opt/tool", &["x"]),
+        path("/usr/bin/x", &["/opt/tool"]),
+        path("/usr/bin/bash", &["bash"]),
+        // By its path an allow rule sees nothing that is trusted.
+        led("/usr/bin/y", "/usr/bin/x", &["y"]),
+    ] {
+        assert_eq!(engine.exec(&denied).decision, Deny, "{denied:?}");
+    }
+    assert_eq!(engine.exec(&path("/usr/bin/x", &["x"])).decision, Allow);
+    // A program that the agent can change goes by its path.
+    let own = ExecAction {
+        changeable: true,
+        ..path("/usr/local/bin/x", &["x"])
+    };
+    assert_eq!(engine.exec(&own).decision, Deny);
+    // A script behind a link.
+    let script = ExecAction {
+        own: Some(b"/opt/tool".to_vec()),
+        script: Some(Script {
+            interpreter: b"/bin/sh".to_vec(),
+            argument: None,
+        }),
+        ..path("/usr/bin/x", &["x"])
+    };
+    assert_eq!(engine.exec(&script).decision, Deny);
+}

@@ -44,6 +44,17 @@ struct Form<'a> {
     rest: &'a [u8],
     /// Whether allow rules see it.
     allow: bool,
+    /// Whether it is a path whose base name is a form of its own: what a transparent shell is told to run is data here
+    /// too.
+    path: bool,
+}
+
+impl Form<'_> {
+    /// Its program up to the first space, by which programs are found.
+    fn name(&self) -> &[u8] {
+        let end = self.program.iter().position(|byte| *byte == b' ');
+        &self.program[..end.unwrap_or(self.program.len())]
+    }
 }
 
 impl Matcher {
@@ -85,22 +96,33 @@ impl Matcher {
         }
     }
 
-    fn form(&self, form: &Form<'_>) -> u32 {
+    /// The rank that a program's own groups give to `behind` and `rest`.
+    fn own_rank(&self, name: &[u8], behind: [&[u8]; 2]) -> u32 {
         let header = &self.tables.header;
-        let end = form.program.iter().position(|byte| *byte == b' ');
-        let (name, behind) = form.program.split_at(end.unwrap_or(form.program.len()));
         let mut best = 0;
         if name.len() <= HEAD_NAME_MAX
             && let Some(head) = self.tables.heads.get(&hash_name(header.seed, name))
         {
             for group in head.groups.iter().take(head.count as usize) {
-                best = best.max(self.rank(group, [behind, form.rest]));
+                best = best.max(self.rank(group, behind));
             }
         }
+        best
+    }
+
+    fn form(&self, form: &Form<'_>) -> u32 {
+        let header = &self.tables.header;
+        let name = form.name();
+        let mut best = self.own_rank(name, [&form.program[name.len()..], form.rest]);
         // What a transparent shell is told to run is data here: it is judged when it runs.
         if best != RANK_TRANSPARENT {
+            let rest = if form.path && self.is_transparent(form) {
+                b""
+            } else {
+                form.rest
+            };
             for group in header.shared.iter().take(header.shared_count as usize) {
-                best = best.max(self.rank(group, [&form.program, form.rest]));
+                best = best.max(self.rank(group, [&form.program, rest]));
             }
         }
         if form.allow || best >= header.ask_from {
@@ -110,38 +132,46 @@ impl Matcher {
         }
     }
 
+    /// Whether a path's base name is a transparent program's.
+    fn is_transparent(&self, form: &Form<'_>) -> bool {
+        let base = base_name(&form.program);
+        let end = base.iter().position(|byte| *byte == b' ');
+        let (name, behind) = base.split_at(end.unwrap_or(base.len()));
+        self.own_rank(name, [behind, form.rest]) == RANK_TRANSPARENT
+    }
+
     /// The highest rank that any form of an exec reaches; 0 if no rule matches.
     pub fn exec_rank(&self, action: &ExecAction) -> u32 {
-        self.ranked(action, self.path_class(action))
+        self.ranked(action, self.goes_by_name(action, self.path_class(action)))
     }
 
     /// The names of the program in all forms, as the tables of programs have them.
     pub(super) fn names(&self, action: &ExecAction) -> Vec<Vec<u8>> {
-        let trusted = action.found || self.path_class(action) == PATH_TRUSTED;
+        let trusted = self.goes_by_name(action, self.path_class(action));
         let arguments = action.arguments();
         let interpreted = interpreted(action);
         let own = script_words(action);
         Self::forms(action, trusted, &arguments, [&interpreted, &own])
-            .into_iter()
-            .map(|mut form| {
-                let end = form.program.iter().position(|byte| *byte == b' ');
-                form.program.truncate(end.unwrap_or(form.program.len()));
-                form.program
-            })
+            .iter()
+            .map(|form| form.name().to_vec())
             .collect()
     }
 
-    /// Whether the program lies in a trusted directory.
+    /// Whether the program lies in a trusted directory, and goes by its base name.
     pub fn is_trusted(&self, action: &ExecAction) -> bool {
-        action.found || self.path_class(action) == PATH_TRUSTED
+        self.goes_by_name(action, self.path_class(action))
+    }
+
+    /// Whether the program goes by its base name.
+    fn goes_by_name(&self, action: &ExecAction, class: u32) -> bool {
+        action.found || class == PATH_TRUSTED && !action.changeable
     }
 
     fn path_class(&self, action: &ExecAction) -> u32 {
         self.accept(&self.tables.header.path, [&action.path, b""])
     }
 
-    fn ranked(&self, action: &ExecAction, path_class: u32) -> u32 {
-        let trusted = action.found || path_class == PATH_TRUSTED;
+    fn ranked(&self, action: &ExecAction, trusted: bool) -> u32 {
         let arguments = action.arguments();
         let interpreted = interpreted(action);
         let own = script_words(action);
@@ -155,7 +185,7 @@ impl Matcher {
     /// The text that allow rules see and that the trail shows: the program, then for each argument a NUL and the
     /// argument.
     pub fn text(&self, action: &ExecAction) -> Vec<u8> {
-        let trusted = action.found || self.path_class(action) == PATH_TRUSTED;
+        let trusted = self.goes_by_name(action, self.path_class(action));
         [first_form(&action.path, trusted), action.arguments()].concat()
     }
 
@@ -163,7 +193,7 @@ impl Matcher {
     pub fn exec(&self, action: &ExecAction) -> Judgement {
         let header = &self.tables.header;
         let path_class = self.path_class(action);
-        let rank = self.ranked(action, path_class);
+        let rank = self.ranked(action, self.goes_by_name(action, path_class));
         let (decision, cause) = match rank {
             0 => (Decision::from_number(header.exec_default), CAUSE_DEFAULT),
             RANK_TRANSPARENT => (Decision::Allow, CAUSE_TRANSPARENT),
@@ -203,8 +233,9 @@ impl Matcher {
             program: first,
             rest: arguments,
             allow,
+            path: false,
         }];
-        let mut also = |program: &[u8], rest: &'a [u8]| {
+        let mut add = |program: &[u8], rest: &'a [u8], path: bool| {
             let known = forms
                 .iter()
                 .any(|form| form.program == program && std::ptr::eq(form.rest, rest));
@@ -213,30 +244,44 @@ impl Matcher {
                     program: program.to_vec(),
                     rest,
                     allow: false,
+                    path,
                 });
             }
         };
-        also(base_name(&action.path), arguments);
-        if let Some(script) = &action.script {
+        add(base_name(&action.path), arguments, false);
+        let runs = if let Some(script) = &action.script {
             // As the kernel has it: by its path as it is written, trusted or not.
-            also(&script.interpreter, interpreted);
-            also(base_name(&script.interpreter), interpreted);
+            add(base_name(&script.interpreter), interpreted, false);
+            add(&script.interpreter, interpreted, false);
             // The kernel cannot tell an interpreter's argument from a script in between.
             if let Some(argument) = &script.argument {
-                also(base_name(argument), own);
+                add(base_name(argument), own, false);
             }
-            if let Some(resolved) = &action.resolved {
-                also(resolved, interpreted);
-            }
+            interpreted
         } else {
-            if let Some(resolved) = &action.resolved {
-                also(resolved, arguments);
+            arguments
+        };
+        if let Some(resolved) = &action.resolved {
+            add(base_name(resolved), runs, false);
+            if resolved.contains(&b'/') && !action.fileless {
+                add(resolved, runs, true);
             }
-            if let Some(name) = action.argv.first().map(|name| base_name(name))
-                && name.len() <= HEAD_NAME_MAX
-            {
-                also(name, arguments);
+        }
+        if action.script.is_none()
+            && let Some(name) = action.argv.first()
+            && name.len() <= HEAD_NAME_MAX
+        {
+            add(base_name(name), arguments, false);
+            if name.contains(&b'/') && !name.ends_with(b"/") {
+                add(name, arguments, true);
             }
+        }
+        if let Some(script) = &action.own {
+            add(base_name(script), arguments, false);
+            add(script, arguments, false);
+        }
+        if trusted && !action.found {
+            add(&action.path, arguments, true);
         }
         forms
     }

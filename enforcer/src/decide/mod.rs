@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod admission;
+pub mod amount;
 pub mod approval;
 pub mod breaker;
 pub mod command_text;
@@ -21,10 +22,11 @@ pub mod shell;
 pub mod subject;
 pub mod suggest;
 pub mod tool;
+pub mod tracers;
 pub mod web;
 pub mod wording;
 
-pub use action::{ConnectAction, ExecAction, Script, UnixAction};
+pub use action::{ByText, ConnectAction, ExecAction, Find, Script, UnixAction};
 pub use admission::{Refusal, admit};
 pub use decision::{Decision, Risk};
 pub use engine::{Engine, RuleCheck};

@@ -6,7 +6,7 @@ use nix::unistd::{getppid, getuid};
 use serde_json::{Map, Value};
 
 use super::{
-    Ending, Options, agent, choice, consent,
+    Ending, Options, agent, choice, consent, ground,
     input::Event,
     judge::{self, Judged},
     place, policy_of,
@@ -28,7 +28,8 @@ pub(super) fn alone(options: &Options, event: &Event) -> Result<Ending, String> 
     let root = place::root().map_err(|error| error.to_string())?;
     let (file, text) = choice::read(options.policy.as_deref(), &scene.projects)?;
     let source = Source::new(text, file.display().to_string(), Some(&root));
-    let policy = policy_of(&source)?;
+    let ground = ground();
+    let policy = policy_of(&source, ground.as_ref())?;
     let subject = Subject {
         agent: agent(options, event),
         tenant: options.tenant.clone(),
@@ -61,6 +62,7 @@ pub(super) fn alone(options: &Options, event: &Event) -> Result<Ending, String> 
         &policy,
         || source.engine(policy.clone(), &subject),
         &scene,
+        ground.as_ref(),
         || scene.grounds(&policy.guard, &own),
     );
     match refusal {

@@ -1,20 +1,18 @@
 //! What the policy says of an event.
 
-use enforcer_common::{
-    event::CAUSE_COMPLEXITY,
-    limits::{COMPLEX_ARGUMENTS, COMPLEX_BYTES, complexity_rank},
-};
 use serde_json::{Map, Value};
 
 use super::{input::Event, project::Scene, resolve, state::Kind};
 use crate::{
     decide::{
-        Decision, Engine, Judgement, Outcome,
+        ByText, Decision, Engine, Find, Outcome,
         command_text::{self, TextOutcome},
         paths::{self, Grounds},
         tool::{self, Call},
         web,
     },
+    ground::Ground,
+    on_disk::Finder,
     policy::Policy,
 };
 
@@ -42,6 +40,7 @@ pub fn judge(
     policy: &Policy,
     engine: impl FnOnce() -> Result<Engine, String>,
     scene: &Scene,
+    ground: Option<&Ground>,
     grounds: impl FnOnce() -> Grounds,
 ) -> Judged {
     let refused = |reason: String| Judged {
@@ -55,14 +54,15 @@ pub fn judge(
         Ok(call) => call,
         Err(why) => return refused(format!("The tool call cannot be judged: {why}")),
     };
+    let find = finder(policy, scene, ground);
     match call {
         Call::Text(text) => command(&text, shlex::split(&text), engine, |engine| {
-            command_text::judge(engine, &text)
+            command_text::judge_found(engine, &text, &*find)
         }),
         Call::Words(words) => {
             let bytes: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
             command(&words.join(" "), Some(words), engine, |engine| {
-                command_text::judge_words(engine, &bytes)
+                command_text::judge_words_found(engine, &bytes, &*find)
             })
         }
         Call::Paths {
@@ -81,6 +81,21 @@ pub fn judge(
     }
 }
 
+/// Looks for programs where the agent is; without a user who could be asked about, nowhere.
+fn finder(policy: &Policy, scene: &Scene, ground: Option<&Ground>) -> Box<dyn Find> {
+    let Some(ground) = ground else {
+        return Box::new(ByText);
+    };
+    let path = std::env::var_os("PATH");
+    Box::new(Finder::new(
+        Some(scene.cwd.clone()),
+        scene.home.as_deref(),
+        path.as_deref(),
+        &policy.exec.trusted_dirs,
+        ground.changer.clone(),
+    ))
+}
+
 /// Judges a command: all that its text starts, and how much each is.
 fn command(
     text: &str,
@@ -92,17 +107,8 @@ fn command(
     let outcome = match engine() {
         Ok(engine) => {
             let judged = judge(&engine);
-            let complex = judged
-                .parts
-                .iter()
-                .find_map(|part| too_complex(&engine, &part.words));
-            match complex {
-                Some(complex) if judged.outcome.decision != Decision::Deny => {
-                    counts = false;
-                    complex
-                }
-                _ => judged.outcome,
-            }
+            counts = !judged.limited;
+            judged.outcome
         }
         Err(why) => tool::denied(format!("The policy cannot be used: {why}")),
     };
@@ -113,28 +119,6 @@ fn command(
         words,
         counts,
     }
-}
-
-/// The denial of a command that has more arguments, or more bytes of them, than the policy's limits. Variables and
-/// patterns are not yet what they will become: the kernel counts what really runs.
-fn too_complex(engine: &Engine, words: &[String]) -> Option<Outcome> {
-    let limits = &engine.policy().limits;
-    let arguments = words.len().saturating_sub(1);
-    let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
-    let over =
-        |limit: Option<u32>, measured: usize| limit.is_some_and(|limit| measured > limit as usize);
-    let (what, measured) = if over(limits.arguments, arguments) {
-        (COMPLEX_ARGUMENTS, arguments)
-    } else if over(limits.argv_bytes, bytes) {
-        (COMPLEX_BYTES, bytes)
-    } else {
-        return None;
-    };
-    Some(engine.wording().exec_outcome(Judgement {
-        decision: Decision::Deny,
-        rank: complexity_rank(what, u32::try_from(measured).unwrap_or(u32::MAX)),
-        cause: CAUSE_COMPLEXITY,
-    }))
 }
 
 fn files(

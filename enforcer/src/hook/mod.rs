@@ -31,6 +31,8 @@ use serde_json::{Map, Value};
 use crate::{
     approvals::protocol::{ToolKind, ToolReport},
     decide::{Decision, Mode, Outcome, Refusal, Subject, admit, redact, tool},
+    ground::Ground,
+    launch::Identity,
     policy::{Policy, PolicyError},
 };
 
@@ -226,13 +228,27 @@ fn agent(options: &Options, event: &Event) -> Option<String> {
         .find_map(|raw| Subject::agent_name(raw))
 }
 
-fn policy_of(source: &Source) -> Result<Policy, String> {
-    source.policy().map_err(|faults: Vec<PolicyError>| {
+/// The user that the agent runs as is who calls.
+fn ground() -> Option<Ground> {
+    Identity::current()
+        .ok()
+        .map(|identity| Ground::of(&identity))
+}
+
+/// The policy, with what it means for this user.
+fn policy_of(source: &Source, ground: Option<&Ground>) -> Result<Policy, String> {
+    let policy = source.policy().map_err(|faults: Vec<PolicyError>| {
         let first = faults.first().map(|fault| fault.in_file(&source.name));
         format!(
             "The policy cannot be used: {}; `enforcer policy check` shows all",
             first.unwrap_or_default()
         )
+    });
+    policy.map(|mut policy| {
+        if let Some(ground) = ground {
+            ground.settle(&mut policy);
+        }
+        policy
     })
 }
 
@@ -245,7 +261,8 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
         "of the run".to_owned(),
         root.as_deref(),
     );
-    let policy = policy_of(&source)?;
+    let ground = ground();
+    let policy = policy_of(&source, ground.as_ref())?;
     let mut subject = launcher.facts.subject();
     // Whoever calls can only make it stricter.
     match (subject.mode, options.mode) {
@@ -258,6 +275,7 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
         &policy,
         || source.engine(policy.clone(), &subject),
         &scene,
+        ground.as_ref(),
         || scene.grounds(&policy.guard, &[]),
     );
     let (ending, judged) = match admit(&subject, &policy) {

@@ -17,12 +17,15 @@ use sha2::{Digest, Sha256};
 use super::place;
 use crate::{
     decide::{Engine, Subject},
+    ground::Ground,
+    launch::Identity,
     policy::{
         self, Policy, PolicyError,
         compile::{
             Tables,
             stored::{self, Partial},
         },
+        model::Matcher,
     },
 };
 
@@ -91,6 +94,8 @@ impl Source {
             names.extend(name.as_bytes());
             names.push(0);
         }
+        // What the policy means for this user and on this machine is not in its text.
+        names.extend(patterns(&policy));
         let file = self.file("tables", &names);
         if let Some(file) = &file
             && let Some(tables) = kept(file, &policy)
@@ -150,9 +155,38 @@ impl Source {
 pub fn prepare(file: &Path, text: &str) {
     let Ok(root) = place::root() else { return };
     let source = Source::new(text.to_owned(), file.display().to_string(), Some(&root));
-    if let Ok(policy) = source.policy() {
+    if let Ok(mut policy) = source.policy() {
+        if let Ok(identity) = Identity::current() {
+            Ground::of(&identity).settle(&mut policy);
+        }
         let _ = source.engine(policy, &Subject::default());
     }
+}
+
+/// A digest of all patterns and of the trusted directories.
+fn patterns(policy: &Policy) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    let mut add = |texts: &[String]| {
+        for text in texts {
+            hash.update(text.as_bytes());
+            hash.update([0]);
+        }
+        hash.update([1]);
+    };
+    for rule in &policy.exec.rules {
+        match &rule.matcher {
+            Matcher::Glob(texts) | Matcher::Regex(texts) => add(texts),
+            Matcher::Argv(pattern) => {
+                add(&pattern.program);
+                add(&pattern.args_any);
+            }
+        }
+    }
+    for rule in &policy.connect.rules {
+        add(&rule.unix);
+    }
+    add(&policy.exec.trusted_dirs);
+    hash.finalize().to_vec()
 }
 
 /// Compiles under a fresh seed: two names with one hash under it are told apart by another.

@@ -21,7 +21,7 @@ use super::{
     unix_hooks::{self, UnixProgram},
     users,
 };
-use crate::policy::compile::Tables;
+use crate::{changer::Changer, policy::compile::Tables};
 
 /// Bytes of the event ring: some twenty thousand execs of ordinary length.
 pub const RING_BYTES: u32 = 4 << 20;
@@ -82,6 +82,8 @@ pub struct Plan<'a> {
     pub user: Option<&'a str>,
     /// A slot whose policy decides and is recorded, but blocks nothing.
     pub observed: Option<u32>,
+    /// Who the agents run as; programs that this user can change are trusted in no directory.
+    pub changer: Option<&'a Changer>,
 }
 
 /// What is to be known of the running kernel before anything can be loaded. To read it creates nothing, and needs no
@@ -156,11 +158,19 @@ impl Instance {
             .slots
             .iter()
             .fold(Need::default(), |sum, tables| sum.and(Need::of(tables)));
-        let settings = Settings {
+        let mut settings = Settings {
             agent_level: plan.agent_level,
             sole_slot: 0,
             observed: plan.observed.map_or(0, |slot| slot + 1),
+            ..Settings::ZERO
         };
+        if let Some(changer) = plan.changer {
+            settings.agent_uid = changer.uid;
+            settings.agent_group_count = u32::try_from(changer.groups.len()).unwrap_or(u32::MAX);
+            for (room, group) in settings.agent_groups.iter_mut().zip(&changer.groups) {
+                *room = *group;
+            }
+        }
         let sizes = Sizes {
             slots: u32::try_from(plan.slots.len()).unwrap_or(u32::MAX),
             segments: need.segments,

@@ -25,6 +25,8 @@ use crate::{
 const PROGRAM: &str = "judge_trial";
 /// The one slot.
 const SLOT: u32 = 0;
+/// Directories that a program can lie in.
+const DIRECTORIES: usize = 2;
 
 /// The kernel program over one policy.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Trial {
         let settings = Settings {
             agent_level: 0,
             sole_slot: SLOT,
-            observed: 0,
+            ..Settings::ZERO
         };
         let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes, &[])?;
         lower::fill(&mut ebpf, SLOT, Need::default(), [0; 2], tables)?;
@@ -105,12 +107,28 @@ impl Trial {
             let path = script.map_or(&action.path, |script| &script.interpreter);
             path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
         });
+        // Its path: the directories, nearest first. A name alone is that of a file in no tree.
+        let mut parts = own.rsplit(|byte| *byte == b'/');
+        let own = parts.next().unwrap_or_default();
+        let mut directories: Vec<&[u8]> = parts.filter(|part| !part.is_empty()).collect();
+        let in_tree = action
+            .resolved
+            .as_deref()
+            .is_some_and(|path| path.contains(&b'/'));
+        if directories.len() > DIRECTORIES {
+            return Err(failed(format!("more than {DIRECTORIES} directories")));
+        }
+        directories.resize(DIRECTORIES, b"");
+        let mut above = Vec::new();
+        for name in directories {
+            above.extend(text(name));
+        }
         let (Some(path), Some(own)) = (text(&action.path), text(own)) else {
             return Ok(None);
         };
         let mut options = RawTracePointRunOptions::new();
         let start = area.as_ptr() as u64;
-        options.args[..7].copy_from_slice(&[
+        options.args[..10].copy_from_slice(&[
             u64::from(SLOT),
             path.as_ptr() as u64,
             interpreter
@@ -121,6 +139,9 @@ impl Trial {
             u64::from(!action.fileless),
             start,
             start + area.len() as u64,
+            above.first().map_or(0, |text| text.as_ptr() as u64),
+            above.get(1).map_or(0, |text| text.as_ptr() as u64),
+            u64::from(in_tree),
         ]);
         let program: &RawTracePoint = self
             .ebpf

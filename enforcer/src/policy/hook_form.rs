@@ -20,6 +20,7 @@ use super::model::{
 };
 use super::native::GuardSection;
 use super::place::{JsonPath, quoted};
+use super::reach;
 use super::shape::Object;
 use crate::decide::{Decision, Masking, Risk};
 
@@ -129,19 +130,22 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
     warn_mode(&hook.bash, problems);
     warn_shell_syntax(&hook.bash.blacklist, &bash.key("blacklist"), problems);
 
+    let exec = ExecPolicy {
+        default: Decision::Deny,
+        trusted_dirs: DEFAULT_TRUSTED_DIRS.map(String::from).to_vec(),
+        transparent: DEFAULT_SHELLS.map(String::from).to_vec(),
+        fileless: Decision::Deny,
+        loader: Decision::Deny,
+        rules: rules.made,
+    };
+    reach::shells(&exec, |index| rules.paths[index].clone(), problems);
+
     let connect = connect(hook.web_tools.as_deref(), problems);
     Lowered {
         policy: Policy {
             form: Form::Hook,
             version: hook.version.unwrap_or_default(),
-            exec: ExecPolicy {
-                default: Decision::Deny,
-                trusted_dirs: DEFAULT_TRUSTED_DIRS.map(String::from).to_vec(),
-                transparent: DEFAULT_SHELLS.map(String::from).to_vec(),
-                fileless: Decision::Deny,
-                loader: Decision::Deny,
-                rules: rules.made,
-            },
+            exec,
             connect,
             agents: Agents {
                 trusted: hook.agents.0.trusted,

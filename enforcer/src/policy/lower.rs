@@ -14,6 +14,7 @@ use super::model::{
 };
 use super::native::{ArgvSection, ExecRule, ExecSection, NativePolicy, SyscallsSection};
 use super::place::{JsonPath, quoted};
+use super::reach;
 use super::shape::TextOrList;
 use super::tools;
 use super::validate::{self, Ids};
@@ -124,17 +125,21 @@ fn exec(
     let mut rules = Vec::with_capacity(section.rules.len());
     for (index, rule) in section.rules.into_iter().enumerate() {
         let at = at.key("rules").index(index);
-        rules.push(exec_rule(rule.0, &at, ids, problems));
+        let made = exec_rule(rule.0, &at, ids, problems);
+        reach::rule(&made, &trusted_dirs, &at, problems);
+        rules.push(made);
         rule_paths.push(at);
     }
-    ExecPolicy {
+    let exec = ExecPolicy {
         default: section.default.unwrap_or(Decision::Deny),
         trusted_dirs,
         transparent,
         fileless: section.fileless.unwrap_or(Decision::Deny),
         loader: section.loader.unwrap_or(Decision::Deny),
         rules,
-    }
+    };
+    reach::shells(&exec, |index| rule_paths[index].clone(), problems);
+    exec
 }
 
 fn default_dirs() -> Vec<String> {

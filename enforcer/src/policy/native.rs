@@ -209,7 +209,7 @@ pub struct ConnectRule {
     pub protocols: Option<Vec<ProtocolName>>,
     /// Unix sockets: patterns over the socket's path (`/run/postgresql/*`), or over `@` and an abstract name
     /// (`@/tmp/dbus-*`), anchored at both ends, with the wildcards of `glob`. Any of them may match.
-    #[schemars(length(min = 1), inner(regex(pattern = r"^[/@*]")))]
+    #[schemars(length(min = 1), inner(regex(pattern = r"^[/@*~$]")))]
     pub unix: Option<Vec<String>>,
     /// Why the rule is there. Becomes the reason of its decisions.
     pub justification: Option<String>,

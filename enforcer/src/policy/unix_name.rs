@@ -40,13 +40,15 @@ pub fn parse_pattern(text: &str) -> Result<String, UnixFault> {
             "remove the NUL; `@` stands for the one that begins an abstract name",
         ));
     }
-    if !text.starts_with(['/', '@', '*']) {
+    let home = ["~/", "$HOME/", "${HOME}/"];
+    let below_home = home.iter().find_map(|home| text.strip_prefix(home));
+    if below_home.is_none() && !text.starts_with(['/', '@', '*']) {
         return Err(fault(
             format!("{} names no unix socket", quoted(text)),
-            "write an absolute path (\"/run/x.sock\"), `@` and an abstract name, or begin it with `*`",
+            "write an absolute path (\"/run/x.sock\"), one in the agent's home (\"~/x.sock\"), `@` and an abstract name, or begin it with `*`",
         ));
     }
-    if let Some(path) = text.strip_prefix('/')
+    if let Some(path) = below_home.or_else(|| text.strip_prefix('/'))
         && path.split('/').any(|part| matches!(part, "" | "." | ".."))
     {
         return Err(fault(

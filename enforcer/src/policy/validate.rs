@@ -128,7 +128,7 @@ pub(super) fn regexes(patterns: &[String], at: &JsonPath, problems: &mut Problem
 }
 
 /// Parses a regular expression as the tables do; the error is one line with the column in the pattern.
-fn regex(pattern: &str) -> Result<(), String> {
+pub(super) fn regex(pattern: &str) -> Result<(), String> {
     if pattern.is_empty() {
         return Err("it is empty and would match every command".into());
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{InForce, Level, Options, first::FirstJudgement, listeners};
 use crate::{
     decide::{Decision, Subject, redact},
+    ground::Untrusted,
     kernel::instance::UnixJudgement,
     launch::{Fence, Identity, PidsLimit},
     policy::{Policy, approvals},
@@ -38,6 +39,8 @@ pub struct Start<'a> {
     pub process_limit: &'a PidsLimit,
     /// Why this program is to the agent's hooks like any other.
     pub own: Option<&'a str>,
+    /// Directories that the policy trusts and the agent's user can change.
+    pub untrusted: &'a [Untrusted],
 }
 
 impl Start<'_> {
@@ -159,6 +162,7 @@ impl Start<'_> {
                 "a hook of enforcer inside the agent counts, and an open breaker keeps it from starting: {why}"
             ));
         }
+        weaker.extend(self.untrusted.iter().map(ToString::to_string));
         for hatch in &self.policy.syscalls.allow {
             weaker.push(format!(
                 "the policy allows the system calls of `{}`: {}",

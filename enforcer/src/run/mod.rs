@@ -48,6 +48,7 @@ use crate::{
     cli::{fault, prove_examples, unknown_hatches},
     decide::{Engine, Subject, admit},
     directories,
+    ground::Ground,
     kernel::{
         attach::{PinDir, mount_bpf},
         instance::{Instance, Plan, Types, give_memory_back},
@@ -108,7 +109,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let path = std::env::var_os("PATH");
     let program = find_program(command, path.as_deref(), &directory, &identity)?;
 
-    let loaded = policy_file::load(&options.policy, Some(identity.uid))?;
+    let mut loaded = policy_file::load(&options.policy, Some(identity.uid))?;
     for warning in &loaded.parsed.warnings {
         if !options.quiet {
             say!(
@@ -117,6 +118,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             );
         }
     }
+    let ground = Ground::of(&identity);
+    let untrusted = ground.settle(&mut loaded.parsed.policy);
     let subject = subject::subject(options);
     if let Err(refusal) = admit(&subject, &loaded.parsed.policy) {
         prepare(options)?;
@@ -172,6 +175,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             lsm: options.on_deny == OnDeny::Errno,
             user: Some(&subject.user),
             observed: options.observe.then_some(SLOT),
+            changer: Some(&ground.changer),
         },
         types?,
     )?;
@@ -318,6 +322,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             id: &id,
             process_limit: &process_limit,
             own: own.as_ref().err().map(String::as_str),
+            untrusted: &untrusted,
         }
         .announce();
     }
@@ -345,6 +350,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             roots: roots(&policy),
             loosened,
             agent: agent.clone(),
+            changer: ground.changer,
             operator,
             failures,
         })?)

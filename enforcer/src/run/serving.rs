@@ -130,7 +130,8 @@ impl Shared {
         end: &Sender<()>,
     ) -> anyhow::Result<()> {
         let mut resolver = Resolver::new(self.with.roots, self.with.eyes.clone())
-            .context("/ cannot be looked at")?;
+            .context("/ cannot be looked at")?
+            .with_changer(self.with.changer.clone());
         let (shared, holder, end) = (Arc::clone(self), holder.clone(), end.clone());
         let serve = move || {
             let end = End {

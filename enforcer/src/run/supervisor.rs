@@ -31,6 +31,7 @@ use super::{
 use crate::{
     approvals::Asker,
     audit::Verdict,
+    changer::Changer,
     decide::{
         ConnectAction, Decision, Engine, ExecAction, Outcome, Wording,
         approval::{Answer, ConnectSubject},
@@ -92,6 +93,8 @@ pub struct Supervised {
     pub loosened: Vec<String>,
     /// The agent's name.
     pub agent: String,
+    /// Who could change programs: the agent's user.
+    pub changer: Changer,
     /// The agent's first process: its first exec is the operator's.
     pub operator: u32,
     /// Where a failure ends the run.

@@ -17,7 +17,7 @@ mod notified;
 mod notify;
 mod readable;
 pub mod resolve;
-mod script;
+pub mod script;
 mod support;
 pub mod target;
 mod walk;

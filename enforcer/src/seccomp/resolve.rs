@@ -1,10 +1,13 @@
 //! From a stopped exec to the action that rules are asked about, and to the file that an approval is bound to.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, SystemTime};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::eyes::Eyes;
 use super::identity::{self, IdentityError};
@@ -13,6 +16,7 @@ use super::readable;
 use super::script::{self, HEAD};
 use super::target::ExecText;
 use super::walk::{self, Lookup, Root, View};
+use crate::changer::{Changer, Owned};
 use crate::decide::approval::{FileIdentity, Place};
 use crate::decide::{ExecAction, Script};
 
@@ -23,6 +27,9 @@ const REMEMBERED: usize = 1024;
 /// The kernel stamps changes with a clock that ticks at least every 10 ms: two changes within a tick carry one
 /// stamp. What changed longer ago than this has a stamp of its own.
 pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// What the kernel writes behind the path of a file without a link.
+const DELETED: &[u8] = b" (deleted)";
 
 /// The path does not lead to a program. The kernel finds the same and fails with this errno, so the call may go
 /// on: a shell that looks through `PATH` wants to hear `ENOENT`.
@@ -100,9 +107,10 @@ pub enum Roots {
 #[derive(Clone, Debug)]
 struct Known {
     script: Option<Script>,
-    /// Name of its directory entry.
-    name: Vec<u8>,
 }
+
+/// How long it is remembered whether the agent's user can change a directory. The kernel looks each time.
+const DIRECTORY_KNOWN: Duration = Duration::from_secs(1);
 
 /// Resolves execs. Remembers what files are, so that a program that has been seen is not read again.
 #[derive(Debug)]
@@ -112,6 +120,9 @@ pub struct Resolver {
     fixed: Option<View>,
     files: HashMap<Stamp, Known>,
     eyes: Eyes,
+    changer: Option<Changer>,
+    /// Whether the agent's user can change a directory, or one above it, and since when that is known.
+    directories: HashMap<PathBuf, (Instant, bool)>,
 }
 
 /// A file that a path led to.
@@ -119,6 +130,10 @@ struct Opened {
     file: OwnedFd,
     stat: libc::stat,
     known: Known,
+    /// Its path, links followed.
+    path: Vec<u8>,
+    /// Whether the agent's user can change it.
+    changeable: bool,
 }
 
 impl Resolver {
@@ -133,7 +148,16 @@ impl Resolver {
             fixed: None,
             files: HashMap::new(),
             eyes,
+            changer: None,
+            directories: HashMap::new(),
         })
+    }
+
+    /// Says who the agent runs as: what this user can change is trusted in no directory.
+    #[must_use]
+    pub fn with_changer(mut self, changer: Changer) -> Self {
+        self.changer = Some(changer);
+        self
     }
 
     /// Resolves an exec as the stopped thread `tid` would, and with its user's rights. Opens only regular files of
@@ -170,6 +194,7 @@ impl Resolver {
         };
         let opened = self.open(&given, view)?;
         let mut fileless = opened.stat.st_nlink == 0;
+        let mut changeable = opened.changeable;
         let mut last = None;
         let mut next = opened.known.script.clone();
         for _ in 0..DEPTH {
@@ -187,15 +212,19 @@ impl Resolver {
         }
         let resolved = last.map(|interpreter| {
             fileless |= interpreter.stat.st_nlink == 0;
-            interpreter.known.name
+            changeable |= interpreter.changeable;
+            interpreter.path
         });
+        let own = resolved.is_some().then(|| opened.path.clone());
         let action = ExecAction {
             path: kernel_name(call, text.path),
             found: false,
             argv: text.argv,
-            resolved: Some(resolved.unwrap_or(opened.known.name)),
+            resolved: Some(resolved.unwrap_or(opened.path)),
             script: opened.known.script,
+            own,
             fileless,
+            changeable,
         };
         Ok(Found {
             action,
@@ -222,18 +251,51 @@ impl Resolver {
             });
         }
         let known = self.known(&file, &stat)?;
-        Ok(Opened { file, stat, known })
+        let path = path_of(&file, stat.st_nlink == 0)?;
+        let changeable = self.changeable(&stat, &path);
+        Ok(Opened {
+            file,
+            stat,
+            known,
+            path,
+            changeable,
+        })
+    }
+
+    /// Whether the agent's user can change the file or a directory above it. What cannot be looked at can be.
+    fn changeable(&mut self, stat: &libc::stat, path: &[u8]) -> bool {
+        let Some(changer) = &self.changer else {
+            return false;
+        };
+        let owned = Owned {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: stat.st_mode,
+        };
+        if changer.how(owned).is_some() {
+            return true;
+        }
+        let Some(directory) = Path::new(OsStr::from_bytes(path)).parent() else {
+            return true;
+        };
+        let now = Instant::now();
+        if let Some((since, known)) = self.directories.get(directory)
+            && now.duration_since(*since) < DIRECTORY_KNOWN
+        {
+            return *known;
+        }
+        let found = !matches!(changer.on_the_way(directory), Ok(None));
+        if self.directories.len() >= REMEMBERED {
+            self.directories.clear();
+        }
+        self.directories.insert(directory.to_owned(), (now, found));
+        found
     }
 
     fn known(&mut self, file: &OwnedFd, stat: &libc::stat) -> io::Result<Known> {
         let stamp = Stamp::of(stat);
         if let Some(known) = self.files.get(&stamp) {
-            // With one link it has one name, and another name would be a change. With more, the path tells.
-            let mut known = known.clone();
-            if stat.st_nlink != 1 {
-                known.name = base_name(file, stat.st_nlink == 0)?;
-            }
-            return Ok(known);
+            return Ok(known.clone());
         }
         let settled = age(stat).is_none_or(|age| age > TICK);
         let open = identity::reopen(file)?;
@@ -247,10 +309,9 @@ impl Resolver {
         }
         let known = Known {
             script: script::parse(&head),
-            name: base_name(file, stat.st_nlink == 0)?,
         };
-        // Once more: what was read has to belong to the stamp. A file with several names is looked at each time.
-        if settled && stat.st_nlink == 1 && Stamp::of(&walk::stat(&open)?) == stamp {
+        // Once more: what was read has to belong to the stamp.
+        if settled && Stamp::of(&walk::stat(&open)?) == stamp {
             if self.files.len() >= REMEMBERED {
                 self.files.clear();
             }
@@ -281,18 +342,13 @@ fn kernel_name(call: &ExecCall, path: Vec<u8>) -> Vec<u8> {
     name
 }
 
-/// The name of the directory entry that the file was reached by.
-fn base_name(file: &impl AsRawFd, fileless: bool) -> io::Result<Vec<u8>> {
-    let path = walk::name_of(file)?;
-    let path = match path.strip_suffix(b" (deleted)") {
-        Some(path) if fileless => path,
-        _ => &path,
-    };
-    Ok(path
-        .rsplit(|byte| *byte == b'/')
-        .next()
-        .unwrap_or(path)
-        .to_vec())
+/// The path that the file was reached by, links followed.
+fn path_of(file: &impl AsRawFd, fileless: bool) -> io::Result<Vec<u8>> {
+    let mut path = walk::name_of(file)?;
+    if fileless && path.ends_with(DELETED) {
+        path.truncate(path.len() - DELETED.len());
+    }
+    Ok(path)
 }
 
 /// A socket file, resolved.

@@ -3,14 +3,14 @@
 use crate::decide::Script;
 
 /// How much of a file the kernel looks at (`BINPRM_BUF_SIZE`, linux/binfmts.h).
-pub(super) const HEAD: usize = 256;
+pub const HEAD: usize = 256;
 
 const fn blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
 /// Parses the head of a file, filled up with zeros; `None` if the kernel does not take it for a script.
-pub(super) fn parse(head: &[u8; HEAD]) -> Option<Script> {
+pub fn parse(head: &[u8; HEAD]) -> Option<Script> {
     let line = head.strip_prefix(b"#!")?;
     // Where the line ends: its newline, or the last byte that the kernel has read.
     let end = if let Some(newline) = head.iter().position(|byte| *byte == b'\n') {

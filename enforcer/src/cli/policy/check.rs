@@ -6,18 +6,20 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{Prove, counted};
+use crate::ground::Ground;
 use crate::policy::findings::findings;
 use crate::policy::model::Form;
-use crate::policy::{Parsed, Place, Policy};
+use crate::policy::{JsonPath, Parsed, Place, Policy, Warning};
 use crate::policy_file::{self, PolicyFileError};
 
 /// Exit status for a policy that cannot be used.
 const BAD_POLICY: u8 = 2;
 
-/// Checks the policy in `file`: the result on `out`, faults and warnings on `err` (all on `out` as JSON). Gives
-/// the exit status.
+/// Checks the policy in `file` for agents that run as on this `ground`: the result on `out`, faults and warnings on `err`
+/// (all on `out` as JSON). Gives the exit status.
 pub(super) fn check(
     file: &Path,
+    ground: &Ground,
     json: bool,
     prove: Prove<'_>,
     out: &mut dyn Write,
@@ -26,12 +28,18 @@ pub(super) fn check(
     let name = file.display().to_string();
     let result = policy_file::load(file, None).and_then(|loaded| {
         let mut parsed = loaded.parsed;
+        let untrusted = ground.settle(&mut parsed.policy);
         let errors = prove(&parsed);
         if errors.is_empty() {
             // A policy whose tables cannot be made has been refused by the proof.
             parsed
                 .warnings
                 .extend(findings(&parsed).unwrap_or_default());
+            let at = parsed.place(&JsonPath::top().key("exec").key("trusted_dirs"));
+            parsed.warnings.extend(untrusted.iter().map(|one| Warning {
+                place: at.clone(),
+                text: one.to_string(),
+            }));
             Ok(parsed)
         } else {
             Err(PolicyFileError::Invalid {
@@ -150,13 +158,17 @@ mod tests {
     use super::*;
     use crate::policy::validate;
 
+    fn ground() -> Ground {
+        Ground::of(&crate::launch::Identity::current().unwrap())
+    }
+
     /// Runs the check on this text: exit status, output, error output.
     fn checked(text: &str, json: bool, prove: Prove<'_>) -> (u8, String, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.json");
         fs::write(&path, text).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let status = check(&path, json, prove, &mut out, &mut err).unwrap();
+        let status = check(&path, &ground(), json, prove, &mut out, &mut err).unwrap();
         let short = |bytes: Vec<u8>| {
             String::from_utf8(bytes)
                 .unwrap()
@@ -243,7 +255,15 @@ mod tests {
         let missing = Path::new("/nonexistent/p.json");
         for json in [false, true] {
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let status = check(missing, json, &|_| Vec::new(), &mut out, &mut err).unwrap();
+            let status = check(
+                missing,
+                &ground(),
+                json,
+                &|_| Vec::new(),
+                &mut out,
+                &mut err,
+            )
+            .unwrap();
             assert_eq!(status, 2);
             let said = String::from_utf8(if json { out } else { err }).unwrap();
             assert!(said.contains("does not exist"), "{said}");

@@ -10,6 +10,8 @@ use anyhow::Context;
 
 use crate::{
     decide::Engine,
+    ground::Ground,
+    launch::Identity,
     policy::{Parsed, PolicyError, schema},
     policy_file::{self, PolicyFileError},
     say,
@@ -42,6 +44,9 @@ pub enum PolicyCommand {
         /// Print one JSON object instead of text
         #[arg(long)]
         json: bool,
+        /// Check for agents that run as this user, as `run --user`: whose home `~` is, whose directories are not trusted
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
     },
     /// Try a policy: the examples of its rules, and files of cases
     Test(test::TestArgs),
@@ -66,8 +71,12 @@ pub type Prove<'a> = &'a dyn Fn(&Parsed) -> Vec<PolicyError>;
 pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
     let (mut out, mut err) = (say::out(), say::err());
     let status = match &args.command {
-        PolicyCommand::Check { file, json } => {
-            written(check::check(file, *json, prove, &mut out, &mut err))
+        PolicyCommand::Check { file, json, user } => {
+            let identity = Identity::resolve(user.as_deref(), |name| std::env::var_os(name))?;
+            let ground = Ground::of(&identity);
+            written(check::check(
+                file, &ground, *json, prove, &mut out, &mut err,
+            ))
         }
         PolicyCommand::Test(args) => test::run(args, &mut out, &mut err),
         PolicyCommand::Diff(args) => diff::run(args, &mut out, &mut err),

@@ -1,0 +1,76 @@
+//! Programs that live by system calls which are refused under every policy that does not give them back.
+
+use crate::policy::Policy;
+
+/// Groups of system calls (`policies/escape-hatches.json`), and well-known programs that need them.
+const NEED: [(&str, &[&str]); 5] = [
+    (
+        "ptrace",
+        &[
+            "strace",
+            "ltrace",
+            "gdb",
+            "gdbserver",
+            "gcore",
+            "lldb",
+            "lldb-server",
+            "rr",
+            "reptyr",
+            "gdb-multiarch",
+            "dlv",
+            "py-spy",
+            "uftrace",
+        ],
+    ),
+    ("bpf", &["bpftrace", "bpftool"]),
+    ("perf", &["perf"]),
+    (
+        "namespaces",
+        &[
+            "bwrap",
+            "unshare",
+            "nsenter",
+            "firejail",
+            "rootlesskit",
+            "podman",
+            "buildah",
+            "newuidmap",
+        ],
+    ),
+    (
+        "mount",
+        &[
+            "mount",
+            "umount",
+            "chroot",
+            "fusermount",
+            "fusermount3",
+            "sshfs",
+        ],
+    ),
+];
+
+/// The groups that a program needs and the policy does not give back.
+pub fn refused(policy: &Policy, program: &[u8]) -> Vec<&'static str> {
+    let open = |group: &str| {
+        policy
+            .syscalls
+            .allow
+            .iter()
+            .any(|hatch| hatch.name == group)
+    };
+    NEED.iter()
+        .filter(|(group, programs)| {
+            programs.iter().any(|name| name.as_bytes() == program) && !open(group)
+        })
+        .map(|(group, _)| *group)
+        .collect()
+}
+
+/// What there is to know of a program whose calls of these groups will be refused.
+pub fn note(program: &str, group: &str) -> String {
+    format!(
+        "{program} needs system calls of the group `{group}`, which are refused: it may start and then fail; \
+         `syscalls.allow` in the policy gives them back"
+    )
+}

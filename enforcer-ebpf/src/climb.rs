@@ -33,17 +33,11 @@ const STICKY: u16 = 0o1000;
 const GROUP_WRITES: u16 = 0o020;
 const OTHERS_WRITE: u16 = 0o002;
 
-/// What a step works on, on the stack of the frame that runs it.
-#[repr(C)]
-struct Climb {
-    scratch: *mut Scratch,
-}
-
 /// Climbs from the file to the root. Afterwards `climb_state` says what came of it, the path ends at [`RESOLVED_END`] and
 /// begins at `climb_at`, and `changeable` is set if the agent's user can change the file or a directory on the way.
+/// `place` lies on the stack and begins with the address of the working memory: older kernels have little room for more there.
 #[inline(always)]
-pub fn climb(scratch: *mut Scratch, file: u64, home: bool) {
-    let mut climb = Climb { scratch };
+pub fn climb<T>(place: &mut T, scratch: *mut Scratch, file: u64, home: bool) {
     // SAFETY: claimed scratch memory.
     unsafe {
         let mount = read_kernel_or_zero::<u64>(file + offset!(file_mount));
@@ -61,20 +55,14 @@ pub fn climb(scratch: *mut Scratch, file: u64, home: bool) {
         (*scratch).climb_state = CLIMB_GOING;
         (*scratch).climb_crossed = 0;
         (*scratch).changeable = 0;
-        bpf_loop(
-            STEPS,
-            step as *mut c_void,
-            ptr::from_mut(&mut climb).cast(),
-            0,
-        );
+        bpf_loop(STEPS, step as *mut c_void, ptr::from_mut(place).cast(), 0);
     }
 }
 
 extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
-    let climb = context.cast::<Climb>();
-    // SAFETY: `climb` lies on the stack of the frame that called `bpf_loop`; the rest is claimed scratch memory.
+    // SAFETY: the context begins with the address of the working memory, which is claimed.
     unsafe {
-        let scratch = (*climb).scratch;
+        let scratch = *context.cast::<*mut Scratch>();
         let dentry = (*scratch).climb_dentry;
         let mount = (*scratch).climb_mount;
         if dentry == 0 {

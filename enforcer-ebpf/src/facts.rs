@@ -16,7 +16,7 @@ use enforcer_common::{
 
 use crate::{
     climb::climb,
-    forms::{FURTHER, add_further, add_interp_forms, add_path_forms, find_script},
+    forms::{FURTHER, add_further, add_path_forms, find_script},
     judge::{Judge, classify_path, judge_forms},
     maps::{
         CHUNK_BYTES, KIND_DESCRIPTOR, KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch,
@@ -144,7 +144,7 @@ pub fn judge_exec(
 
         let mut kind = classify_path(&mut judge);
         let home = task::in_home_tree(state);
-        climb(scratch, file, home);
+        climb(&mut judge, scratch, file, home);
         // A program that the agent's user can change is the agent's, wherever it lies.
         if !home || ptr::read_volatile(ptr::addr_of!((*scratch).changeable)) != 0 {
             kind &= !KIND_TRUSTED;
@@ -207,9 +207,7 @@ pub fn judge_exec(
         let base = base_start(scratch, ptr::addr_of!((*scratch).path), path_len);
         (*scratch).first_form = (*scratch).form_count;
         add_path_forms(scratch, path_len, base, first_args, first_args_len);
-        if Scratch::is(scratch, KIND_SCRIPT) {
-            add_interp_forms(scratch, interp, args, args_len);
-        }
+        (*scratch).scan = interp;
         (*scratch).exe_len = exe_len;
         (*scratch).links = links;
         (*scratch).argv0_len = argv0_len.min(u64::from(u32::MAX)) as u32 - 1;

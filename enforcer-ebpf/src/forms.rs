@@ -133,7 +133,7 @@ pub fn add_path_forms(scratch: *mut Scratch, path_len: u32, base: u32, args: u64
 
 /// The interpreter's forms of a script: its path and its base name.
 #[inline(always)]
-pub fn add_interp_forms(scratch: *mut Scratch, interp: u64, args: u64, args_len: u32) {
+fn add_interp_forms(scratch: *mut Scratch, interp: u64, args: u64, args_len: u32) {
     // SAFETY: map value; the read is bounded by the array.
     unsafe {
         let read = bpf_probe_read_kernel_str(
@@ -192,7 +192,7 @@ fn add_named(scratch: *mut Scratch, name: u64, name_len: u32, flags: u32, args: 
 }
 
 /// Kinds of further forms.
-pub const FURTHER: u32 = 4;
+pub const FURTHER: u32 = 5;
 
 /// Adds the further forms of one kind. A callback: what the verifier learns in one kind it does not carry into the next.
 pub extern "C" fn add_further(index: u32, context: *mut c_void) -> i64 {
@@ -201,9 +201,15 @@ pub extern "C" fn add_further(index: u32, context: *mut c_void) -> i64 {
     unsafe {
         let scratch = (*judge).scratch;
         match index {
-            0 => add_file_forms(scratch),
-            1 => add_argv0_forms(scratch),
-            2 => add_script_forms(scratch),
+            0 => {
+                if Scratch::is(scratch, KIND_SCRIPT) {
+                    let (args, args_len) = rest(scratch);
+                    add_interp_forms(scratch, (*scratch).scan, args, args_len);
+                }
+            }
+            1 => add_file_forms(scratch),
+            2 => add_argv0_forms(scratch),
+            3 => add_script_forms(scratch),
             _ => add_given_form(scratch),
         }
     }

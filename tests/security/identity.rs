@@ -174,16 +174,18 @@ fn namespaces(session: &Session) -> bool {
 }
 
 /// Puts the program over one that is allowed.
-fn mounts() -> Attempts {
-    Attempts::new()
-        .with(
-            "bind-directory",
-            "mkdir d; cp $VICTIM d/ls; $SPACES bind d /usr/local/bin /usr/local/bin/ls $TAG",
-        )
-        .with(
-            "bind-file",
-            "$SPACES bind $VICTIM /usr/bin/ls /usr/bin/ls $TAG",
-        )
+fn mounted_directory() -> Attempts {
+    Attempts::new().with(
+        "bind-directory",
+        "mkdir d; cp $VICTIM d/ls; $SPACES bind d /usr/local/bin /usr/local/bin/ls $TAG",
+    )
+}
+
+fn mounted_file() -> Attempts {
+    Attempts::new().with(
+        "bind-file",
+        "$SPACES bind $VICTIM /usr/bin/ls /usr/bin/ls $TAG",
+    )
 }
 
 /// Makes a directory the root in which another program has the name of one that is allowed.
@@ -203,8 +205,9 @@ fn a_mount_over_a_trusted_directory_is_not_trusted() {
     }
     let session = session();
     if namespaces(&session) {
-        // The agent owns what it mounts there, and the supervisor sees that.
-        prove(&session, &mounts(), session.denial());
+        // The agent owns the directory that it mounts, and the supervisor sees that. The file is root's.
+        prove(&session, &mounted_directory(), session.denial());
+        prove(&session, &mounted_file(), by_the_kernel(&session));
     }
 }
 
@@ -227,7 +230,8 @@ fn roots_own_mount_over_a_trusted_directory_is_not_trusted() {
     }
     let session = session().as_root();
     if namespaces(&session) {
-        prove(&session, &mounts(), by_the_kernel(&session));
+        prove(&session, &mounted_directory(), by_the_kernel(&session));
+        prove(&session, &mounted_file(), by_the_kernel(&session));
     }
 }
 

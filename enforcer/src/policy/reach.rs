@@ -59,7 +59,7 @@ fn argv(
 fn glob(text: &str, allows: bool, trusted: &[String]) -> Option<Fault> {
     if text
         .chars()
-        .any(|c| c.is_control() && !matches!(c, '\t' | '\n'))
+        .any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\0'))
     {
         return Some((
             format!(
@@ -82,7 +82,7 @@ fn glob(text: &str, allows: bool, trusted: &[String]) -> Option<Fault> {
 /// What is wrong with the name of a program, or with its beginning up to a wildcard.
 fn program(text: &str, whole: bool, allows: bool, trusted: &[String]) -> Option<Fault> {
     let shown = quoted(text);
-    if text.chars().any(char::is_control) {
+    if text.chars().any(|c| c.is_control() && c != '\0') {
         return Some((
             format!("the program {shown} holds a control character"),
             "remove it".into(),

@@ -28,7 +28,7 @@ fn patterns_that_no_exec_can_match_are_errors_at_their_place() {
         ),
         (
             r#""decision": "ask", "argv": {"program": "/usr//bin/x"}"#,
-            52,
+            41,
             "argv.program",
             "shortest form",
         ),
@@ -58,7 +58,7 @@ fn patterns_that_no_exec_can_match_are_errors_at_their_place() {
         ),
         (
             r#""decision": "allow", "argv": {"program": "/bin/ls"}"#,
-            54,
+            43,
             "argv.program",
             "write \"ls\"",
         ),

@@ -136,6 +136,7 @@ pub fn judge_exec(
             name as *const c_void,
         );
         let inode = read_kernel_or_zero::<u64>(file + offset!(file_inode));
+        (*scratch).own_inode = inode;
         let links = read_kernel::<u32>(inode + offset!(inode_nlink));
         let (Some(links), true) = (links, name_read > 0) else {
             return unreadable;
@@ -181,7 +182,6 @@ pub fn judge_exec(
         (*scratch).event.tail.argv_bytes = area as u32;
         let args = facts.args + argv0_len - 1;
         let args_len = (area - argv0_len) as u32;
-        own::note(&mut judge, inode, args, args_len, exe_len);
 
         let end = facts.args_end - 1;
         (*scratch).first_args = args;
@@ -213,6 +213,7 @@ pub fn judge_exec(
         (*scratch).argv0_len = argv0_len.min(u64::from(u32::MAX)) as u32 - 1;
         (*scratch).rest = args;
         (*scratch).rest_len = args_len;
+        own::note(&mut judge);
         bpf_loop(
             FURTHER,
             add_further as *mut c_void,
@@ -235,6 +236,7 @@ pub fn judge_exec(
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
         // Its own setting stands in for the default, and is the least that is said.
         let fileless = (*header).fileless;
+        let links = ptr::read_volatile(ptr::addr_of!((*scratch).links));
         if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR))
             && (judgement.cause == CAUSE_DEFAULT || fileless > judgement.decision)
         {

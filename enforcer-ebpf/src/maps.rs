@@ -433,16 +433,10 @@ pub struct Scratch {
     pub grant_key: ExecGrantKey,
     /// Whether the exec is the launcher's own hook, or the shell that starts it.
     pub own: u32,
-    /// What that is found out from: bytes of the arguments,
-    pub own_args_len: u32,
-    /// where they start,
-    pub own_args: u64,
-    /// the executable's inode,
-    pub own_inode: u64,
-    /// and bytes of its name.
-    pub own_name_len: u32,
     /// Zero.
     pub reserved_own: u32,
+    /// Address of the executable's inode.
+    pub own_inode: u64,
     /// Whether an allowance goes unrecorded, because the launcher records it.
     pub unix_silent: u32,
     /// Zero.

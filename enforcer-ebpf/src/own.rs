@@ -41,23 +41,18 @@ extern "C" fn look_at(index: u32, context: *mut c_void) -> i64 {
     1
 }
 
-/// Whether an exec is the launcher's own: kept in the scratch memory. `args` is the NUL before the first argument,
-/// `args_len` the bytes from there on to the last NUL, which is not counted.
+/// Whether an exec is the launcher's own: kept in the scratch memory.
 ///
 /// A callback, for a frame of its own: that of a judgement is full.
 ///
 /// # Safety
 ///
-/// The scratch memory is claimed, and holds the executable's own name.
+/// The scratch memory is claimed, and holds the executable's inode and own name, and where the arguments are: from the NUL
+/// before the first one on, to the last NUL, which is not counted.
 #[inline(always)]
-pub unsafe fn note(judge: &mut Judge, inode: u64, args: u64, args_len: u32, name_len: u32) {
-    let scratch = judge.scratch;
-    // SAFETY: a map value; the context lives for the call.
+pub unsafe fn note(judge: &mut Judge) {
+    // SAFETY: the context lives for the call.
     unsafe {
-        (*scratch).own_inode = inode;
-        (*scratch).own_args = args;
-        (*scratch).own_args_len = args_len;
-        (*scratch).own_name_len = name_len;
         bpf_loop(1, note_once as *mut c_void, ptr::from_mut(judge).cast(), 0);
     }
 }
@@ -81,9 +76,9 @@ unsafe fn look_into(judge: &mut Judge) {
     // SAFETY: map values; every length is masked.
     unsafe {
         let inode = (*scratch).own_inode;
-        let args = (*scratch).own_args;
-        let args_len = (*scratch).own_args_len;
-        let name_len = (*scratch).own_name_len;
+        let args = (*scratch).rest;
+        let args_len = (*scratch).rest_len;
+        let name_len = (*scratch).exe_len;
         ptr::write_volatile(ptr::addr_of_mut!((*scratch).own), 0);
         let Some(own) = OWN.get_ptr(judge.slot) else {
             return;

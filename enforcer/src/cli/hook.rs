@@ -89,6 +89,10 @@ enum HookCommand {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own on the command line"
+)]
 struct InstallArgs {
     /// The agent
     #[arg(value_enum)]

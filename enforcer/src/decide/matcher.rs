@@ -142,12 +142,12 @@ impl Matcher {
 
     /// The highest rank that any form of an exec reaches; 0 if no rule matches.
     pub fn exec_rank(&self, action: &ExecAction) -> u32 {
-        self.ranked(action, self.goes_by_name(action, self.path_class(action)))
+        self.ranked(action, goes_by_name(action, self.path_class(action)))
     }
 
     /// The names of the program in all forms, as the tables of programs have them.
     pub(super) fn names(&self, action: &ExecAction) -> Vec<Vec<u8>> {
-        let trusted = self.goes_by_name(action, self.path_class(action));
+        let trusted = goes_by_name(action, self.path_class(action));
         let arguments = action.arguments();
         let interpreted = interpreted(action);
         let own = script_words(action);
@@ -159,12 +159,7 @@ impl Matcher {
 
     /// Whether the program lies in a trusted directory, and goes by its base name.
     pub fn is_trusted(&self, action: &ExecAction) -> bool {
-        self.goes_by_name(action, self.path_class(action))
-    }
-
-    /// Whether the program goes by its base name.
-    fn goes_by_name(&self, action: &ExecAction, class: u32) -> bool {
-        action.found || class == PATH_TRUSTED && !action.changeable
+        goes_by_name(action, self.path_class(action))
     }
 
     fn path_class(&self, action: &ExecAction) -> u32 {
@@ -185,7 +180,7 @@ impl Matcher {
     /// The text that allow rules see and that the trail shows: the program, then for each argument a NUL and the
     /// argument.
     pub fn text(&self, action: &ExecAction) -> Vec<u8> {
-        let trusted = self.goes_by_name(action, self.path_class(action));
+        let trusted = goes_by_name(action, self.path_class(action));
         [first_form(&action.path, trusted), action.arguments()].concat()
     }
 
@@ -193,7 +188,7 @@ impl Matcher {
     pub fn exec(&self, action: &ExecAction) -> Judgement {
         let header = &self.tables.header;
         let path_class = self.path_class(action);
-        let rank = self.ranked(action, self.goes_by_name(action, path_class));
+        let rank = self.ranked(action, goes_by_name(action, path_class));
         let (decision, cause) = match rank {
             0 => (Decision::from_number(header.exec_default), CAUSE_DEFAULT),
             RANK_TRANSPARENT => (Decision::Allow, CAUSE_TRANSPARENT),
@@ -356,6 +351,11 @@ impl Matcher {
             self.connect.get(&key).copied()
         })
     }
+}
+
+/// Whether the program of an exec goes by its base name; `class` is that of its path.
+fn goes_by_name(action: &ExecAction, class: u32) -> bool {
+    action.found || class == PATH_TRUSTED && !action.changeable
 }
 
 /// The program as allow rules see it: the base name in a trusted directory, else the path as given.

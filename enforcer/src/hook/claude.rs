@@ -18,9 +18,9 @@ pub const EVENT: &str = "PreToolUse";
 /// In words.
 pub fn event(format: Format, object: &Map<String, Value>) -> Result<Event, String> {
     input::known(object, &[EVENT])?;
-    let event = Event::new(format, EVENT);
+    let shape = Event::new(format, EVENT).shape;
     let mode = input::optional(object, "permission_mode")?;
-    let shape = event.shape.clone().in_mode(mode.as_deref());
+    let shape = shape.in_mode(mode.as_deref());
     Ok(Event {
         shape,
         tool: input::required(object, "tool_name")?,
@@ -30,7 +30,6 @@ pub fn event(format: Format, object: &Map<String, Value>) -> Result<Event, Strin
         // Set inside subagents only.
         agent: input::optional(object, "agent_type")?.or(input::optional(object, "agent_id")?),
         session: input::optional(object, "session_id")?,
-        ..event
     })
 }
 

@@ -133,7 +133,7 @@ impl Ground<'_> {
 
     /// What a glob becomes.
     fn glob(&self, text: &str, allows: bool) -> Vec<String> {
-        let mut all = self.spelled(text, allows, &self.home_globs());
+        let mut all = spelled(text, allows, &self.home_globs());
         if !allows {
             let real: Vec<String> = all
                 .iter()
@@ -141,25 +141,6 @@ impl Ground<'_> {
                 .collect();
             all.extend(real);
         }
-        all
-    }
-
-    /// A text with each way to write the home directory, and with the directory itself. In the program that an allow rule
-    /// names only the directory counts.
-    fn spelled(&self, text: &str, allows: bool, homes: &[String]) -> Vec<String> {
-        let cut = pieces(text);
-        if !cut.contains(&Piece::Home) {
-            return vec![text.to_owned()];
-        }
-        let names_program = matches!(cut.first(), Some(Piece::Home))
-            || matches!(cut.first(), Some(Piece::Text(before)) if !before.contains(' '));
-        let mut all = Vec::new();
-        if !(allows && names_program) {
-            all.extend(SPELLINGS.iter().map(|spelling| with(&cut, spelling)));
-        } else if homes.is_empty() {
-            all.push(with(&cut, NOWHERE));
-        }
-        all.extend(homes.iter().map(|home| with(&cut, home)));
         all
     }
 
@@ -226,7 +207,7 @@ impl Ground<'_> {
 
     fn argv(&self, pattern: &mut ArgvPattern, allows: bool) {
         pattern.program = each(&pattern.program, |program| {
-            let mut all = self.spelled(program, allows, self.homes);
+            let mut all = spelled(program, allows, self.homes);
             if !allows {
                 let real = all.iter().filter_map(|program| {
                     let end = program.rfind('/').filter(|end| *end > 0)?;
@@ -298,6 +279,25 @@ impl Ground<'_> {
             all
         });
     }
+}
+
+/// A text with each way to write the home directory, and with the directory itself. In the program that an allow rule
+/// names only the directory counts.
+fn spelled(text: &str, allows: bool, homes: &[String]) -> Vec<String> {
+    let cut = pieces(text);
+    if !cut.contains(&Piece::Home) {
+        return vec![text.to_owned()];
+    }
+    let names_program = matches!(cut.first(), Some(Piece::Home))
+        || matches!(cut.first(), Some(Piece::Text(before)) if !before.contains(' '));
+    let mut all = Vec::new();
+    if !(allows && names_program) {
+        all.extend(SPELLINGS.iter().map(|spelling| with(&cut, spelling)));
+    } else if homes.is_empty() {
+        all.push(with(&cut, NOWHERE));
+    }
+    all.extend(homes.iter().map(|home| with(&cut, home)));
+    all
 }
 
 #[cfg(test)]

@@ -63,11 +63,11 @@ impl Shared {
         holder: &Sender<Message>,
     ) -> anyhow::Result<()> {
         let Notification { id, tid, .. } = *notification;
-        let resolved = {
+        let found = {
             let _looking = self.serving.looking();
             resolver.socket(tid, path)
         };
-        let SocketFile { file, path: name } = match resolved {
+        let SocketFile { file, path: name } = match found {
             Ok(found) => found,
             Err(unresolved) => {
                 self.refuse(id, unresolved.errno);

@@ -137,7 +137,7 @@ impl Shared {
             let end = End {
                 shared: &shared,
                 generation,
-                end,
+                tell: end,
             };
             shared.serve(&mut resolver, &holder, || end.mine());
         };
@@ -153,7 +153,7 @@ impl Shared {
 struct End<'a> {
     shared: &'a Shared,
     generation: u64,
-    end: Sender<()>,
+    tell: Sender<()>,
 }
 
 impl End<'_> {
@@ -166,7 +166,7 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         if self.mine() {
             // Nobody waits where the run has failed.
-            let _ = self.end.send(());
+            let _ = self.tell.send(());
         }
     }
 }

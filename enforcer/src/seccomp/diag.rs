@@ -18,6 +18,11 @@ const ESTABLISHED: u8 = 1;
 const CLOSED: u8 = 7;
 const LISTENING: u8 = 10;
 
+// As one byte each in a request (linux/inet_diag.h).
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+
 const HEADER: usize = 16; // struct nlmsghdr
 const UNIX_MESSAGE: usize = 16; // struct unix_diag_msg
 const INET_MESSAGE: usize = 72; // struct inet_diag_msg
@@ -77,8 +82,8 @@ pub fn unix_sockets() -> io::Result<Vec<UnixSocket>> {
 /// When the kernel does not tell (`CONFIG_INET_DIAG`).
 pub fn tcp_listeners() -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
+    for family in [AF_INET, AF_INET6] {
+        let mut request = vec![family, IPPROTO_TCP, 0, 0];
         request.extend((1_u32 << LISTENING).to_ne_bytes());
         // struct inet_diag_sockid: any.
         request.extend([0; 48]);

@@ -294,10 +294,10 @@ fn cgroups_of(directory: &OwnedFd) -> io::Result<String> {
 
 /// Whether a directory of `/proc` is the process's of this thread, or one right below that.
 fn is_of(directory: &OwnedFd, tid: u32) -> io::Result<bool> {
-    let tgid = target::who(tid)?.tgid;
+    let process = target::who(tid)?.tgid;
     let own = openat2(
         libc::AT_FDCWD,
-        &c_string(format!("/proc/{tgid}"))?,
+        &c_string(format!("/proc/{process}"))?,
         libc::O_DIRECTORY,
         0,
     )?;

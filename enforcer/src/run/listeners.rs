@@ -7,7 +7,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     fs, io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
 
@@ -28,14 +28,13 @@ use crate::{
     decide::ConnectAction,
     launch::{AgentCgroup, Connector, Identity, Place},
     seccomp::{
-        Eyes,
+        Eyes, descriptor,
         diag::{self, TcpListener, UnixSocket},
     },
 };
 
 /// How many sockets of the agent's are remembered.
 const REMEMBERED: usize = 4096;
-const SO_PEERPIDFD: libc::c_int = 77; // asm-generic/socket.h, Linux 6.5
 
 /// Whose a listener is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,21 +196,8 @@ impl Listeners {
 
     /// Whether the process at the other end is the agent's, and lives.
     fn peer_is_agents(&self, probe: &OwnedFd) -> bool {
-        let mut process: libc::c_int = -1;
-        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: the kernel writes one integer, as long as the length says; it is a descriptor of ours then.
-        let process = unsafe {
-            let result = libc::getsockopt(
-                probe.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_PEERPIDFD,
-                (&raw mut process).cast(),
-                &raw mut length,
-            );
-            if result < 0 || process < 0 {
-                return false;
-            }
-            OwnedFd::from_raw_fd(process)
+        let Ok(process) = descriptor::peer_process(probe) else {
+            return false;
         };
         let pid = || {
             let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()));

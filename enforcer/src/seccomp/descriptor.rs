@@ -45,6 +45,30 @@ pub fn protocol(socket: &OwnedFd) -> io::Result<u16> {
     u16::try_from(protocol).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// The process at the other end of a connected unix socket (a pidfd): who made the listener listen.
+///
+/// # Errors
+/// When there is none any more, or the kernel does not tell (before Linux 6.5).
+pub fn peer_process(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    const SO_PEERPIDFD: libc::c_int = 77; // asm-generic/socket.h
+    let mut process: libc::c_int = -1;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes one integer, as long as the length says.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut process).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    owned(process.into())
+}
+
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     if result < 0 {
         return Err(io::Error::last_os_error());

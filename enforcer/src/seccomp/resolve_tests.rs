@@ -340,6 +340,8 @@ fn a_file_that_is_being_written_is_not_vouched_for() {
     found.identity().unwrap();
     let huge = File::create(place.path().join("huge")).unwrap();
     huge.set_len(identity::LARGEST + 1).unwrap();
+    huge.set_permissions(fs::Permissions::from_mode(0o755))
+        .unwrap();
     drop(huge);
     let found = resolve(me(), bytes(&place.path().join("huge"))).unwrap();
     let error = found.identity().unwrap_err();

@@ -23,7 +23,7 @@ use crate::vm::{self, Kernel};
 use crate::{ebpf, fuzz, lint, root, toolchain};
 
 /// Test executables that say nothing of a kernel: what they try is user space, or programs that a guest lacks.
-const HOST_ONLY: [&str; 10] = [
+const HOST_ONLY: [&str; 12] = [
     "lifecycle",
     "sessions",
     "desk",
@@ -34,10 +34,26 @@ const HOST_ONLY: [&str; 10] = [
     "loosened",
     "refusals",
     "execve_check",
+    "sight",
+    "settings",
 ];
 /// Test executables that one guest is enough for: what they try in the kernel is the same in both, or tried by others,
-/// and a guest takes seconds for each agent that it starts. The newer one starts them faster.
-const NEWER_GUEST_ONLY: [&str; 2] = ["approvals", "hatches"];
+/// and a guest takes seconds for each agent that it starts. The newer one starts them faster. The older one has what its
+/// verifier, its hooks and its races say of: the programs themselves, agreement, connects, launchers, cgroups.
+const NEWER_GUEST_ONLY: [&str; 12] = [
+    "approvals",
+    "counted",
+    "fileless",
+    "forms",
+    "hatches",
+    "identity",
+    "launcher_killed",
+    "listeners",
+    "loss",
+    "text",
+    "told",
+    "unix",
+];
 /// What says all of a machine without `bpf` among its active LSMs: what stands in for LSM programs is the same as on a
 /// kernel that refuses them.
 const WITHOUT_BPF_LSM: [&str; 1] = ["in_force"];

@@ -38,6 +38,8 @@ fn session() -> Session {
     let mut policy = forbidding();
     policy["connect"]["rules"] =
         serde_json::json!([{"id": "no-host", "decision": "deny", "hosts": ["127.0.0.2"]}]);
+    // What hands descriptors in listens outside, and is root's as some of the agents are.
+    policy["connect"]["outside_listeners"] = serde_json::json!({"unix": "allow"});
     // Two of the ways out of a cgroup need a hatch open.
     let session = Session::new(&loosening(policy, HATCHES));
     let victim = session.place(probe!("victim"), "bin/forbidden");

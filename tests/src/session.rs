@@ -236,8 +236,14 @@ impl Session {
                 fs::set_permissions(&here, Permissions::from_mode(0o755)).unwrap();
             }
         }
-        fs::copy(executable, &target)
-            .unwrap_or_else(|error| panic!("{}: {error}", executable.display()));
+        // By another process: what a thread of ours has open for writing another thread's child has open too, for a
+        // moment, and such a file cannot be executed.
+        let copied = Command::new("cp").arg(executable).arg(&target).status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "{}",
+            executable.display()
+        );
         fs::set_permissions(&target, Permissions::from_mode(0o755)).unwrap();
         target
     }

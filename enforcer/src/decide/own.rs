@@ -25,8 +25,7 @@ pub fn starts_hook(own: &Own, action: &ExecAction, executable: bool, trusted: bo
     if executable {
         return own::is_hook(head, len);
     }
-    let name = action.resolved.as_deref();
-    let name = name.unwrap_or_else(|| base_name(&action.path));
+    let name = base_name(action.resolved.as_deref().unwrap_or(&action.path));
     let start = own::text_at(head) as usize;
     start != 0
         && trusted

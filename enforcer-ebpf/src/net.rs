@@ -189,7 +189,6 @@ pub fn v6_address(words: [u32; 4]) -> [u8; 16] {
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "each is a fact of one call")]
 fn judge<const CONNECT: bool>(
     context: *mut bpf_sock_addr,
     address: [u8; 16],

@@ -161,7 +161,7 @@ fn has_shell_name(scratch: *mut Scratch, name_len: u32) -> bool {
     }
     // SAFETY: reads the first bytes of a map value.
     let head = unsafe { ptr::read_unaligned(ptr::addr_of!((*scratch).exe_name).cast::<u64>()) };
-    own::is_shell(head & (1 << (8 * name_len)) - 1)
+    own::is_shell(head & ((1 << (8 * name_len)) - 1))
 }
 
 extern "C" fn look_at_name(index: u32, context: *mut c_void) -> i64 {

@@ -27,7 +27,7 @@ const AF_INET6: u32 = 10;
 const LOOPBACK_DEVICE: u32 = 1;
 
 /// `::ffff:127.0.0.0/104` without its last bytes.
-const LOOPBACK_V4: u128 = 0xffff_7f;
+const LOOPBACK_V4: u128 = 0x00ff_ff7f;
 
 /// Bytes of the IPv4 header without options, and where its destination is (RFC 791).
 const FIXED_BYTES_V4: u32 = 20;
@@ -119,7 +119,7 @@ fn no_source_route(packet: &SkBuffContext) -> bool {
         return false;
     };
     // Padded to whole words.
-    kind == SECURITY_LABEL && (u32::from(length) + 3) / 4 * 4 == options
+    kind == SECURITY_LABEL && u32::from(length).div_ceil(4) * 4 == options
 }
 
 /// Whether an IPv6 packet has no header that leads it on.

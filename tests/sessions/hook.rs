@@ -108,7 +108,7 @@ fn the_real_hooks_file_decides_too() {
         prepare: &|_| {},
         script: "PATH=/usr/bin; echo a >f; cat f; ls; mkdir d; touch d/g; grep -c a f; wc -l f; head -n1 f; tail -n1 f; find d; cp f h; mv h i; rm i
             dd if=/dev/zero of=z bs=1 count=1 2>/dev/null; chmod -R u+w d; sleep 0.01; true; uname >/dev/null
-            find d -name g -exec dd of=/dev/null ';'; sh -c 'sleep 0.01; cat f >/dev/null'; exit 0",
+            find d -name g -exec dd of=/dev/null ';'; sh -c ':'; exit 0",
         variables: vec![],
     }
     .twice();

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -79,14 +79,17 @@ impl Drop for Looking<'_> {
 pub struct Served {
     ended: Receiver<()>,
     watched: Sender<()>,
+    watch: JoinHandle<()>,
 }
 
 impl Served {
-    /// Waits until no process is left that could call.
+    /// Waits until no process is left that could call, and the threads have given up what they shared; one that hangs
+    /// keeps it.
     pub fn wait(self) {
         // Without a sender all threads have broken down.
         let _ = self.ended.recv();
         drop(self.watched);
+        let _ = self.watch.join();
     }
 }
 
@@ -100,7 +103,7 @@ impl Shared {
         let (end, ended) = mpsc::channel();
         let (watched, watch) = mpsc::channel();
         self.spawn_server(0, &holder, &end)?;
-        thread::Builder::new()
+        let watch = thread::Builder::new()
             .name("watch".to_owned())
             .stack_size(64 << 10)
             .spawn(move || {
@@ -120,7 +123,11 @@ impl Shared {
                 }
             })
             .context(NO_THREAD)?;
-        Ok(Served { ended, watched })
+        Ok(Served {
+            ended,
+            watched,
+            watch,
+        })
     }
 
     fn spawn_server(
@@ -135,11 +142,13 @@ impl Shared {
         let (shared, holder, end) = (Arc::clone(self), holder.clone(), end.clone());
         let serve = move || {
             let end = End {
-                shared: &shared,
+                shared: Some(shared),
                 generation,
                 tell: end,
             };
-            shared.serve(&mut resolver, &holder, || end.mine());
+            if let Some(shared) = &end.shared {
+                shared.serve(&mut resolver, &holder, || end.mine());
+            }
         };
         thread::Builder::new()
             .name("supervisor".to_owned())
@@ -150,21 +159,26 @@ impl Shared {
 }
 
 /// Says that serving has ended when the thread that serves does, whatever the reason.
-struct End<'a> {
-    shared: &'a Shared,
+struct End {
+    /// Given up before the word goes out.
+    shared: Option<Arc<Shared>>,
     generation: u64,
     tell: Sender<()>,
 }
 
-impl End<'_> {
+impl End {
     fn mine(&self) -> bool {
-        self.shared.serving.generation.load(Ordering::Relaxed) == self.generation
+        self.shared.as_ref().is_some_and(|shared| {
+            shared.serving.generation.load(Ordering::Relaxed) == self.generation
+        })
     }
 }
 
-impl Drop for End<'_> {
+impl Drop for End {
     fn drop(&mut self) {
-        if self.mine() {
+        let mine = self.mine();
+        self.shared = None;
+        if mine {
             // Nobody waits where the run has failed.
             let _ = self.tell.send(());
         }

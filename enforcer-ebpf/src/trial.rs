@@ -30,8 +30,8 @@ const NAME: usize = INTERP + PATH_BYTES;
 const ABOVE: usize = NAME + 256;
 
 /// Arguments: slot, path, interpreter (0 for none), the file's own name, its links, first and end of the argument
-/// area, the names of two directories above the file (empty for none), whether it lies in a tree. The result has the decision in its lowest byte, then the cause, then in two bytes the rank; all ones if there
-/// was nothing to judge with.
+/// area, the names of two directories above the file (empty for none), whether it lies in a tree. The result has the
+/// decision in its lowest byte, then the cause, then in two bytes the rank; all ones if there was nothing to judge with.
 ///
 /// Not by aya's macro, which drops the result.
 #[unsafe(no_mangle)]
@@ -170,7 +170,11 @@ unsafe fn set_length(room: *mut u8, structure: usize, name: *mut u8) {
 #[inline(always)]
 unsafe fn read(target: *mut u8, size: u32, address: u64) -> bool {
     // SAFETY: by contract.
-    unsafe { bpf_probe_read_user_str(target.cast(), size, address as *const _) > 0 }
+    unsafe {
+        // Of an empty string older kernels say that nothing was read.
+        ptr::write_volatile(target, 0);
+        bpf_probe_read_user_str(target.cast(), size, address as *const _) >= 0
+    }
 }
 
 /// Sets a pointer of the structure at `structure`.

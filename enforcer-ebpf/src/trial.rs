@@ -7,12 +7,13 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_user_str, programs::RawTracePointContext};
+use aya_ebpf::programs::RawTracePointContext;
 
 use crate::{
     event::slot_state,
     facts::{Facts, judge_exec},
     maps::{PATH_BYTES, Scratch, claim_scratch, offset, release_scratch},
+    task::read_user_str,
 };
 
 /// Room for one structure, bytes; all offsets that are used lie below it.
@@ -169,12 +170,7 @@ unsafe fn set_length(room: *mut u8, structure: usize, name: *mut u8) {
 /// `size` bytes belong to `target`.
 #[inline(always)]
 unsafe fn read(target: *mut u8, size: u32, address: u64) -> bool {
-    // SAFETY: by contract.
-    unsafe {
-        // Of an empty string older kernels say that nothing was read.
-        ptr::write_volatile(target, 0);
-        bpf_probe_read_user_str(target.cast(), size, address as *const _) >= 0
-    }
+    read_user_str(target.cast(), size, address) > 0
 }
 
 /// Sets a pointer of the structure at `structure`.

@@ -4,6 +4,8 @@ use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use aya::{
@@ -99,6 +101,27 @@ pub fn system_wide(
         .collect()
 }
 
+/// How often an attachment is tried again that the kernel is too busy for, and how long after each.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Attaches; again where the kernel says `EBUSY`, as 6.1 does while another attachment to the same function is on its way
+/// in or out (seen where two launchers' worth of LSM programs came and went at once).
+fn patiently<T>(mut attach: impl FnMut() -> Result<T, ProgramError>) -> Result<T, ProgramError> {
+    let mut tries = 0;
+    loop {
+        match attach() {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::EBUSY) && tries < TRIES =>
+            {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
 fn attach(ebpf: &mut Ebpf, spec: ProgramSpec) -> Result<NamedLink, KernelError> {
     let program = ebpf
         .program_mut(spec.name)
@@ -106,11 +129,11 @@ fn attach(ebpf: &mut Ebpf, spec: ProgramSpec) -> Result<NamedLink, KernelError> 
     let fail = |error: ProgramError| refused(spec, &error);
     let link = if let Hook::Tracepoint(_) = spec.hook {
         let program = <&mut BtfTracePoint>::try_from(program).map_err(fail)?;
-        let id = program.attach().map_err(fail)?;
+        let id = patiently(|| program.attach()).map_err(fail)?;
         FdLink::from(program.take_link(id).map_err(fail)?)
     } else {
         let program = <&mut Lsm>::try_from(program).map_err(fail)?;
-        let id = program.attach().map_err(fail)?;
+        let id = patiently(|| program.attach()).map_err(fail)?;
         FdLink::from(program.take_link(id).map_err(fail)?)
     };
     Ok(NamedLink {

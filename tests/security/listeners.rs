@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use enforcer_tests::{Ended, Session, agent_user, in_guest, open, probe, root};
+use enforcer_tests::{Ended, Level, Session, agent_user, in_guest, level, open, probe, root};
 use serde_json::{Value, json};
 
 /// Makes something as the agent's user, which sockets are of from then on, in this process outside the agent.
@@ -94,16 +94,12 @@ fn a_daemon_of_the_agents_user_takes_no_orders_from_it() {
         let denials: Vec<_> = ended.trail.denials().collect();
         assert_eq!(denials.len(), 1, "{}", ended.trail.shown());
         assert_eq!(denials[0].rule(), "outside-listener");
-        assert!(
-            ended.stderr.contains("outside the agent"),
-            "{}",
-            ended.stderr
-        );
-        assert!(
-            ended.stderr.contains("connect.rules[].unix"),
-            "{}",
-            ended.stderr
-        );
+        // What the kernel alone denies is told afterwards: the process may be gone by then.
+        if level() == Level::Partial {
+            for part in ["outside the agent", "connect.rules[].unix"] {
+                assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+            }
+        }
         assert!(ear.accept().is_err(), "{way}: heard");
     }
     let moved = session.work().join("moved");

@@ -91,6 +91,7 @@ fuzz_target!(|bytes: &[u8]| {
             &POLICY,
             || Ok(ENGINE.clone()),
             &scene,
+            None,
             || grounds.clone(),
         );
         let outcome = judged.outcome;

@@ -35,9 +35,14 @@ const OTHERS_WRITE: u16 = 0o002;
 
 /// Climbs from the file to the root. Afterwards `climb_state` says what came of it, the path ends at [`RESOLVED_END`] and
 /// begins at `climb_at`, and `changeable` is set if the agent's user can change the file or a directory on the way.
-/// `place` lies on the stack and begins with the address of the working memory: older kernels have little room for more there.
-#[inline(always)]
-pub fn climb<T>(place: &mut T, scratch: *mut Scratch, file: u64, home: bool) {
+/// With `home` other than 0 the root is the current process's. 0 if there is no memory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn climb(scratch: *mut Scratch, file: u64, home: u32) -> u32 {
+    if scratch.is_null() {
+        return 0;
+    }
+    let mut place = scratch;
     // SAFETY: claimed scratch memory.
     unsafe {
         let mount = read_kernel_or_zero::<u64>(file + offset!(file_mount));
@@ -45,7 +50,7 @@ pub fn climb<T>(place: &mut T, scratch: *mut Scratch, file: u64, home: bool) {
         (*scratch).climb_mount = mount.wrapping_sub(offset!(mount_vfsmount));
         (*scratch).climb_root = 0;
         (*scratch).climb_root_mount = 0;
-        if home {
+        if home != 0 {
             // Where a path begins for whoever wrote the policy.
             let fs = read_kernel_or_zero::<u64>(task::current_address() + offset!(task_fs));
             (*scratch).climb_root = read_kernel_or_zero::<u64>(fs + offset!(fs_root));
@@ -55,12 +60,18 @@ pub fn climb<T>(place: &mut T, scratch: *mut Scratch, file: u64, home: bool) {
         (*scratch).climb_state = CLIMB_GOING;
         (*scratch).climb_crossed = 0;
         (*scratch).changeable = 0;
-        bpf_loop(STEPS, step as *mut c_void, ptr::from_mut(place).cast(), 0);
+        bpf_loop(
+            STEPS,
+            step as *mut c_void,
+            ptr::from_mut(&mut place).cast(),
+            0,
+        );
     }
+    1
 }
 
 extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
-    // SAFETY: the context begins with the address of the working memory, which is claimed.
+    // SAFETY: the context is the address of the working memory, which is claimed.
     unsafe {
         let scratch = *context.cast::<*mut Scratch>();
         let dentry = (*scratch).climb_dentry;

@@ -24,7 +24,8 @@ use crate::{
     grant::exec_granted,
     kept,
     limits::{
-        BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_complexity, within_rates,
+        BROKEN, Kind, Rates, admits, arguments_of, count_allowance, count_denial,
+        within_complexity, within_rates,
     },
     maps::{Scratch, claim_scratch, keep_mark, observed, offset, release_scratch},
     task::{self, Membership, read_kernel},
@@ -45,7 +46,7 @@ pub fn exec_committed(ctx: BtfTracePointContext) -> i32 {
     };
     keep_mark(task::current(), member.slot);
     let Some(scratch) = claim_scratch() else {
-        deny_bare(state, member.slot);
+        deny_bare(member.slot);
         return 0;
     };
     let judgement = committed(bprm, member, state, scratch, start);
@@ -95,7 +96,38 @@ fn committed(
         );
     }
     kept::take(scratch);
-    let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
+    let judgement = judge_exec(&facts, member.slot, state, scratch).packed();
+    let arguments = arguments_of(bprm);
+    Judgement::unpacked(settle_exec(
+        scratch,
+        member.slot,
+        judgement,
+        arguments,
+        start,
+    ))
+}
+
+/// What becomes of an exec that was judged, with so many arguments: killed or not, and recorded. Gives what was decided in
+/// the end. A global function: its working memory on the stack lies beside that of the judgement, not on top of it, and the
+/// verifier walks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn settle_exec(
+    scratch: *mut Scratch,
+    slot: u32,
+    judgement: u64,
+    arguments: u32,
+    start: u64,
+) -> u64 {
+    let mut judgement = Judgement::unpacked(judgement);
+    let Some(state) = slot_state(slot) else {
+        kill();
+        return judgement.packed();
+    };
+    if scratch.is_null() {
+        kill();
+        return judgement.packed();
+    }
     // SAFETY: claimed scratch memory.
     if unsafe { ptr::read_volatile(ptr::addr_of!((*scratch).escaped)) } != 0 {
         judgement = Judgement {
@@ -112,45 +144,38 @@ fn committed(
         };
     } else if !judgement.is_limited() {
         // The hook always starts.
-    } else if !admits(state, member.slot) {
+    } else if !admits(state, slot) {
         judgement = BROKEN;
     } else {
-        if judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, true) {
+        if judgement.decision == ASK && exec_granted(scratch, slot, true) {
             judgement.cause = CAUSE_APPROVED;
         }
         if judgement.permits() {
             // SAFETY: claimed scratch memory.
             let argv_bytes = unsafe { (*scratch).event.tail.argv_bytes };
-            judgement = within_complexity(judgement, member.slot, bprm, argv_bytes);
+            judgement = within_complexity(judgement, slot, arguments, argv_bytes);
         }
         if judgement.permits() {
-            judgement = within_rates(judgement, member.slot, Kind::Exec, Rates::Take);
+            judgement = within_rates(judgement, slot, Kind::Exec, Rates::Take);
         }
     }
     let judgement = judgement.forgotten();
     let tripped = if judgement.permits() {
         0
     } else {
-        count_denial(state, member.slot, judgement.cause)
+        count_denial(slot, judgement.cause)
     };
     // Who has left the agent's cgroup is out of sight: that is no matter of the policy.
-    let passes = judgement.permits() || observed(member.slot) && judgement.cause != CAUSE_ESCAPE;
+    let passes = judgement.permits() || observed(slot) && judgement.cause != CAUSE_ESCAPE;
     let verdict = if passes {
         VERDICT_ALLOWED
     } else {
         VERDICT_KILLED
     };
     let recorded = record(
-        scratch,
-        member.slot,
-        state,
-        judgement,
-        verdict,
-        STAGE_EXEC,
-        start,
-        tripped,
+        scratch, slot, judgement, verdict, STAGE_EXEC, start, tripped,
     );
-    if !passes || !recorded && !observed(member.slot) {
+    if !passes || !recorded && !observed(slot) {
         kill();
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
@@ -158,10 +183,10 @@ fn committed(
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_allowed) });
         if judgement.permits() && judgement.is_limited() && judgement.cause != CAUSE_OPERATOR {
-            count_allowance(state, member.slot, judgement.cause);
+            count_allowance(state, slot, judgement.cause);
         }
     }
-    judgement
+    judgement.packed()
 }
 
 fn kill() {
@@ -169,9 +194,14 @@ fn kill() {
     unsafe { bpf_send_signal(SIGKILL) };
 }
 
-/// Denies without scratch memory.
-#[inline(always)]
-fn deny_bare(state: *mut SlotState, slot: u32) {
+/// Denies without scratch memory. A global function, for its event has no room on the stack of a judgement.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn deny_bare(slot: u32) -> u32 {
+    let Some(state) = slot_state(slot) else {
+        kill();
+        return 0;
+    };
     let passes = observed(slot);
     let mut event = (Header::default(), ExecTail::default());
     describe(&mut event.0, KIND_EXEC, slot, STAGE_EXEC);
@@ -190,38 +220,66 @@ fn deny_bare(state: *mut SlotState, slot: u32) {
         (size_of::<Header>() + size_of::<ExecTail>()) as u64,
     );
     if passes {
-        return;
+        return 1;
     }
     // SAFETY: a field of a map value.
     count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
     kill();
+    0
 }
 
 /// Writes the event of a judgement; false when there was no room for it. `tripped` is what [`count_denial`] gave.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the parts of one event")]
 pub fn record(
     scratch: *mut Scratch,
     slot: u32,
-    state: *mut SlotState,
     judgement: Judgement,
     verdict: u32,
     stage: u32,
     start: u64,
     tripped: u64,
 ) -> bool {
+    // SAFETY: claimed scratch memory.
+    unsafe { (*scratch).event.header.tripped = tripped };
+    write_exec(
+        scratch,
+        slot,
+        judgement.packed(),
+        start,
+        verdict | stage << 16,
+    ) != 0
+}
+
+/// See [`record`]; the verdict and, in the upper half, the stage.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn write_exec(
+    scratch: *mut Scratch,
+    slot: u32,
+    judgement: u64,
+    start: u64,
+    verdict: u32,
+) -> u32 {
+    let Some(state) = slot_state(slot) else {
+        return 0;
+    };
+    if scratch.is_null() {
+        return 0;
+    }
+    let judgement = Judgement::unpacked(judgement);
     // SAFETY: map values; the length is clamped to the event.
-    unsafe {
+    let recorded = unsafe {
         let event = ptr::addr_of_mut!((*scratch).event);
         let flags = (*event).header.flags;
-        describe(&mut (*event).header, KIND_EXEC, slot, stage);
+        let tripped = (*event).header.tripped;
+        describe(&mut (*event).header, KIND_EXEC, slot, verdict >> 16);
         (*event).header.flags = flags;
         (*event).header.decision = judgement.decision;
         (*event).header.cause = judgement.cause;
         (*event).header.rank = judgement.rank;
         (*event).header.approval = (*scratch).approval;
         (*event).header.tripped = tripped;
-        (*event).header.verdict = verdict;
+        (*event).header.verdict = verdict & 0xffff;
         let end = now();
         (*event).header.boottime_ns = end;
         (*event).header.latency_ns = (end - start) as u32;
@@ -235,5 +293,6 @@ pub fn record(
             event.cast(),
             (size_of::<Header>() + size_of::<ExecTail>()) as u64 + u64::from(bytes),
         )
-    }
+    };
+    u32::from(recorded)
 }

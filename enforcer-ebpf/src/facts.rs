@@ -18,10 +18,7 @@ use crate::{
     climb::climb,
     forms::{FURTHER, add_further, add_path_forms, find_script},
     judge::{Judge, classify_path, judge_forms},
-    maps::{
-        CHUNK_BYTES, KIND_DESCRIPTOR, KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch,
-        offset,
-    },
+    maps::{CHUNK_BYTES, KIND_DESCRIPTOR, KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES, Scratch, offset},
     own,
     scan::{base_start, masked, user_string_len},
     task::{self, read_kernel, read_kernel_or_zero, read_user_str},
@@ -45,6 +42,25 @@ impl Judgement {
     #[inline(always)]
     pub fn forgotten(self) -> Self {
         read_kernel::<Self>(ptr::addr_of!(self) as u64).unwrap_or(INTERNAL)
+    }
+
+    /// In one number, for global functions, which take and give no structures. A rank has 16 bits in the tables, an
+    /// index of complexity 32.
+    #[inline(always)]
+    pub fn packed(self) -> u64 {
+        u64::from(self.rank) << 32
+            | u64::from(self.cause & 0xff) << 8
+            | u64::from(self.decision & 0xff)
+    }
+
+    /// What [`Self::packed`] gave.
+    #[inline(always)]
+    pub fn unpacked(packed: u64) -> Self {
+        Self {
+            decision: packed as u32 & 0xff,
+            cause: (packed >> 8) as u32 & 0xff,
+            rank: (packed >> 32) as u32,
+        }
     }
 
     /// Whether the breaker and the limits have a say, and it counts.
@@ -85,15 +101,10 @@ pub fn judge_exec(
     state: *mut SlotState,
     scratch: *mut Scratch,
 ) -> Judgement {
-    let Some(header) = POLICIES.get_ptr(slot) else {
+    let Some(mut judge) = Judge::new(scratch, slot) else {
         return INTERNAL;
     };
-    let mut judge = Judge {
-        scratch,
-        header,
-        slot,
-        reserved: 0,
-    };
+    let header = judge.header;
     // SAFETY: map values throughout; every index is bounded where it is used.
     unsafe {
         (*scratch).form_count = 0;
@@ -143,9 +154,9 @@ pub fn judge_exec(
         };
         let exe_len = (name_read - 1) as u32 & 0xff;
 
-        let mut kind = classify_path(&mut judge);
+        let mut kind = classify_path(scratch, slot);
         let home = task::in_home_tree(state);
-        climb(&mut judge, scratch, file, home);
+        climb(scratch, file, u32::from(home));
         // A program that the agent's user can change is the agent's, wherever it lies.
         if !home || ptr::read_volatile(ptr::addr_of!((*scratch).changeable)) != 0 {
             kind &= !KIND_TRUSTED;
@@ -213,7 +224,7 @@ pub fn judge_exec(
         (*scratch).argv0_len = argv0_len.min(u64::from(u32::MAX)) as u32 - 1;
         (*scratch).rest = args;
         (*scratch).rest_len = args_len;
-        own::note(&mut judge);
+        own::note_own(scratch, slot);
         bpf_loop(
             FURTHER,
             add_further as *mut c_void,
@@ -221,16 +232,8 @@ pub fn judge_exec(
             0,
         );
 
-        store_text(
-            &mut judge,
-            path_len,
-            base,
-            exe_len,
-            first_args,
-            first_args_len,
-        );
-        judge_forms(&raw mut judge);
-        if (*scratch).unreadable != 0 {
+        store_text(scratch, base);
+        if judge_forms(scratch, slot) == 0 || (*scratch).unreadable != 0 {
             return unreadable;
         }
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
@@ -338,12 +341,20 @@ fn user_argv0(judge: *mut Judge, address: u64) -> u64 {
     user_string_len(judge, address)
 }
 
-/// Keeps the first form's text, the path and the executable's own name for the event.
-#[inline(always)]
-fn store_text(judge: *mut Judge, path_len: u32, base: u32, exe_len: u32, args: u64, args_len: u32) {
+/// Keeps the first form's text, the path and the executable's own name for the event. `base` is where the path's last name
+/// begins.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn store_text(scratch: *mut Scratch, base: u32) -> u32 {
+    if scratch.is_null() {
+        return 0;
+    }
     // SAFETY: map values; every length is clamped below the room that is left.
     unsafe {
-        let scratch = (*judge).scratch;
+        let path_len = (*scratch).path_len;
+        let exe_len = (*scratch).exe_len;
+        let args = (*scratch).first_args;
+        let args_len = (*scratch).first_args_len;
         let bytes = ptr::addr_of_mut!((*scratch).event.bytes).cast::<u8>();
         let path = ptr::addr_of!((*scratch).path).cast::<u8>();
         let start = if Scratch::is(scratch, KIND_TRUSTED) {
@@ -386,6 +397,7 @@ fn store_text(judge: *mut Judge, path_len: u32, base: u32, exe_len: u32, args: u
         (*scratch).event.tail.path_len = path_kept;
         (*scratch).event.tail.name_len = name_kept;
     }
+    1
 }
 
 /// Bytes kept of a path.

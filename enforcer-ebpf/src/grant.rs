@@ -8,7 +8,8 @@ use enforcer_common::grant::{ConnectGrantKey, ExecGrantKey, Sip, text_head, text
 use crate::{
     event::{now, pid},
     judge::Judge,
-    maps::{CONNECT_GRANTS, GRANTS, KIND_SCRIPT, PATH_BYTES, POLICIES, Scratch, offset},
+    maps::{CONNECT_GRANTS, GRANTS, KIND_SCRIPT, PATH_BYTES, Scratch, offset},
+    net::Aim,
     scan::masked,
     task::{current_address, read_kernel},
 };
@@ -126,14 +127,9 @@ extern "C" fn find_grant(index: u32, context: *mut c_void) -> i64 {
 
 /// Whether a file is the one that the grant in the scratch memory names.
 #[inline(always)]
-unsafe fn is_file(scratch: *mut Scratch, bprm: u64) -> bool {
-    let Some(inode) = read_kernel::<u64>(bprm + offset!(bprm_file))
-        .and_then(|file| read_kernel::<u64>(file + offset!(file_inode)))
-    else {
-        return false;
-    };
+unsafe fn is_file(scratch: *mut Scratch) -> bool {
     // SAFETY: claimed scratch memory.
-    let grant = unsafe { &(*scratch).grant };
+    let (inode, grant) = unsafe { ((*scratch).own_inode, &(*scratch).grant) };
     read_kernel::<u64>(inode + offset!(inode_size)) == Some(grant.size)
         && read_kernel::<i64>(inode + offset!(inode_changed_s)) == Some(grant.changed_s)
         && read_kernel::<u32>(inode + offset!(inode_changed_ns)).map(|ns| ns & NANOSECONDS)
@@ -162,21 +158,23 @@ fn working_directory() -> Option<u64> {
 /// Whether the exec that was judged last in this scratch memory has a grant; its number goes into the event. With
 /// `consume` the grant is used up: of several that come at once, one gets it.
 #[inline(always)]
-pub fn exec_granted(bprm: u64, slot: u32, scratch: *mut Scratch, consume: bool) -> bool {
-    let Some(header) = POLICIES.get_ptr(slot) else {
-        return false;
+pub fn exec_granted(scratch: *mut Scratch, slot: u32, consume: bool) -> bool {
+    find_exec_grant(scratch, slot, u32::from(consume)) != 0
+}
+
+/// See [`exec_granted`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_exec_grant(scratch: *mut Scratch, slot: u32, consume: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, slot) else {
+        return 0;
     };
-    let mut judge = Judge {
-        scratch,
-        header,
-        slot,
-        reserved: 0,
-    };
+    let consume = consume != 0;
     // SAFETY: claimed scratch memory.
     unsafe {
         let script = Scratch::is(scratch, KIND_SCRIPT);
         if script && (*scratch).search_found == 0 {
-            return false;
+            return 0;
         }
         // Before the interpreter takes over, a script looks like any program.
         let forms = if script || consume { 1 } else { 2 };
@@ -191,48 +189,53 @@ pub fn exec_granted(bprm: u64, slot: u32, scratch: *mut Scratch, consume: bool) 
         if ptr::read_volatile(ptr::addr_of!((*scratch).hash_found)) == 0
             || now() >= (*scratch).grant.expires_ns
         {
-            return false;
+            return 0;
         }
         // Behind the interpreter the file is the interpreter's. The script's was looked at before.
-        if !script && !is_file(scratch, bprm) {
-            return false;
+        if !script && !is_file(scratch) {
+            return 0;
         }
         let grant = &(*scratch).grant;
         let Some(directory) = working_directory() else {
-            return false;
+            return 0;
         };
         if !is_inode(directory, grant.cwd_inode, grant.cwd_device) {
-            return false;
+            return 0;
         }
         if consume && GRANTS.remove((*scratch).grant_key).is_err() {
-            return false;
+            return 0;
         }
         (*scratch).approval = grant.request;
     }
-    true
+    1
 }
 
 /// The number of the request by which this connect was approved; 0 if none was. With `consume` the grant is used up.
 #[inline(always)]
-pub fn connect_granted(
-    slot: u32,
-    address: [u8; 16],
-    port: u16,
-    protocol: u32,
-    consume: bool,
-) -> u64 {
+pub fn connect_granted(aim: &Aim, consume: u32) -> u64 {
+    granted_to(aim, consume)
+}
+
+/// See [`connect_granted`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn granted_to(aim: *const Aim, consume: u32) -> u64 {
+    // SAFETY: null, or an `Aim` of the caller's.
+    let Some(aim) = (unsafe { aim.as_ref() }) else {
+        return 0;
+    };
     let key = ConnectGrantKey {
-        address,
-        slot,
+        address: aim.address,
+        slot: aim.slot,
         pid: pid(),
-        protocol,
-        port: u32::from(port),
+        protocol: aim.protocol,
+        port: aim.port,
     };
     // SAFETY: entries are only ever added and removed as a whole.
     let Some(grant) = (unsafe { CONNECT_GRANTS.get(key) }).copied() else {
         return 0;
     };
-    if now() >= grant.expires_ns || (consume && CONNECT_GRANTS.remove(key).is_err()) {
+    if now() >= grant.expires_ns || (consume != 0 && CONNECT_GRANTS.remove(key).is_err()) {
         return 0;
     }
     grant.request

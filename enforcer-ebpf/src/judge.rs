@@ -1,7 +1,8 @@
 //! The judgement of one exec: its forms, each over the groups that its name leads to.
 //!
 //! Loops of unknown length are `bpf_loop` callbacks, so that the verifier looks at each body once and the
-//! whole argument area can be walked, however long.
+//! whole argument area can be walked, however long. What is judged as a whole is a global function (`no_mangle`): the
+//! verifier walks it once, whatever is known where it is called.
 
 use core::{ffi::c_void, ptr};
 
@@ -16,7 +17,7 @@ use enforcer_common::{
 
 use crate::maps::{
     CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
-    KIND_DESCRIPTOR, KIND_TRUSTED, PATH_BYTES, Scratch, TABLES, TEXT_BYTES,
+    KIND_DESCRIPTOR, KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch, TABLES, TEXT_BYTES,
 };
 use crate::scan::{launder, masked};
 
@@ -38,6 +39,22 @@ pub struct Judge {
     pub slot: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+impl Judge {
+    /// For a judgement by the policy of `slot`; none if there is no such slot, or no memory.
+    #[inline(always)]
+    pub fn new(scratch: *mut Scratch, slot: u32) -> Option<Self> {
+        if scratch.is_null() {
+            return None;
+        }
+        Some(Self {
+            scratch,
+            header: POLICIES.get_ptr(slot)?,
+            slot,
+            reserved: 0,
+        })
+    }
 }
 
 /// What the innermost loop needs, on the stack of the frame that runs it. Everything that changes lies in
@@ -459,20 +476,26 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
     }
 }
 
-/// Judges all forms in the scratch memory; afterwards `strict_rank` and `first_rank` say what matched.
-#[inline(always)]
-pub fn judge_forms(judge: *mut Judge) {
+/// Judges all forms in the scratch memory; afterwards `strict_rank` and `first_rank` say what matched. 0 if nothing was
+/// judged.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge_forms(scratch: *mut Scratch, slot: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, slot) else {
+        return 0;
+    };
     // SAFETY: as in `walk_text`.
     unsafe {
-        (*(*judge).scratch).strict_rank = 0;
-        (*(*judge).scratch).first_rank = 0;
+        (*scratch).strict_rank = 0;
+        (*scratch).first_rank = 0;
         bpf_loop(
-            (*(*judge).scratch).form_count,
+            (*scratch).form_count,
             judge_form as *mut c_void,
-            judge.cast(),
+            ptr::from_mut(&mut judge).cast(),
             0,
         );
     }
+    1
 }
 
 extern "C" fn prepare_name_job(index: u32, context: *mut c_void) -> i64 {
@@ -489,11 +512,16 @@ extern "C" fn prepare_name_job(index: u32, context: *mut c_void) -> i64 {
 }
 
 /// Runs the groups for names of unix sockets over the first `len` bytes of the text; the highest rank that matches.
-#[inline(always)]
-pub fn judge_name(judge: *mut Judge, len: u32) -> u32 {
+/// What could not be judged is noted as unreadable.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge_name(scratch: *mut Scratch, slot: u32, len: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, slot) else {
+        return 0;
+    };
+    let judge = ptr::from_mut(&mut judge);
     // SAFETY: as in `walk_text`.
     unsafe {
-        let scratch = (*judge).scratch;
         (*scratch).job_count = 0;
         (*scratch).own_rank = 0;
         (*scratch).text_end = len;
@@ -527,11 +555,15 @@ pub fn add_form(scratch: *mut Scratch, form: Form) {
 }
 
 /// Runs the path group over `path`, and gives the `KIND_` bits.
-#[inline(always)]
-pub fn classify_path(judge: *mut Judge) -> u32 {
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn classify_path(scratch: *mut Scratch, slot: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, slot) else {
+        return 0;
+    };
+    let judge = ptr::from_mut(&mut judge);
     // SAFETY: map values.
     unsafe {
-        let scratch = (*judge).scratch;
         let path_len = masked(scratch, (*scratch).path_len, PATH_BYTES as u32 - 1);
         (*scratch).job_count = 0;
         add_job(judge, (*(*judge).header).path, 0);

@@ -58,12 +58,10 @@ pub fn keep(bprm: u64, scratch: *mut Scratch, home: bool) -> bool {
         unsafe { bpf_task_storage_delete(map(), task.cast()) };
         return true;
     }
-    let mut place = scratch;
     climb(
-        &mut place,
         scratch,
         read_kernel_or_zero::<u64>(bprm + offset!(bprm_file)),
-        home,
+        u32::from(home),
     );
     // SAFETY: the current task is a trusted pointer; a value that is not null is the task's own; lengths are masked.
     unsafe {

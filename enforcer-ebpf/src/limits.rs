@@ -1,5 +1,8 @@
 //! The breaker, the rates and the complexity of an agent. The algorithms are those of [`enforcer_common::limits`];
 //! user space runs them over the same memory.
+//!
+//! Each question is a global function (`no_mangle`): the verifier walks it once for a program, whatever is known where it
+//! is asked, and learns nothing of its answer.
 
 use core::{ffi::c_void, ptr};
 
@@ -18,7 +21,7 @@ use enforcer_common::{
 
 use crate::{
     atomic,
-    event::{now, pid},
+    event::{now, pid, slot_state},
     facts::Judgement,
     maps::{POLICIES, RATES, USER_CONNECTS, USER_EXECS, depth_of, observed, offset},
     task::{self, read_kernel},
@@ -49,12 +52,6 @@ fn limits_of(slot: u32) -> Option<&'static Limits> {
     let header = POLICIES.get_ptr(slot)?;
     // SAFETY: a map value, which lives as long as the program.
     Some(unsafe { &(*header).limits })
-}
-
-/// A number, of which the verifier knows nothing any more: it would follow each answer through all that comes after.
-#[inline(always)]
-fn forgotten(place: &u32) -> u32 {
-    read_kernel::<u32>(ptr::from_ref(place) as u64).unwrap_or(0)
 }
 
 /// The breaker's word, as [`Cells`].
@@ -124,12 +121,17 @@ extern "C" fn try_question(_index: u32, context: *mut c_void) -> i64 {
     1
 }
 
-#[inline(always)]
-fn ask(state: *mut SlotState, slot: u32, ask: Ask) -> u32 {
+/// Asks the breaker: an [`Ask`]'s number; a `SAID_` number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ask_breaker(slot: u32, ask: u32) -> u32 {
+    let Some(state) = slot_state(slot) else {
+        return SAID_NOTHING;
+    };
     let mut question = Question {
         state,
         slot,
-        ask: ask as u32,
+        ask,
         pid: pid(),
         said: SAID_NOTHING,
     };
@@ -142,7 +144,7 @@ fn ask(state: *mut SlotState, slot: u32, ask: Ask) -> u32 {
             0,
         );
     }
-    forgotten(&question.said)
+    question.said
 }
 
 /// Whether the breaker lets the rules decide about the current process.
@@ -152,16 +154,26 @@ pub fn admits(state: *mut SlotState, slot: u32) -> bool {
     let word = unsafe { ptr::read_volatile(ptr::addr_of!((*state).breaker)) };
     // Closed, as almost always: the upper half is zero.
     // Where nothing is blocked the rules go on deciding: an open breaker would hide what they say.
-    word >> 32 == 0 || observed(slot) || ask(state, slot, Ask::Admit) == SAID_NOTED
+    word >> 32 == 0 || observed(slot) || ask_breaker(slot, Ask::Admit as u32) == SAID_NOTED
 }
 
 /// Counts a denial, if its cause counts. Gives the denials in a row if it opened the breaker, else 0.
 #[inline(always)]
-pub fn count_denial(state: *mut SlotState, slot: u32, cause: u32) -> u64 {
+pub fn count_denial(slot: u32, cause: u32) -> u64 {
+    denied_for(slot, cause)
+}
+
+/// See [`count_denial`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn denied_for(slot: u32, cause: u32) -> u64 {
     if !counts_for_breaker(cause) {
         return 0;
     }
-    let said = ask(state, slot, Ask::Denied);
+    let Some(state) = slot_state(slot) else {
+        return 0;
+    };
+    let said = ask_breaker(slot, Ask::Denied as u32);
     // SAFETY: a field of a map value; only who opens the breaker writes it.
     unsafe {
         let place = ptr::addr_of_mut!((*state).tripped_at);
@@ -189,7 +201,7 @@ pub fn count_allowance(state: *mut SlotState, slot: u32, cause: u32) {
     } else {
         Ask::Allowed
     };
-    ask(state, slot, what);
+    ask_breaker(slot, what as u32);
 }
 
 /// The map that a rate's cells are in.
@@ -286,8 +298,9 @@ extern "C" fn try_wish(_index: u32, context: *mut c_void) -> i64 {
 }
 
 /// Asks one rate; 0, or the cause of a denial.
-#[inline(always)]
-fn ask_rate(slot: u32, which: u32, take: u32) -> u32 {
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ask_rate(slot: u32, which: u32, take: u32) -> u32 {
     let Some(limits) = limits_of(slot) else {
         return CAUSE_INTERNAL;
     };
@@ -309,42 +322,12 @@ fn ask_rate(slot: u32, which: u32, take: u32) -> u32 {
             0,
         );
     }
-    match forgotten(&wish.got) {
+    match wish.got {
         GOT_TAKEN => 0,
         GOT_EXCEEDED if which >= USER_EXEC => CAUSE_USER_RATE,
         GOT_EXCEEDED => CAUSE_RATE,
         // Everybody else was faster each time.
         _ => CAUSE_INTERNAL,
-    }
-}
-
-/// The rates that an action is asked of, from one to the next.
-#[repr(C)]
-struct Round {
-    slot: u32,
-    own: u32,
-    user: u32,
-    take: u32,
-    /// 0, or the cause of a denial.
-    cause: u32,
-    reserved: u32,
-}
-
-/// One rate after the other. A callback, because the verifier would walk all of a question at each place it stands in.
-extern "C" fn ask_in_turn(index: u32, context: *mut c_void) -> i64 {
-    let round = context.cast::<Round>();
-    // SAFETY: `round` lies on the stack of the frame that called `bpf_loop`.
-    unsafe {
-        let which = if index == 1 {
-            (*round).own
-        } else {
-            (*round).user
-        };
-        // What the user's rate would refuse must not cost the agent anything: it is looked at first, and taken from last.
-        let take = if index == 0 { 0 } else { (*round).take };
-        let cause = ask_rate((*round).slot, which, take);
-        (*round).cause = cause;
-        i64::from(cause != 0)
     }
 }
 
@@ -355,25 +338,15 @@ pub fn within_rates(judgement: Judgement, slot: u32, kind: Kind, rates: Rates) -
         Kind::Exec => (OWN_EXEC, USER_EXEC),
         Kind::Connect => (OWN_CONNECT, USER_CONNECT),
     };
-    let mut round = Round {
-        slot,
-        own,
-        user,
-        take: u32::from(rates == Rates::Take),
-        // Until a rate has said otherwise.
-        cause: CAUSE_INTERNAL,
-        reserved: 0,
-    };
-    // SAFETY: the context lives for the call.
-    unsafe {
-        bpf_loop(
-            if rates == Rates::Take { 3 } else { 2 },
-            ask_in_turn as *mut c_void,
-            ptr::from_mut(&mut round).cast(),
-            0,
-        );
+    let take = u32::from(rates == Rates::Take);
+    // What the user's rate would refuse must not cost the agent anything: it is looked at first, and taken from last.
+    let mut cause = ask_rate(slot, user, 0);
+    if cause == 0 {
+        cause = ask_rate(slot, own, take);
     }
-    let cause = forgotten(&round.cause);
+    if cause == 0 && take != 0 {
+        cause = ask_rate(slot, user, take);
+    }
     if cause == 0 {
         return judgement;
     }
@@ -391,32 +364,59 @@ pub const BROKEN: Judgement = Judgement {
     rank: 0,
 };
 
+/// How many arguments an exec has, the program's name among them. A global function takes no kernel pointer for a number,
+/// so it is read before one is called.
+#[inline(always)]
+pub fn arguments_of(bprm: u64) -> u32 {
+    read_kernel::<u32>(bprm + offset!(bprm_argc)).unwrap_or(UNREADABLE)
+}
+
 /// What the limits on complexity make of a judgement that lets an exec pass.
 #[inline(always)]
-pub fn within_complexity(judgement: Judgement, slot: u32, bprm: u64, argv_bytes: u32) -> Judgement {
-    let refused = |cause, rank| Judgement {
+pub fn within_complexity(
+    judgement: Judgement,
+    slot: u32,
+    arguments: u32,
+    argv_bytes: u32,
+) -> Judgement {
+    let found = too_complex(slot, arguments, argv_bytes);
+    if found == 0 {
+        return judgement;
+    }
+    Judgement {
         decision: DENY,
-        cause,
-        rank,
-    };
+        cause: found as u32,
+        rank: (found >> 32) as u32,
+    }
+}
+
+/// No number of arguments.
+const UNREADABLE: u32 = u32::MAX;
+
+/// 0, or the cause of a denial and, in the upper half, its rank.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn too_complex(slot: u32, count: u32, argv_bytes: u32) -> u64 {
     let Some(limits) = limits_of(slot) else {
-        return refused(CAUSE_INTERNAL, 0);
+        return u64::from(CAUSE_INTERNAL);
     };
+    let refused =
+        |what, number| u64::from(complexity_rank(what, number)) << 32 | u64::from(CAUSE_COMPLEXITY);
     let depth = depth_of(task::current());
     if limits.depth != 0 && depth > limits.depth {
-        return refused(CAUSE_COMPLEXITY, complexity_rank(COMPLEX_DEPTH, depth));
+        return refused(COMPLEX_DEPTH, depth);
     }
     if limits.arguments != 0 {
-        let Some(count) = read_kernel::<u32>(bprm + offset!(bprm_argc)) else {
-            return refused(CAUSE_INTERNAL, 0);
-        };
+        if count == UNREADABLE {
+            return u64::from(CAUSE_INTERNAL);
+        }
         let count = count.saturating_sub(1);
         if count > limits.arguments {
-            return refused(CAUSE_COMPLEXITY, complexity_rank(COMPLEX_ARGUMENTS, count));
+            return refused(COMPLEX_ARGUMENTS, count);
         }
     }
     if limits.argv_bytes != 0 && argv_bytes > limits.argv_bytes {
-        return refused(CAUSE_COMPLEXITY, complexity_rank(COMPLEX_BYTES, argv_bytes));
+        return refused(COMPLEX_BYTES, argv_bytes);
     }
-    judgement
+    0
 }

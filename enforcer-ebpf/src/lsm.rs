@@ -13,8 +13,7 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     event::{
-        CAUSE_APPROVED, CAUSE_FAMILY, CAUSE_UNREADABLE, ConnectTail, KIND_CONNECT, STAGE_LSM,
-        VERDICT_ERRNO,
+        CAUSE_APPROVED, CAUSE_FAMILY, CAUSE_UNREADABLE, KIND_CONNECT, STAGE_LSM, VERDICT_ERRNO,
     },
     rule::{ASK, DENY},
 };
@@ -25,10 +24,12 @@ use crate::{
     facts::{Facts, Judgement, judge_exec},
     grant::{connect_granted, exec_granted},
     kept,
-    limits::{BROKEN, Kind, Rates, admits, count_denial, within_complexity, within_rates},
+    limits::{
+        BROKEN, Kind, Rates, admits, arguments_of, count_denial, within_complexity, within_rates,
+    },
     maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, observed, offset, release_scratch},
-    net,
-    task::{self, forgotten, read_kernel, read_kernel_or_zero, read_user, read_user_str},
+    net::{self, Aim},
+    task::{self, read_kernel, read_kernel_or_zero, read_user, read_user_str, unproven},
 };
 
 const EPERM: i32 = 1;
@@ -74,6 +75,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
         // Without the script's name the stage behind would judge less than there is.
         result = -EPERM;
     }
+    let arguments = arguments_of(bprm);
     if let Some(facts) = gather(bprm, scratch) {
         let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
         let limited = judgement.is_limited();
@@ -81,24 +83,23 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
             // The hook always starts.
         } else if !admits(state, member.slot) {
             judgement = BROKEN;
-        } else if judgement.decision == ASK && exec_granted(bprm, member.slot, scratch, false) {
+        } else if judgement.decision == ASK && exec_granted(scratch, member.slot, false) {
             // The grant is left for the stage behind, and for the interpreters still to come.
             judgement.cause = CAUSE_APPROVED;
         }
         if limited && judgement.permits() {
             // SAFETY: claimed scratch memory.
             let argv_bytes = unsafe { (*scratch).event.tail.argv_bytes };
-            judgement = within_complexity(judgement, member.slot, bprm, argv_bytes);
+            judgement = within_complexity(judgement, member.slot, arguments, argv_bytes);
         }
         if limited && judgement.permits() {
             judgement = within_rates(judgement, member.slot, Kind::Exec, Rates::Look);
         }
         if !judgement.permits() && judgement.cause != CAUSE_UNREADABLE {
-            let tripped = count_denial(state, member.slot, judgement.cause);
+            let tripped = count_denial(member.slot, judgement.cause);
             record(
                 scratch,
                 member.slot,
-                state,
                 judgement,
                 VERDICT_ERRNO,
                 STAGE_LSM,
@@ -270,54 +271,58 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         }
         _ => ([0; 16], 0),
     };
-    let family = forgotten(family);
-    let (judged, port) = (forgotten(judged), forgotten(port));
-    let mut judgement = if family == AF_INET || family == AF_INET6 {
-        net::weigh(member.slot, judged, port, protocol)
+    let aim = Aim {
+        address: judged,
+        slot: member.slot,
+        port: u32::from(port),
+        protocol,
+        family: u32::from(family),
+        socket_type,
+        reserved: 0,
+    };
+    if unproven(refuses(&aim, start)) == 0 {
+        0
+    } else {
+        -EPERM
+    }
+}
+
+/// Whether a connect is refused before the cgroup's program sees it, if that does.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn refuses(aim: *const Aim, start: u64) -> u32 {
+    // SAFETY: null, or an `Aim` of the caller's.
+    let Some(aim) = (unsafe { aim.as_ref() }) else {
+        return 1;
+    };
+    let mut judgement = if aim.family == u32::from(AF_INET) || aim.family == u32::from(AF_INET6) {
+        net::weigh(aim)
     } else {
         Judgement {
             decision: DENY,
             cause: CAUSE_FAMILY,
             rank: 0,
         }
-    }
-    .forgotten();
-    let Some(state) = slot_state(member.slot) else {
-        return -EPERM;
+    };
+    let Some(state) = slot_state(aim.slot) else {
+        return 1;
     };
     if judgement.cause == CAUSE_FAMILY {
         // Refused whatever the breaker and the policy say.
-    } else if !admits(state, member.slot) {
+    } else if !admits(state, aim.slot) {
         judgement = BROKEN;
-    } else if judgement.decision == ASK
-        && connect_granted(member.slot, judged, port, protocol, false) != 0
-    {
+    } else if judgement.decision == ASK && connect_granted(aim, 0) != 0 {
         // The cgroup program uses the grant up. (It does not run for a socket from outside the cgroup: that grant
         // lasts until it expires.)
         judgement.cause = CAUSE_APPROVED;
     }
     if judgement.permits() {
-        judgement = within_rates(judgement, member.slot, Kind::Connect, Rates::Look);
+        judgement = within_rates(judgement, aim.slot, Kind::Connect, Rates::Look);
     }
     if judgement.permits() {
         // The cgroup program behind this one takes from the rates and records the allowance.
         return 0;
     }
-    let tail = ConnectTail {
-        address: judged,
-        port: u32::from(port),
-        protocol,
-        family: u32::from(family),
-        socket_type,
-    };
-    net::record(
-        member.slot,
-        KIND_CONNECT,
-        tail,
-        judgement,
-        0,
-        STAGE_LSM,
-        start,
-    );
-    -EPERM
+    net::record(aim, KIND_CONNECT, judgement, 0, STAGE_LSM, start);
+    1
 }

@@ -28,7 +28,7 @@ use crate::{
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
     listener,
     maps::{CONNECTS, POLICIES, constant, observed, settings},
-    task::{self, forgotten},
+    task::{self, unproven},
 };
 
 const AF_INET: u32 = 2;
@@ -87,20 +87,22 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     {
         return PASS;
     }
-    let tail = ConnectTail {
+    let slot = slot_of_socket_user();
+    let aim = Aim {
         address: [0; 16],
+        slot,
         port: 0,
         protocol,
         family,
         socket_type: kind,
+        reserved: 0,
     };
     let judgement = Judgement {
         decision: DENY,
         cause: CAUSE_FAMILY,
         rank: 0,
     };
-    let slot = slot_of_socket_user();
-    record(slot, KIND_SOCKET, tail, judgement, 0, STAGE_CGROUP, now());
+    record(&aim, KIND_SOCKET, judgement, 0, STAGE_CGROUP, now());
     if observed(slot) { PASS } else { REFUSE }
 }
 
@@ -188,6 +190,25 @@ pub fn v6_address(words: [u32; 4]) -> [u8; 16] {
     address::normalise(unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) })
 }
 
+/// Where a connect or a datagram goes.
+#[repr(C)]
+pub struct Aim {
+    /// The address, as the trie knows it.
+    pub address: [u8; 16],
+    /// Whose it is.
+    pub slot: u32,
+    /// Port, 0 for none.
+    pub port: u32,
+    /// Protocol of the socket.
+    pub protocol: u32,
+    /// Family of the socket.
+    pub family: u32,
+    /// Type of the socket.
+    pub socket_type: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 #[inline(always)]
 fn judge<const CONNECT: bool>(
     context: *mut bpf_sock_addr,
@@ -198,23 +219,18 @@ fn judge<const CONNECT: bool>(
     socket_type: u32,
     start: u64,
 ) -> i32 {
-    // Else the verifier would walk all of the judgement for each form of address.
-    let address = forgotten(address);
-    let slot = slot_of_socket_user();
-    let Some(state) = slot_state(slot) else {
-        return REFUSE;
+    let aim = Aim {
+        address,
+        slot: slot_of_socket_user(),
+        port: u32::from(port),
+        protocol,
+        family,
+        socket_type,
+        reserved: 0,
     };
-    let mut judgement = weigh(slot, address, port, protocol).forgotten();
+    let mut judgement = weigh(&aim);
     if CONNECT {
-        let wanted = Wanted {
-            address,
-            slot,
-            port: u32::from(port),
-            protocol,
-            decision: judgement.decision,
-        };
-        // What is known of the one way must not be carried on beside the other.
-        let decision = forgotten(by_listener(context, &wanted));
+        let decision = by_listener(context, &aim, judgement.decision);
         if decision != ALLOW {
             judgement = Judgement {
                 decision,
@@ -222,13 +238,35 @@ fn judge<const CONNECT: bool>(
                 rank: 0,
             };
         }
-        judgement = judgement.forgotten();
     }
+    if unproven(settle(&aim, judgement.packed(), start)) == 0 {
+        REFUSE
+    } else {
+        PASS
+    }
+}
+
+/// What becomes of a connect or a datagram that was judged: recorded, and passed, or refused (0).
+///
+/// A global function, as all that no context is needed for: the verifier walks it once for a program, whatever is known
+/// where it is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn settle(aim: *const Aim, judgement: u64, start: u64) -> u32 {
+    // SAFETY: null, or an `Aim` of the caller's.
+    let Some(aim) = (unsafe { aim.as_ref() }) else {
+        return 0;
+    };
+    let slot = aim.slot;
+    let mut judgement = Judgement::unpacked(judgement);
+    let Some(state) = slot_state(slot) else {
+        return 0;
+    };
     let mut approval = 0;
     if !admits(state, slot) {
         judgement = BROKEN;
     } else if judgement.decision == ASK {
-        approval = connect_granted(slot, address, port, protocol, true);
+        approval = connect_granted(aim, 1);
         if approval != 0 {
             judgement.cause = CAUSE_APPROVED;
         }
@@ -236,60 +274,29 @@ fn judge<const CONNECT: bool>(
     if judgement.permits() {
         judgement = within_rates(judgement, slot, Kind::Connect, Rates::Take);
     }
-    let tail = ConnectTail {
-        address,
-        port: u32::from(port),
-        protocol,
-        family,
-        socket_type,
-    };
-    let recorded = record(
-        slot,
-        KIND_CONNECT,
-        tail,
-        judgement,
-        approval,
-        STAGE_CGROUP,
-        start,
-    );
-    if judgement.permits() && recorded {
+    let recorded = record(aim, KIND_CONNECT, judgement, approval, STAGE_CGROUP, start);
+    let passes = judgement.permits() && recorded;
+    if passes {
         count_allowance(state, slot, judgement.cause);
-        PASS
-    } else if observed(slot) {
-        PASS
-    } else {
-        REFUSE
     }
+    u32::from(passes || observed(slot))
 }
 
-/// What is wanted, in memory: the function that reads it has its own copies, of which alone the verifier then learns.
-struct Wanted {
-    address: [u8; 16],
-    slot: u32,
-    port: u32,
-    protocol: u32,
-    decision: u32,
-}
-
-/// What the policy says of an allowed connect to this machine because of who listens there; else [`ALLOW`]. A function
-/// of its own, so that its ways end with it.
+/// What the policy says of an allowed connect to this machine because of who listens there; else [`ALLOW`].
 #[inline(never)]
-fn by_listener(context: *mut bpf_sock_addr, wanted: &Wanted) -> u32 {
-    let port = wanted.port as u16;
-    if wanted.decision != ALLOW
-        || wanted.protocol != IPPROTO_TCP
-        || !address::is_loopback(&wanted.address)
-    {
+fn by_listener(context: *mut bpf_sock_addr, aim: &Aim, decision: u32) -> u32 {
+    if decision != ALLOW || aim.protocol != IPPROTO_TCP || !address::is_loopback(&aim.address) {
         return ALLOW;
     }
-    let Some(header) = POLICIES.get(wanted.slot) else {
+    let Some(header) = POLICIES.get(aim.slot) else {
         return ALLOW;
     };
-    if header.outside_tcp == ALLOW || names_port(wanted.slot, wanted.address, port) {
+    let port = aim.port as u16;
+    if header.outside_tcp == ALLOW || names_port(aim.slot, aim.address, port) {
         return ALLOW;
     }
-    let sock = listener::of_tcp(context, &wanted.address, port);
-    if sock != 0 && listener::is_outside(sock, wanted.slot) {
+    let sock = listener::of_tcp(context, &aim.address, port);
+    if sock != 0 && listener::is_outside(sock, aim.slot) {
         return header.outside_tcp;
     }
     ALLOW
@@ -314,21 +321,33 @@ fn names_port(slot: u32, address: [u8; 16], port: u16) -> bool {
 
 /// The strictest rule over the four forms of protocol and port.
 #[inline(always)]
-pub fn weigh(slot: u32, address: [u8; 16], port: u16, protocol: u32) -> Judgement {
-    let Some(header) = POLICIES.get(slot) else {
-        return Judgement {
-            decision: DENY,
-            cause: CAUSE_INTERNAL,
-            rank: 0,
-        };
+pub fn weigh(aim: &Aim) -> Judgement {
+    Judgement::unpacked(weigh_address(aim))
+}
+
+/// See [`weigh`]; a packed [`Judgement`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weigh_address(aim: *const Aim) -> u64 {
+    let internal = Judgement {
+        decision: DENY,
+        cause: CAUSE_INTERNAL,
+        rank: 0,
+    };
+    // SAFETY: null, or an `Aim` of the caller's.
+    let Some(aim) = (unsafe { aim.as_ref() }) else {
+        return internal.packed();
+    };
+    let Some(header) = POLICIES.get(aim.slot) else {
+        return internal.packed();
     };
     let mut key = Key::new(
         CONNECT_KEY_BITS + 128,
         ConnectKey {
-            slot: slot.to_be(),
+            slot: aim.slot.to_be(),
             protocol: 0,
             port: 0,
-            address,
+            address: aim.address,
         },
     );
     let mut rank = 0;
@@ -336,11 +355,15 @@ pub fn weigh(slot: u32, address: [u8; 16], port: u16, protocol: u32) -> Judgemen
     let mut form = 0u32;
     while form < 4 {
         key.data.protocol = if form & 1 != 0 {
-            (protocol as u16).to_be()
+            (aim.protocol as u16).to_be()
         } else {
             0
         };
-        key.data.port = if form & 2 != 0 { port.to_be() } else { 0 };
+        key.data.port = if form & 2 != 0 {
+            (aim.port as u16).to_be()
+        } else {
+            0
+        };
         if let Some(value) = CONNECTS.get(&key)
             && value.rank > rank
         {
@@ -354,31 +377,56 @@ pub fn weigh(slot: u32, address: [u8; 16], port: u16, protocol: u32) -> Judgemen
         cause: if rank == 0 { CAUSE_DEFAULT } else { CAUSE_RULE },
         rank,
     }
+    .packed()
 }
 
 /// Writes the event of a connect or a socket and counts it, a denial for the breaker, too; false when there was no room.
 #[inline(always)]
 pub fn record(
-    slot: u32,
+    aim: &Aim,
     kind: u32,
-    tail: ConnectTail,
     judgement: Judgement,
     approval: u64,
     stage: u32,
     start: u64,
 ) -> bool {
-    let Some(state) = slot_state(slot) else {
-        return false;
+    write_event(aim, judgement.packed(), approval, start, kind | stage << 16) != 0
+}
+
+/// See [`record`]; kind and, in the upper half, stage.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn write_event(
+    aim: *const Aim,
+    judgement: u64,
+    approval: u64,
+    start: u64,
+    kind: u32,
+) -> u32 {
+    // SAFETY: null, or an `Aim` of the caller's.
+    let Some(aim) = (unsafe { aim.as_ref() }) else {
+        return 0;
     };
+    let slot = aim.slot;
+    let Some(state) = slot_state(slot) else {
+        return 0;
+    };
+    let judgement = Judgement::unpacked(judgement);
     let mut event = NetEvent {
         header: Header::default(),
-        tail,
+        tail: ConnectTail {
+            address: aim.address,
+            port: aim.port,
+            protocol: aim.protocol,
+            family: aim.family,
+            socket_type: aim.socket_type,
+        },
     };
-    describe(&mut event.header, kind, slot, stage);
+    describe(&mut event.header, kind & 0xffff, slot, kind >> 16);
     let permitted = judgement.permits();
     let allowed = permitted || observed(slot);
     if !permitted {
-        event.header.tripped = count_denial(state, slot, judgement.cause);
+        event.header.tripped = count_denial(slot, judgement.cause);
     }
     event.header.approval = approval;
     event.header.decision = judgement.decision;
@@ -406,5 +454,5 @@ pub fn record(
             ptr::addr_of_mut!((*state).connect_denied)
         }
     });
-    recorded
+    u32::from(recorded)
 }

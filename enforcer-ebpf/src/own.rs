@@ -41,35 +41,22 @@ extern "C" fn look_at(index: u32, context: *mut c_void) -> i64 {
     1
 }
 
-/// Whether an exec is the launcher's own: kept in the scratch memory.
-///
-/// A callback, for a frame of its own: that of a judgement is full.
-///
-/// # Safety
-///
-/// The scratch memory is claimed, and holds the executable's inode and own name, and where the arguments are: from the NUL
-/// before the first one on, to the last NUL, which is not counted.
-#[inline(always)]
-pub unsafe fn note(judge: &mut Judge) {
-    // SAFETY: the context lives for the call.
-    unsafe {
-        bpf_loop(1, note_once as *mut c_void, ptr::from_mut(judge).cast(), 0);
-    }
-}
-
-extern "C" fn note_once(_index: u32, context: *mut c_void) -> i64 {
-    let judge = context.cast::<Judge>();
-    // SAFETY: `judge` lies on the stack of the frame that called `bpf_loop`; the rest are map values, and every length
-    // is masked.
-    unsafe {
-        look_into(&mut *judge);
-    }
+/// Whether an exec is the launcher's own: kept in the scratch memory, which holds the executable's inode and own name, and
+/// where the arguments are: from the NUL before the first one on, to the last NUL, which is not counted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_own(scratch: *mut Scratch, slot: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, slot) else {
+        return 0;
+    };
+    // SAFETY: map values; every length is masked.
+    unsafe { look_into(&mut judge) };
     1
 }
 
 /// # Safety
 ///
-/// As [`note`], which has written what to look at.
+/// As [`note_own`] says.
 #[inline(always)]
 unsafe fn look_into(judge: &mut Judge) {
     let scratch = judge.scratch;
@@ -130,8 +117,10 @@ unsafe fn look_into(judge: &mut Judge) {
             ptr::from_mut(&mut look).cast(),
             0,
         );
-        let differs = crate::task::forgotten(look.differs);
-        ptr::write_volatile(ptr::addr_of_mut!((*scratch).own), u32::from(differs == 0));
+        ptr::write_volatile(
+            ptr::addr_of_mut!((*scratch).own),
+            u32::from(look.differs == 0),
+        );
     }
 }
 
@@ -184,17 +173,18 @@ extern "C" fn look_at_name(index: u32, context: *mut c_void) -> i64 {
 }
 
 /// Whether the name in the scratch memory's event is that of the launcher's socket, which hooks report to.
-#[inline(always)]
-pub fn is_launchers_socket(judge: &mut Judge, name_len: u32) -> bool {
-    let Some(own) = OWN.get_ptr(judge.slot) else {
-        return false;
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_launchers_socket(scratch: *mut Scratch, slot: u32, name_len: u32) -> u32 {
+    let (Some(mut judge), Some(own)) = (Judge::new(scratch, slot), OWN.get_ptr(slot)) else {
+        return 0;
     };
     // SAFETY: a map value.
     if unsafe { (*own).socket_len == 0 || (*own).socket_len != name_len } {
-        return false;
+        return 0;
     }
     let mut look = Look {
-        judge,
+        judge: &raw mut judge,
         own,
         len: name_len,
         differs: 0,
@@ -208,5 +198,5 @@ pub fn is_launchers_socket(judge: &mut Judge, name_len: u32) -> bool {
             0,
         );
     }
-    crate::task::forgotten(look.differs) == 0
+    u32::from(look.differs == 0)
 }

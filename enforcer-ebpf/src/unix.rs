@@ -23,7 +23,7 @@ use enforcer_common::{
 use crate::{
     event::{count, describe, next_seq, now, output, pid, slot_state},
     facts::Judgement,
-    judge::{Judge, judge_name},
+    judge::judge_name,
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
     listener,
     maps::{
@@ -33,7 +33,7 @@ use crate::{
     net::{PASS, REFUSE, slot_of_socket_user},
     own::is_launchers_socket,
     scan::masked,
-    task::{self, read_kernel},
+    task::{self, read_kernel, unproven},
 };
 
 const EPERM: i32 = 1;
@@ -46,15 +46,30 @@ const VAR_BYTES: u32 = 4;
 
 const _: () = assert!(UNIX_NAME_MAX < UNIX_NAME_ROOM && UNIX_NAME_ROOM.is_power_of_two());
 
-/// What is wanted of the socket.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// The name is the one that the peer is bound to.
-    Bound,
-    /// A connect to the name of the call.
-    Connect,
-    /// A datagram to the name of the call.
-    Send,
+/// The name is the one that the peer is bound to.
+const BOUND: u32 = 0;
+/// A connect to the name of the call.
+const CONNECT: u32 = 1;
+/// A datagram to the name of the call.
+const SEND: u32 = 2;
+
+/// What is wanted of a socket.
+#[repr(C)]
+struct Wanted {
+    /// Who wants it.
+    sock: u64,
+    /// The peer, if it is known.
+    other: u64,
+    /// Where the `sockaddr_un` lies in the kernel.
+    address: u64,
+    /// Whose it is.
+    slot: u32,
+    /// Bytes of the address.
+    length: u32,
+    /// [`BOUND`], [`CONNECT`] or [`SEND`].
+    way: u32,
+    /// Whether an allowance is no news.
+    silent: u32,
 }
 
 #[lsm(hook = "unix_stream_connect")]
@@ -99,37 +114,37 @@ fn bound_peer(sock: u64, other: u64, record_allowed: bool) -> i32 {
     }
     let length = read_kernel::<u32>(address + offset!(unix_address_length)).unwrap_or(0);
     let name = address + offset!(unix_address_name);
-    if judge(
-        member.slot,
+    let wanted = Wanted {
         sock,
         other,
-        name,
+        address: name,
+        slot: member.slot,
         length,
-        Way::Bound,
-        record_allowed,
-        STAGE_LSM,
-    ) {
-        0
-    } else {
+        way: BOUND,
+        silent: u32::from(!record_allowed),
+    };
+    if unproven(settle_unix(&wanted)) == 0 {
         -EPERM
+    } else {
+        0
     }
 }
 
 // Not of these types: the loader knows none for unix sockets and is told when the programs are attached.
 #[cgroup_sock_addr(connect4)]
 pub fn unix_connect(ctx: SockAddrContext) -> i32 {
-    called(ctx.sock_addr as u64, Way::Connect)
+    called(ctx.sock_addr as u64, CONNECT)
 }
 
 #[cgroup_sock_addr(connect4)]
 pub fn unix_sendmsg(ctx: SockAddrContext) -> i32 {
-    called(ctx.sock_addr as u64, Way::Send)
+    called(ctx.sock_addr as u64, SEND)
 }
 
 /// Judges the address of the call. The context's fields are those of addresses of the internet; the kernel's own
 /// structure behind it has the rest.
 #[inline(always)]
-fn called(context: u64, way: Way) -> i32 {
+fn called(context: u64, way: u32) -> i32 {
     let (Some(sock), Some(address), Some(length)) = (
         read_kernel::<u64>(context + offset!(sock_address_sock)),
         read_kernel::<u64>(context + offset!(sock_address_user)),
@@ -137,51 +152,47 @@ fn called(context: u64, way: Way) -> i32 {
     ) else {
         return REFUSE;
     };
-    let slot = slot_of_socket_user();
-    if judge(slot, sock, 0, address, length, way, true, STAGE_CGROUP) {
-        PASS
-    } else {
+    let wanted = Wanted {
+        sock,
+        other: 0,
+        address,
+        slot: slot_of_socket_user(),
+        length,
+        way,
+        silent: 0,
+    };
+    if unproven(settle_unix(&wanted)) == 0 {
         REFUSE
+    } else {
+        PASS
     }
 }
 
-/// Judges the `sockaddr_un` of `length` bytes at a kernel address, that of the socket `other` if it is known; whether
-/// it may be reached.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "each is a fact of one call")]
-fn judge(
-    slot: u32,
-    sock: u64,
-    other: u64,
-    address: u64,
-    length: u32,
-    way: Way,
-    record_allowed: bool,
-    stage: u32,
-) -> bool {
+/// Judges what is wanted, and records it; whether it may be reached. A global function: the verifier walks it once,
+/// whatever is known where it is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn settle_unix(wanted: *const Wanted) -> u32 {
+    // SAFETY: null, or a `Wanted` of the caller's.
+    let Some(wanted) = (unsafe { wanted.as_ref() }) else {
+        return 0;
+    };
+    let slot = wanted.slot;
     let start = now();
-    if length <= FAMILY_BYTES {
+    if wanted.length <= FAMILY_BYTES {
         // No name: the kernel refuses it, or (a bound peer) there is nothing to judge.
-        return true;
+        return 1;
     }
     let Some(state) = slot_state(slot) else {
-        return false;
+        return 0;
     };
     let Some(scratch) = claim_scratch() else {
-        return false;
+        return 0;
     };
-    let mut judgement = weigh(
-        slot,
-        scratch,
-        other,
-        address + u64::from(FAMILY_BYTES),
-        length,
-        way,
-    )
-    .forgotten();
+    let mut judgement = weigh(wanted, scratch).forgotten();
     // SAFETY: claimed scratch memory.
     let silent = judgement.decision == ALLOW
-        && (!record_allowed
+        && (wanted.silent != 0
             || unsafe { ptr::read_volatile(ptr::addr_of!((*scratch).unix_silent)) } != 0);
     let mut passes = silent;
     if !silent {
@@ -193,14 +204,14 @@ fn judge(
         } else if judgement.decision == ALLOW {
             judgement = within_rates(judgement, slot, Kind::Connect, Rates::Take);
         }
-        let recorded = record(slot, state, scratch, sock, judgement, stage, start);
+        let recorded = record(wanted, state, scratch, judgement, start);
         passes = judgement.decision == ALLOW && recorded;
         if passes && judgement.is_limited() {
             count_allowance(state, slot, judgement.cause);
         }
     }
     release_scratch(scratch);
-    passes || observed(slot)
+    u32::from(passes || observed(slot))
 }
 
 /// Whether the current process is the launcher's connector; and whether there is one.
@@ -213,14 +224,15 @@ fn connector(slot: u32) -> (bool, bool) {
 }
 
 #[inline(always)]
-fn weigh(
-    slot: u32,
-    scratch: *mut Scratch,
-    other: u64,
-    name: u64,
-    length: u32,
-    way: Way,
-) -> Judgement {
+fn weigh(wanted: &Wanted, scratch: *mut Scratch) -> Judgement {
+    let Wanted {
+        other,
+        slot,
+        length,
+        way,
+        ..
+    } = *wanted;
+    let name = wanted.address + u64::from(FAMILY_BYTES);
     let because = |cause| Judgement {
         decision: DENY,
         cause,
@@ -228,12 +240,6 @@ fn weigh(
     };
     let Some(header) = POLICIES.get_ptr(slot) else {
         return because(CAUSE_INTERNAL);
-    };
-    let mut judge = Judge {
-        scratch,
-        header,
-        slot,
-        reserved: 0,
     };
     // SAFETY: map values; lengths are masked below the room of each array.
     unsafe {
@@ -277,7 +283,7 @@ fn weigh(
         (*scratch).unix.tail.name_len = length;
 
         let absolute = *text == b'/';
-        let rank = judge_name(&raw mut judge, length);
+        let rank = judge_name(scratch, slot, length);
         if (*scratch).unreadable != 0 {
             return because(CAUSE_INTERNAL);
         }
@@ -300,10 +306,10 @@ fn weigh(
                 rank,
             }
         };
-        if way == Way::Bound
+        if way == BOUND
             && !abstract_name
             && judgement.decision == ALLOW
-            && is_launchers_socket(&mut judge, length)
+            && is_launchers_socket(scratch, slot, length) != 0
         {
             return Judgement {
                 cause: CAUSE_HOOK,
@@ -312,7 +318,7 @@ fn weigh(
         }
         // Where no rule speaks, it matters whose the socket is.
         let open = rank == 0 && judgement.decision == ALLOW && (*header).outside_unix != ALLOW;
-        let judgement = if open && way == Way::Bound && listener::is_outside(other, slot) {
+        let judgement = if open && way == BOUND && listener::is_outside(other, slot) {
             Judgement {
                 decision: (*header).outside_unix,
                 cause: CAUSE_LISTENER,
@@ -322,11 +328,11 @@ fn weigh(
             judgement
         };
         let (is_connector, exists) = connector(slot);
-        if abstract_name && way != Way::Bound {
+        if abstract_name && way != BOUND {
             // The launcher sees whose it is, and makes the connect.
-            return if !open || way == Way::Connect && !exists {
+            return if !open || way == CONNECT && !exists {
                 judgement
-            } else if way == Way::Connect && is_connector {
+            } else if way == CONNECT && is_connector {
                 (*scratch).unix_silent = 1;
                 Judgement {
                     decision: ALLOW,
@@ -337,11 +343,11 @@ fn weigh(
                 because(CAUSE_UNSEEN)
             };
         }
-        if way == Way::Bound && !(is_connector && judgement.decision == ASK) {
+        if way == BOUND && !(is_connector && judgement.decision == ASK) {
             return judgement;
         }
         // From here on the name is a path, which may be a link to another socket.
-        if way != Way::Send {
+        if way != SEND {
             if is_connector {
                 // It was judged, and is recorded, by the launcher.
                 (*scratch).unix_silent = 1;
@@ -386,14 +392,18 @@ unsafe fn is_var_run(path: *const u8) -> bool {
 /// Writes the event and counts it; false when there was no room.
 #[inline(always)]
 fn record(
-    slot: u32,
+    wanted: &Wanted,
     state: *mut SlotState,
     scratch: *mut Scratch,
-    sock: u64,
     judgement: Judgement,
-    stage: u32,
     start: u64,
 ) -> bool {
+    let slot = wanted.slot;
+    let stage = if wanted.way == BOUND {
+        STAGE_LSM
+    } else {
+        STAGE_CGROUP
+    };
     let permitted = judgement.decision == ALLOW;
     let allowed = permitted || observed(slot);
     // SAFETY: map values; the length is masked.
@@ -401,7 +411,7 @@ fn record(
         let event = ptr::addr_of_mut!((*scratch).unix);
         describe(&mut (*event).header, KIND_UNIX, slot, stage);
         if !permitted {
-            (*event).header.tripped = count_denial(state, slot, judgement.cause);
+            (*event).header.tripped = count_denial(slot, judgement.cause);
         }
         (*event).header.decision = judgement.decision;
         (*event).header.cause = judgement.cause;
@@ -412,7 +422,7 @@ fn record(
             VERDICT_ERRNO
         };
         (*event).tail.socket_type =
-            u32::from(read_kernel::<u16>(sock + offset!(sock_type)).unwrap_or(0));
+            u32::from(read_kernel::<u16>(wanted.sock + offset!(sock_type)).unwrap_or(0));
         let end = now();
         (*event).header.boottime_ns = end;
         (*event).header.latency_ns = (end - start) as u32;

@@ -120,6 +120,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         ..Subject::default()
     };
     let refused = admit(&subject, &loaded.parsed.policy).err();
+    let listeners = loaded.parsed.policy.connect.outside.unix;
     let engine = Engine::for_subject(loaded.parsed.policy, &subject, 0)?;
     // What `run` would know of this program.
     let engine = match OwnProgram::named() {
@@ -140,9 +141,17 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         let answer = if let Some(refused) = refused {
             refused.into()
         } else if let Some(name) = &args.unix {
-            judge_unix(&engine, name.as_bytes())
-                .map_err(anyhow::Error::msg)?
-                .into()
+            let judged = judge_unix(&engine, name.as_bytes()).map_err(anyhow::Error::msg)?;
+            if judged.outcome.decision == Decision::Allow
+                && judged.outcome.rule.is_none()
+                && listeners != Decision::Allow
+            {
+                say!(
+                    "enforcer: who listens there is seen when it is connected to: for a listener of the agent's own user \
+                     outside the agent the decision is {listeners} (connect.outside_listeners)"
+                );
+            }
+            judged.into()
         } else {
             let words = args.command.iter().cloned();
             let words: Vec<Vec<u8>> = words.map(OsString::into_vec).collect();
@@ -156,10 +165,11 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 /// Looks for programs from this directory, as a shell with our `PATH` would.
 fn finder(policy: &Policy, ground: &Ground, cwd: Option<&Path>) -> anyhow::Result<Finder> {
     let cwd = match cwd {
-        Some(cwd) => Some(
-            std::path::absolute(cwd)
-                .with_context(|| format!("the directory {} cannot be used", cwd.display()))?,
-        ),
+        Some(cwd) => {
+            let unusable = || format!("the directory {} cannot be used", cwd.display());
+            anyhow::ensure!(cwd.is_dir(), "{}: there is none", unusable());
+            Some(std::path::absolute(cwd).with_context(unusable)?)
+        }
         None => std::env::current_dir().ok(),
     };
     let path = std::env::var_os("PATH");

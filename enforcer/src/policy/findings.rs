@@ -1,10 +1,11 @@
-//! What the author of a good policy should know of it: rules that contradict or shadow one another, capabilities that
-//! nobody has, agents that are named twice. For `policy check`; nothing of it is looked for when an agent starts.
+//! What the author of a policy should know of it: rules that nothing can match, which are faults, rules that contradict or
+//! shadow one another, capabilities that nobody has, agents that are named twice. For `policy check`; nothing of it is
+//! looked for when an agent starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Parsed, Warning,
+    Parsed, PolicyError, Warning,
     compile::{CompileError, RuleRef, Shadow, shadows},
     model::{ConnectRule, Network},
     place::{JsonPath, quoted},
@@ -14,17 +15,44 @@ use crate::decide::Decision;
 /// Most rules that a warning names.
 const NAMED_MAX: usize = 4;
 
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Rules that nothing can match: a fence that is none.
+    pub errors: Vec<PolicyError>,
+    /// What is worth a word.
+    pub warnings: Vec<Warning>,
+}
+
 /// The findings, in the order of the policy's sections.
 ///
 /// # Errors
 ///
 /// [`CompileError`] as for the policy's tables.
-pub fn findings(parsed: &Parsed) -> Result<Vec<Warning>, CompileError> {
-    let mut warnings = exec(parsed, &shadows(&parsed.policy)?);
+pub fn findings(parsed: &Parsed) -> Result<Findings, CompileError> {
+    let shadows = shadows(&parsed.policy)?;
+    let mut warnings = exec(parsed, &shadows);
     warnings.extend(connect(parsed));
     warnings.extend(capabilities(parsed));
     warnings.extend(agents(parsed));
-    Ok(warnings)
+    let errors = shadows
+        .iter()
+        .filter(|(_, shadow)| **shadow == Shadow::Never)
+        .map(|(at, _)| never(parsed, *at))
+        .collect();
+    Ok(Findings { errors, warnings })
+}
+
+fn never(parsed: &Parsed, at: usize) -> PolicyError {
+    PolicyError {
+        place: parsed.place(&parsed.rule_path(at)),
+        what: format!(
+            "rule {} can never match: no command is what its patterns want",
+            quoted(&parsed.policy.exec.rules[at].id)
+        ),
+        mend: "look for a range the wrong way round, or for `^` and `$` in the middle; `enforcer explain` tries a command"
+            .to_owned(),
+    }
 }
 
 fn warning(parsed: &Parsed, path: &JsonPath, text: String) -> Warning {
@@ -42,6 +70,7 @@ fn exec(parsed: &Parsed, found: &BTreeMap<usize, Shadow>) -> Vec<Warning> {
         let rule = &rules[*at];
         let by = match shadow {
             Shadow::By(by) => by,
+            Shadow::Never => continue,
             Shadow::Unsettled => {
                 unsettled.push(quoted(&rule.id));
                 continue;
@@ -264,7 +293,22 @@ mod tests {
 
     fn said(text: &str) -> Vec<String> {
         let found = findings(&parse(text).unwrap()).unwrap();
-        found.iter().map(|warning| warning.in_file("p")).collect()
+        let errors = found.errors.iter().map(|error| error.in_file("p"));
+        let warnings = found.warnings.iter().map(|warning| warning.in_file("p"));
+        errors.chain(warnings).collect()
+    }
+
+    #[test]
+    fn what_nothing_can_match_is_a_fault() {
+        let text = r#"{"version": "2", "connect": {}, "exec": {"rules": [
+{"id": "a", "decision": "deny", "glob": ["id[z-a]"]}]}}"#;
+        let [said] = &said(text)[..] else {
+            panic!("{:?}", said(text));
+        };
+        assert!(
+            said.starts_with("p:2:1: exec.rules[0]: rule \"a\" can never match"),
+            "{said}"
+        );
     }
 
     #[test]

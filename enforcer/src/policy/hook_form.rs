@@ -222,6 +222,7 @@ impl Rules {
                 });
                 continue;
             }
+            reach::hook_pattern(pattern, &at, problems);
             self.seen.insert(pattern.clone(), (decision, at.clone()));
             self.made.push(Rule {
                 id: pattern.clone(),

@@ -33,6 +33,40 @@ pub(super) fn rule(rule: &Rule, trusted: &[String], at: &JsonPath, problems: &mu
         Matcher::Argv(pattern) => argv(pattern, allows, trusted, &at.key("argv"), problems),
         Matcher::Regex(_) => {}
     }
+    if allows && let Matcher::Glob(globs) = &rule.matcher {
+        for (index, text) in globs.iter().enumerate() {
+            if let Some(directory) = trusted_beginning(text, trusted) {
+                problems.warn(
+                    &at.key("glob").index(index),
+                    format!(
+                        "the pattern {} allows no program that lies in the trusted directory {directory} itself: these go by \
+                         their base names; write {}",
+                        quoted(text),
+                        quoted(&text[directory.len() + 1..])
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// The trusted directory that a pattern with a wildcard in its program's name begins with.
+fn trusted_beginning<'t>(text: &str, trusted: &'t [String]) -> Option<&'t str> {
+    let program = text.split(' ').next().unwrap_or_default();
+    let fixed = &program[..program.find(['*', '?', '['])?];
+    let (directory, _) = fixed.rsplit_once('/')?;
+    trusted
+        .iter()
+        .map(String::as_str)
+        .find(|trusted| *trusted == directory)
+}
+
+/// Checks a pattern of the hook form, where a path in another than its shortest form is a text like any other.
+pub(super) fn hook_pattern(text: &str, at: &JsonPath, problems: &mut Problems<'_>) {
+    let program = text.split(' ').next().unwrap_or_default();
+    if let Some((what, mend)) = other_home(program) {
+        problems.warn(at, format!("{what}; {mend}"));
+    }
 }
 
 fn argv(
@@ -70,6 +104,15 @@ fn glob(text: &str, allows: bool, trusted: &[String]) -> Option<Fault> {
         ));
     }
     let program_text = text.split(' ').next().unwrap_or_default();
+    if program_text.is_empty() {
+        return Some((
+            format!(
+                "the pattern {} begins with a space, and no program's name does",
+                quoted(text)
+            ),
+            "remove the space, or write `*` for any program".into(),
+        ));
+    }
     let wild = program_text.find(['*', '?', '[']);
     program(
         &program_text[..wild.unwrap_or(program_text.len())],
@@ -97,16 +140,8 @@ fn program(text: &str, whole: bool, allows: bool, trusted: &[String]) -> Option<
             "write its base name".into(),
         ));
     }
-    if let Some(rest) = text.strip_prefix('~')
-        && rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
-    {
-        return Some((
-            format!(
-                "the program {shown} is in another user's home directory, which nothing looks up"
-            ),
-            "write the directory itself (\"/home/ann/bin/tool\"); `~/` is the agent's own home"
-                .into(),
-        ));
+    if let Some(fault) = other_home(text) {
+        return Some(fault);
     }
     if !text.contains('/') {
         return None;
@@ -143,6 +178,22 @@ fn program(text: &str, whole: bool, allows: bool, trusted: &[String]) -> Option<
         ));
     }
     None
+}
+
+/// What is wrong with a program in the home directory of another user.
+fn other_home(program: &str) -> Option<Fault> {
+    let rest = program.strip_prefix('~')?;
+    rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+        .then(|| {
+            (
+                format!(
+                    "the program {} is in another user's home directory, which nothing looks up",
+                    quoted(program)
+                ),
+                "write the directory itself (\"/home/ann/bin/tool\"); `~/` is the agent's own home"
+                    .into(),
+            )
+        })
 }
 
 /// Says which patterns deny a transparent shell by its path: nothing that a shell starts runs then.

@@ -246,6 +246,8 @@ impl Ground<'_> {
             let cut = pieces(text);
             let mut all = vec![text.to_owned()];
             if cut.contains(&Piece::Home) {
+                // However it is written there.
+                all.push(with(&cut, "~"));
                 all.extend(homes.iter().map(|home| with(&cut, home)));
             }
             all

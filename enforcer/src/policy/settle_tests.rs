@@ -107,6 +107,11 @@ fn expressions_and_arguments_know_unusual_homes() {
         settled(rule, &["/var/home/u"]),
         ["cat", "~/.ssh/**", "/var/home/u/.ssh/**"]
     );
+    let rule = r#""decision": "deny", "argv": {"program": "cat", "args_any": ["$HOME/secret"]}"#;
+    assert_eq!(
+        settled(rule, &["/home/kim", "/srv/kim"]),
+        ["cat", "$HOME/secret", "~/secret", "/srv/kim/secret"]
+    );
 }
 
 #[test]

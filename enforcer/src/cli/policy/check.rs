@@ -29,12 +29,14 @@ pub(super) fn check(
     let result = policy_file::load(file, None).and_then(|loaded| {
         let mut parsed = loaded.parsed;
         let untrusted = ground.settle(&mut parsed.policy);
-        let errors = prove(&parsed);
+        let mut errors = prove(&parsed);
         if errors.is_empty() {
             // A policy whose tables cannot be made has been refused by the proof.
-            parsed
-                .warnings
-                .extend(findings(&parsed).unwrap_or_default());
+            let found = findings(&parsed).unwrap_or_default();
+            errors = found.errors;
+            parsed.warnings.extend(found.warnings);
+        }
+        if errors.is_empty() {
             let at = parsed.place(&JsonPath::top().key("exec").key("trusted_dirs"));
             parsed.warnings.extend(untrusted.iter().map(|one| Warning {
                 place: at.clone(),

@@ -38,6 +38,8 @@ const TOGETHER_MAX: usize = 24;
 /// What was found of one exec rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shadow {
+    /// Nothing matches it: no text is what its patterns want.
+    Never,
     /// It never decides: these rules match all that it matches, and win. In the order of the policy.
     By(Vec<RuleRef>),
     /// Whether it ever decides takes more work than is spent on it.
@@ -136,6 +138,8 @@ enum Answer {
     Decides,
     /// All that it matches is matched by these.
     By(Vec<RuleRef>),
+    /// It matches nothing.
+    Never,
     Unsettled,
 }
 
@@ -147,11 +151,15 @@ fn together(answers: Vec<Answer>) -> Option<Shadow> {
         match answer {
             Answer::Decides => return None,
             Answer::By(rules) => by.extend(rules),
+            Answer::Never => {}
             Answer::Unsettled => unsettled = true,
         }
     }
     if unsettled {
         return Some(Shadow::Unsettled);
+    }
+    if by.is_empty() {
+        return Some(Shadow::Never);
     }
     let place = |of: &RuleRef| of.rule().unwrap_or(usize::MAX);
     by.sort_by_key(place);
@@ -193,6 +201,16 @@ impl Search<'_> {
             None => Some(Automaton::clone(automaton)),
             Some(_) => self.joined(automaton, &self.no_program.clone()),
         };
+        if automaton.text_with(1).is_none() {
+            return Answer::Never;
+        }
+        if base
+            .as_ref()
+            .is_some_and(|base| base.text_with(1).is_none())
+        {
+            // All that it matches are programs with a space in their own name.
+            return Answer::Decides;
+        }
         let mut chosen: Vec<(RuleRef, Automaton)> = Vec::new();
         let mut joined = base.clone();
         loop {

@@ -23,6 +23,7 @@ fn found(rules: &str) -> Vec<(String, Vec<String>)> {
             let by = match shadow {
                 Shadow::By(by) => by.iter().map(id).collect(),
                 Shadow::Unsettled => vec!["?".to_owned()],
+                Shadow::Never => vec!["never".to_owned()],
             };
             (policy.exec.rules[at].id.clone(), by)
         })
@@ -42,6 +43,23 @@ fn an_allow_rule_under_a_wider_denial_never_allows() {
         {"id": "push", "decision": "allow", "glob": ["git push*"]},
         {"id": "git", "decision": "deny", "argv": {"program": "git"}}"#;
     assert_eq!(found(rules), one("push", &["git"]));
+}
+
+#[test]
+fn what_matches_no_text_is_told_from_what_others_match() {
+    let rules = r#"
+        {"id": "class", "decision": "deny", "glob": ["id[z-a]"]},
+        {"id": "begin", "decision": "deny", "regex": ["a^b"]},
+        {"id": "end", "decision": "ask", "regex": ["$id"]},
+        {"id": "half", "decision": "deny", "regex": ["a^b", "^ls"]}"#;
+    let expected = ["class", "begin", "end"].map(|id| one(id, &["never"]));
+    assert_eq!(found(rules), expected.concat());
+}
+
+#[test]
+fn a_program_with_a_space_in_its_name_is_matched() {
+    let rules = r#"{"id": "p", "decision": "deny", "argv": {"program": ["git push", "my id"]}}"#;
+    assert_eq!(found(rules), []);
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl Listeners {
         }
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         // Once more where it is not found: it is handed on to children while the first look goes round.
-        if inside.contains(&cookie) || self.holds(inode) || self.holds(inode) {
+        if cookie != 0 && inside.contains(&cookie) || self.holds(inode) || self.holds(inode) {
             if inside.len() >= REMEMBERED {
                 inside.clear();
             }

@@ -1,6 +1,7 @@
-//! The sockets of this network namespace, as the kernel lists them (`sock_diag(7)`).
+//! The sockets of this network namespace, as the kernel lists them (`sock_diag(7)`, `proc_net_tcp`).
 
-use std::io;
+use std::{fs, io};
+
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20; // linux/sock_diag.h
@@ -51,7 +52,7 @@ pub struct UnixSocket {
 pub struct TcpListener {
     /// Its inode number, as `/proc/PID/fd` shows it.
     pub inode: u32,
-    /// What no other socket has had since the boot.
+    /// What no other socket has had since the boot; 0 where the kernel does not tell.
     pub cookie: u64,
     /// The user that made it.
     pub uid: u32,
@@ -76,11 +77,59 @@ pub fn unix_sockets() -> io::Result<Vec<UnixSocket>> {
     Ok(sockets)
 }
 
-/// The TCP sockets that listen.
+/// The TCP sockets that listen: by `sock_diag`, or where that is a module that cannot be loaded (`CONFIG_INET_TCP_DIAG`), by
+/// the list in procfs.
 ///
 /// # Errors
-/// When the kernel does not tell (`CONFIG_INET_DIAG`).
+/// When the kernel does not tell.
 pub fn tcp_listeners() -> io::Result<Vec<TcpListener>> {
+    match tcp_by_diag() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => tcp_by_procfs(),
+        listed => listed,
+    }
+}
+
+fn tcp_by_procfs() -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for name in ["tcp", "tcp6"] {
+        match fs::read_to_string(format!("/proc/thread-self/net/{name}")) {
+            Ok(text) => listeners.extend(text.lines().skip(1).filter_map(listed)),
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && name == "tcp6" => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+/// A line of the list, if the socket listens. Addresses are words as this machine has them in memory.
+fn listed(line: &str) -> Option<TcpListener> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let state = u8::from_str_radix(fields.get(3)?, 16).ok()?;
+    if state != LISTENING {
+        return None;
+    }
+    let (address, port) = fields.get(1)?.split_once(':')?;
+    let words = address.as_bytes().chunks(8).map(|word| {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    });
+    let bytes = words.collect::<Option<Vec<[u8; 4]>>>()?.concat();
+    let address = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok([0, 0, 0, 0]) => [0; 16],
+        Ok(v4) => enforcer_common::address::from_v4(v4),
+        Err(_) => bytes.try_into().ok()?,
+    };
+    Some(TcpListener {
+        inode: fields.get(9)?.parse().ok()?,
+        cookie: 0,
+        uid: fields.get(7)?.parse().ok()?,
+        address,
+        port: u16::from_str_radix(port, 16).ok()?,
+    })
+}
+
+fn tcp_by_diag() -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for family in [AF_INET, AF_INET6] {
         let mut request = vec![family, IPPROTO_TCP, 0, 0];
@@ -267,5 +316,27 @@ mod tests {
             enforcer_common::address::from_v4([127, 0, 0, 1])
         );
         assert_eq!(found.uid, nix::unistd::geteuid().as_raw());
+    }
+
+    #[test]
+    fn procfs_tells_the_same_of_listeners() {
+        for place in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let Ok(listener) = std::net::TcpListener::bind(place) else {
+                // A machine without IPv6.
+                assert!(place.starts_with('['), "{place}");
+                continue;
+            };
+            let port = listener.local_addr().unwrap().port();
+            let mine = |listeners: Vec<TcpListener>| {
+                let mut listeners = listeners.into_iter();
+                let found = listeners.find(|listener| listener.port == port).unwrap();
+                TcpListener { cookie: 0, ..found }
+            };
+            assert_eq!(
+                mine(tcp_by_procfs().unwrap()),
+                mine(tcp_listeners().unwrap()),
+                "{place}"
+            );
+        }
     }
 }

@@ -9,6 +9,8 @@ use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -107,7 +109,7 @@ impl Place<'_> {
         // Detached again when the links are dropped.
         let _links = self.govern(instance)?;
         let mut probe = self.probe(Some(fence))?;
-        let landlock = landlock(&mut probe, fence)?;
+        let landlock = landlock(instance, &mut probe, fence)?;
         for act in ADDRESSES {
             let (attempt, told) = attempt(instance, &mut probe, act)?;
             let refused = attempt == Attempt::Failed(libc::EPERM) && told;
@@ -207,6 +209,29 @@ fn attempt(
     Ok((attempt, instance.events(SLOT)? > before))
 }
 
+/// How often an attempt is made again that a detached program still refused, and how long after each.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Has the probe attempt something that no program of ours is to see. The kernel takes a program off a moment after its
+/// link is gone: what one still gave an event of is attempted again.
+fn beside_programs(
+    instance: &mut Instance,
+    probe: &mut Probe,
+    act: Act,
+) -> anyhow::Result<Attempt> {
+    let mut tries = 0;
+    loop {
+        match attempt(instance, probe, act)? {
+            (_, true) if tries < TRIES => {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            (attempt, _) => return Ok(attempt),
+        }
+    }
+}
+
 /// The programs that refuse what they are seen by.
 fn refusing(
     instance: &mut Instance,
@@ -241,11 +266,11 @@ fn never_had(act: Act, attempt: Attempt) -> bool {
 }
 
 /// What the Landlock domain refuses that passed without it.
-fn landlock(probe: &mut Probe, fence: &Fence) -> anyhow::Result<Landlock> {
+fn landlock(instance: &mut Instance, probe: &mut Probe, fence: &Fence) -> anyhow::Result<Landlock> {
     if fence.level == FenceLevel::None {
         return Ok(Landlock::default());
     }
-    let could = [Act::Trace, Act::Signal].map(|act| probe.attempt(act));
+    let could = [Act::Trace, Act::Signal].map(|act| beside_programs(instance, probe, act));
     if probe.attempt(Act::Fence)? != Attempt::Passed {
         return Ok(Landlock::default());
     }

@@ -224,13 +224,7 @@ pub fn run(args: &ApprovalsArgs) -> anyhow::Result<ExitCode> {
     };
     match done {
         // The reader of a pipe has seen enough.
-        Err(error)
-            if error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) =>
-        {
-            Ok(ExitCode::SUCCESS)
-        }
+        Err(error) if super::reader_left(&error) => Ok(ExitCode::SUCCESS),
         other => other,
     }
 }

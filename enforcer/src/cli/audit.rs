@@ -70,12 +70,7 @@ pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
     };
     match shown {
         // The reader of a pipe has seen enough.
-        Err(e)
-            if e.downcast_ref::<io::Error>()
-                .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) =>
-        {
-            Ok(())
-        }
+        Err(error) if super::reader_left(&error) => Ok(()),
         other => other,
     }
 }

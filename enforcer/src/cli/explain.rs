@@ -95,9 +95,18 @@ pub struct ExplainArgs {
 ///
 /// The policy cannot be used, or standard input or output fails.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    if args.last {
-        return last::run(args);
+    let told = if args.last {
+        last::run(args)
+    } else {
+        explain(args)
+    };
+    match told {
+        Err(error) if super::reader_left(&error) => Ok(ExitCode::FAILURE),
+        told => told,
     }
+}
+
+fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let path = args
         .policy
         .as_deref()

@@ -1,6 +1,6 @@
 //! The command line: one command a file. Each parses its arguments, calls the library and gives an exit code.
 
-use std::{cell::RefCell, collections::HashMap, process::ExitCode};
+use std::{cell::RefCell, collections::HashMap, io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use nix::unistd::geteuid;
@@ -99,6 +99,13 @@ pub fn main() -> ExitCode {
     });
     say::finish();
     code
+}
+
+/// Whether who read our output has seen enough (`| head`).
+fn reader_left(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// As root, makes sure of directories of ours (`needed`), and that others are not too open if they are there; says what it

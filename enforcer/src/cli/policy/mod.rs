@@ -89,19 +89,13 @@ pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
     match status {
         Ok(status) => Ok(ExitCode::from(status)),
         // The reader has seen enough (`| head`); not success, because it may not have been told everything.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::FAILURE),
+        Err(error) if super::reader_left(&error) => Ok(ExitCode::FAILURE),
         Err(error) => Err(error),
     }
 }
 
 fn written(result: io::Result<u8>) -> anyhow::Result<u8> {
     result.context("the output cannot be written")
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Reads and compiles a policy. Faults are told as `policy check` tells them.

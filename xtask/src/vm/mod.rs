@@ -227,7 +227,8 @@ fn boot(
 /// KVM where the processor's own virtualization is there, else qemu's translation: some hosts have a `/dev/kvm` that cannot
 /// run an ordinary kernel. One thread for both of the machine's processors: where each has one of its own, a processor now
 /// and then executes an instruction that the kernel is just patching (an attachment to a tracepoint does that), and the
-/// kernel dies of it. Two machines at a time keep two cores busy all the same.
+/// kernel dies of it. Two machines at a time keep two cores busy all the same. Without fast `rep movsb` and `rep stosb`: a
+/// translated one goes byte by byte, and the kernel would clear and copy every page that way.
 fn accelerator() -> [&'static str; 4] {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let virtualization = flags
@@ -245,7 +246,7 @@ fn accelerator() -> [&'static str; 4] {
     if virtualization && device {
         ["-accel", "kvm", "-cpu", "host"]
     } else {
-        ["-accel", "tcg,thread=single", "-cpu", "max"]
+        ["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm"]
     }
 }
 

@@ -33,7 +33,7 @@ pub struct LoadedPolicy {
 pub enum PolicyFileError {
     /// There is no such file.
     #[error(
-        "policy {path} does not exist; check the name, or put one there: install -D -m 644 policies/coding-agent.json {path}"
+        "policy {path} does not exist; check the name (--policy), or put one there: install -D -m 644 policies/coding-agent.json {path}"
     )]
     Missing {
         /// The file.

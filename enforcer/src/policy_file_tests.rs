@@ -196,7 +196,7 @@ fn a_missing_file_is_named() {
         let path = dir.path().join(missing);
         for agent in [None, Some(STRANGER)] {
             let wanted = format!(
-                "policy {0} does not exist; check the name, or put one there: install -D -m 644 policies/coding-agent.json {0}",
+                "policy {0} does not exist; check the name (--policy), or put one there: install -D -m 644 policies/coding-agent.json {0}",
                 path.display()
             );
             assert_eq!(refusal(&path, agent), wanted);

@@ -4,7 +4,7 @@ use enforcer_tests::{enforcer, root};
 use serde_json::Value;
 
 /// Upper bound for one program; the kernel gives up at 1,000,000.
-const VERIFIED_MAX: u64 = 200_000;
+const VERIFIED_MAX: u64 = 100_000;
 
 #[test]
 fn no_program_is_long_to_verify() {

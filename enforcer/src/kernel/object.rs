@@ -263,7 +263,7 @@ mod tests {
     use crate::kernel::{offsets, unix_hooks};
 
     /// Upper bound for one program; the kernel gives up at 1,000,000.
-    const VERIFIED_MAX: u32 = 200_000;
+    const VERIFIED_MAX: u32 = 100_000;
 
     #[test]
     fn the_verifier_accepts_every_program_within_budget() {

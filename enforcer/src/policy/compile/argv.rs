@@ -228,13 +228,13 @@ fn flag(name: &str, strict: bool) -> String {
     match (letters.next(), letters.next()) {
         (Some(letter), None) if letter != '-' => {
             let letter_text = regex_syntax::escape(&letter.to_string());
-            // getopt takes what follows an option's letter as its value.
-            let value = if letter.is_ascii_alphabetic() && !strict {
-                r"[^\x00]*"
+            // getopt takes what follows an option's letter as its value; a digit before it may be an option, too (`-4f`).
+            let (before, value) = if letter.is_ascii_alphabetic() && !strict {
+                ("[0-9A-Za-z]*", r"[^\x00]*")
             } else {
-                "[A-Za-z]*"
+                ("[A-Za-z]*", "[A-Za-z]*")
             };
-            format!("-[A-Za-z]*{letter_text}{value}")
+            format!("-{before}{letter_text}{value}")
         }
         (Some('-'), Some(_)) if !strict && !name.contains('=') => {
             let long = &name[2..];

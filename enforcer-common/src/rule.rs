@@ -19,10 +19,13 @@ pub const DENY: u32 = 2;
 /// The rank of a transparent program (a shell that may start because what it starts is judged).
 pub const RANK_TRANSPARENT: u32 = 1;
 
+/// Accept number of the path group: the path goes back up, or stays where it is, behind its beginning (`/opt/x/../y`): it says
+/// nothing of the directory that it seems to be below, so no allow rule matches it.
+pub const PATH_WINDING: u32 = 1;
 /// Accept number of the path group: the executable lies in a trusted directory.
-pub const PATH_TRUSTED: u32 = 1;
+pub const PATH_TRUSTED: u32 = 2;
 /// Accept number of the path group: the executable is named through a file descriptor.
-pub const PATH_DESCRIPTOR: u32 = 2;
+pub const PATH_DESCRIPTOR: u32 = 3;
 
 /// Key of a program's entry: the keyed hash of its name ([`crate::table::hash_name`]) and the slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -58,7 +61,7 @@ pub struct Head {
 pub struct PolicyHeader {
     /// Groups that run over the whole text of every exec.
     pub shared: [GroupRef; SHARED_GROUPS],
-    /// The group over the path of the executable ([`PATH_TRUSTED`], [`PATH_DESCRIPTOR`]).
+    /// The group over the path of the executable ([`PATH_WINDING`], [`PATH_TRUSTED`], [`PATH_DESCRIPTOR`]).
     pub path: GroupRef,
     /// How many shared groups there are.
     pub shared_count: u32,

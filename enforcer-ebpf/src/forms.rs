@@ -10,7 +10,7 @@ use crate::{
     judge::{Judge, add_form},
     maps::{
         CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, Form, GATHER_BYTES,
-        KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES, RESOLVED_END, Scratch,
+        KIND_SCRIPT, KIND_TRUSTED, KIND_WINDING, PATH_BYTES, RESOLVED_END, Scratch,
     },
     scan::{base_start, masked, text_is_path},
     task::read_user_str,
@@ -112,6 +112,11 @@ pub fn add_path_forms(scratch: *mut Scratch, path_len: u32, base: u32, args: u64
             },
         );
     } else {
+        let first = if Scratch::is(scratch, KIND_WINDING) {
+            0
+        } else {
+            FORM_FIRST
+        };
         add_form(
             scratch,
             Form {
@@ -120,9 +125,9 @@ pub fn add_path_forms(scratch: *mut Scratch, path_len: u32, base: u32, args: u64
                 args_len,
                 name_len: path_len,
                 flags: if dotted {
-                    FORM_FIRST | FORM_DOT_SLASH
+                    first | FORM_DOT_SLASH
                 } else {
-                    FORM_FIRST
+                    first
                 },
                 base: 0,
             },

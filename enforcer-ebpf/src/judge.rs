@@ -9,15 +9,15 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use enforcer_common::{
     rule::{
-        HEAD_GROUPS, HEAD_NAME_MAX, HeadKey, PATH_DESCRIPTOR, PATH_TRUSTED, PolicyHeader,
-        RANK_TRANSPARENT, SHARED_GROUPS,
+        HEAD_GROUPS, HEAD_NAME_MAX, HeadKey, PATH_DESCRIPTOR, PATH_TRUSTED, PATH_WINDING,
+        PolicyHeader, RANK_TRANSPARENT, SHARED_GROUPS,
     },
     table::{Group, GroupRef, Segment, hash_start, hash_step, word},
 };
 
 use crate::maps::{
     CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
-    KIND_DESCRIPTOR, KIND_TRUSTED, PATH_BYTES, POLICIES, Scratch, TABLES, TEXT_BYTES,
+    KIND_DESCRIPTOR, KIND_TRUSTED, KIND_WINDING, PATH_BYTES, POLICIES, Scratch, TABLES, TEXT_BYTES,
 };
 use crate::scan::{launder, masked};
 
@@ -582,6 +582,7 @@ pub extern "C" fn classify_path(scratch: *mut Scratch, slot: u32) -> u32 {
             (*job).group.finish(&*segment, &mut cursor);
         }
         match cursor.accept {
+            PATH_WINDING => KIND_WINDING,
             PATH_TRUSTED => KIND_TRUSTED,
             PATH_DESCRIPTOR => KIND_DESCRIPTOR,
             _ => 0,

@@ -239,6 +239,8 @@ pub const KIND_TRUSTED: u32 = 1;
 pub const KIND_DESCRIPTOR: u32 = 2;
 /// Executable: it is a script, the file is its interpreter.
 pub const KIND_SCRIPT: u32 = 4;
+/// Executable: its path goes back up on its way, so no allow rule matches it.
+pub const KIND_WINDING: u32 = 8;
 
 impl Scratch {
     /// Whether the executable is of a kind. Read from memory each time: the verifier would otherwise follow

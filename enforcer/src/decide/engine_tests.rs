@@ -578,3 +578,35 @@ fn paths_are_forms_for_denials_and_not_for_allowances() {
     };
     assert_eq!(engine.exec(&script).decision, Deny);
 }
+
+#[test]
+fn a_path_that_goes_back_up_is_allowed_by_no_rule() {
+    let policy = r#"{"version": "2", "exec": {"default": "deny", "rules": [
+        {"id": "tools", "decision": "allow", "glob": ["/opt/tools/*", "./run*", "../build/*"]},
+        {"id": "id", "decision": "deny", "glob": ["*/never"]}]}}"#;
+    let engine = Engine::new(crate::policy::parse(policy).unwrap().policy, 0).unwrap();
+    let decision = |name: &str| engine.exec(&path(name, &["x"])).decision;
+    for name in [
+        "/opt/tools/x",
+        "/opt/tools/a.b/..c/x",
+        "./run",
+        "../build/x",
+        "/opt/tools/...",
+        "/opt/tools/.x/y",
+    ] {
+        assert_eq!(decision(name), Decision::Allow, "{name}");
+    }
+    for name in [
+        "/opt/tools/../../usr/bin/id",
+        "/opt/tools/..",
+        "/opt/tools/./x",
+        "/opt/tools//x",
+        "/../opt/tools/x",
+        "//opt/tools/x",
+        "./run/../../../usr/bin/id",
+        "./../x",
+        "../build/../../usr/bin/id",
+    ] {
+        assert_eq!(decision(name), Decision::Deny, "{name}");
+    }
+}

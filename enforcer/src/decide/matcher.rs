@@ -5,7 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use enforcer_common::{
     address,
     event::{CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_RULE, CAUSE_TRANSPARENT},
-    rule::{ConnectValue, HEAD_NAME_MAX, PATH_DESCRIPTOR, PATH_TRUSTED, RANK_TRANSPARENT},
+    rule::{
+        ConnectValue, HEAD_NAME_MAX, PATH_DESCRIPTOR, PATH_TRUSTED, PATH_WINDING, RANK_TRANSPARENT,
+    },
     table::{Group, GroupRef, hash_name, word},
 };
 
@@ -142,16 +144,16 @@ impl Matcher {
 
     /// The highest rank that any form of an exec reaches; 0 if no rule matches.
     pub fn exec_rank(&self, action: &ExecAction) -> u32 {
-        self.ranked(action, goes_by_name(action, self.path_class(action)))
+        self.ranked(action, self.path_class(action))
     }
 
     /// The names of the program in all forms, as the tables of programs have them.
     pub(super) fn names(&self, action: &ExecAction) -> Vec<Vec<u8>> {
-        let trusted = goes_by_name(action, self.path_class(action));
+        let class = self.path_class(action);
         let arguments = action.arguments();
         let interpreted = interpreted(action);
         let own = script_words(action);
-        Self::forms(action, trusted, &arguments, [&interpreted, &own])
+        Self::forms(action, class, &arguments, [&interpreted, &own])
             .iter()
             .map(|form| form.name().to_vec())
             .collect()
@@ -166,11 +168,11 @@ impl Matcher {
         self.accept(&self.tables.header.path, [&action.path, b""])
     }
 
-    fn ranked(&self, action: &ExecAction, trusted: bool) -> u32 {
+    fn ranked(&self, action: &ExecAction, class: u32) -> u32 {
         let arguments = action.arguments();
         let interpreted = interpreted(action);
         let own = script_words(action);
-        Self::forms(action, trusted, &arguments, [&interpreted, &own])
+        Self::forms(action, class, &arguments, [&interpreted, &own])
             .iter()
             .map(|form| self.form(form))
             .max()
@@ -188,7 +190,7 @@ impl Matcher {
     pub fn exec(&self, action: &ExecAction) -> Judgement {
         let header = &self.tables.header;
         let path_class = self.path_class(action);
-        let rank = self.ranked(action, goes_by_name(action, path_class));
+        let rank = self.ranked(action, path_class);
         let (decision, cause) = match rank {
             0 => (Decision::from_number(header.exec_default), CAUSE_DEFAULT),
             RANK_TRANSPARENT => (Decision::Allow, CAUSE_TRANSPARENT),
@@ -217,13 +219,15 @@ impl Matcher {
     /// The forms that an exec is judged in: the first is the one that allow rules see.
     fn forms<'a>(
         action: &ExecAction,
-        trusted: bool,
+        class: u32,
         arguments: &'a [u8],
         [interpreted, own]: [&'a [u8]; 2],
     ) -> Vec<Form<'a>> {
+        let trusted = goes_by_name(action, class);
         let first = first_form(&action.path, trusted);
-        // The text joins words by spaces, so a name with a space could pose as a program with arguments.
-        let allow = trusted || !first.contains(&b' ');
+        // The text joins words by spaces, so a name with a space could pose as a program with arguments. A path that goes
+        // back up is not below the directory that it begins with.
+        let allow = trusted || !first.contains(&b' ') && class != PATH_WINDING;
         let mut forms = vec![Form {
             program: first,
             rest: arguments,

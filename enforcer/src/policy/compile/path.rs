@@ -1,7 +1,8 @@
-//! The group over the path of an executable: is it in a trusted directory, is it named through a descriptor.
+//! The group over the path of an executable: is it in a trusted directory, is it named through a descriptor, does it go
+//! back up on its way.
 
 use enforcer_common::{
-    rule::{PATH_DESCRIPTOR, PATH_TRUSTED},
+    rule::{PATH_DESCRIPTOR, PATH_TRUSTED, PATH_WINDING},
     table::GroupRef,
 };
 
@@ -27,6 +28,18 @@ fn descriptors() -> [String; 4] {
     ]
 }
 
+/// The expressions of paths with an empty component or a `.` behind their beginning, or with a `..` behind anything but
+/// others: where `../x` and `./x` lead is said by their beginning.
+fn winding() -> [String; 4] {
+    let up = r"\.\.(?:/|\z)";
+    [
+        r"(?s-u:.)*?//".to_owned(),
+        r"(?s-u:.)*?/\.(?:/|\z)".to_owned(),
+        format!("/{up}"),
+        format!(r"(?:(?s-u:.)*?/)?(?:\.|[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+)/{up}"),
+    ]
+}
+
 /// Builds the path group.
 pub(super) fn group(groups: &mut Groups, trusted: &[String]) -> Result<GroupRef, CompileError> {
     let mut targets = Vec::new();
@@ -35,7 +48,8 @@ pub(super) fn group(groups: &mut Groups, trusted: &[String]) -> Result<GroupRef,
         (PATH_TRUSTED, format!(r"{directory}/[^/]+\z"))
     });
     let descriptors = descriptors().map(|text| (PATH_DESCRIPTOR, text));
-    for (accept, text) in trusted.chain(descriptors) {
+    let winding = winding().map(|text| (PATH_WINDING, text));
+    for (accept, text) in trusted.chain(descriptors).chain(winding) {
         let piece = groups
             .expressions
             .add(text)

@@ -118,6 +118,38 @@ fn a_daemon_of_the_agents_user_takes_no_orders_from_it() {
 }
 
 #[test]
+fn an_allowed_name_covers_no_other_socket() {
+    if !root() {
+        return;
+    }
+    let session = session();
+    let path = session.work().join("out.sock");
+    let allowed = session.work().join("allowed.sock");
+    let ear = as_agent_user(|| unix_at(&path));
+    let by_name = naming(allowed.to_str().unwrap());
+    let mut nothing_else = by_name.clone();
+    nothing_else["connect"]["unix_default"] = json!("deny");
+    let reach = |policy: &Value| {
+        let (said, ended) = dial(&session, policy, "stream", allowed.to_str().unwrap());
+        assert_eq!(said, refused(), "{} {}", ended.stderr, ended.trail.shown());
+        assert!(ear.accept().is_err(), "heard");
+    };
+    fs::hard_link(&path, &allowed).unwrap();
+    reach(&by_name);
+    reach(&nothing_else);
+    fs::remove_file(&path).unwrap();
+    reach(&by_name);
+    // What is bound to it is what the rule is about.
+    fs::remove_file(&allowed).unwrap();
+    let own = as_agent_user(|| unix_at(&allowed));
+    for policy in [&by_name, &nothing_else] {
+        let (said, ended) = dial(&session, policy, "stream", allowed.to_str().unwrap());
+        assert_eq!(said, "0", "{}", ended.stderr);
+        assert!(own.accept().is_ok());
+    }
+}
+
+#[test]
 fn so_with_abstract_names_and_datagrams() {
     if !root() {
         return;

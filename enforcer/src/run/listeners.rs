@@ -7,7 +7,10 @@
 use std::{
     collections::{HashSet, VecDeque},
     fs, io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     sync::{Mutex, PoisonError},
 };
 
@@ -16,8 +19,8 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt::PeerCredentials,
-            sockopt::SockType as TypeOf,
+            AddressFamily, SockFlag, SockType, UnixAddr, getpeername, getsockopt, socket,
+            sockopt::PeerCredentials, sockopt::SockType as TypeOf,
         },
         stat::fstat,
         statfs::{BTRFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, fstatfs},
@@ -165,8 +168,8 @@ impl Listeners {
         })
     }
 
-    /// Whose the listener at a place is that the kernel's list does not have, because it is in another network namespace:
-    /// asked of itself, by a connect of our own.
+    /// What is bound to a place that the kernel's list does not have, because it is in another network namespace, or the list
+    /// had a gap: asked of itself, by a connect of our own.
     ///
     /// # Errors
     ///
@@ -176,7 +179,7 @@ impl Listeners {
         connector: &Connector,
         of: &OwnedFd,
         place: &Place,
-    ) -> Result<Whose, Errno> {
+    ) -> Result<Bound, Errno> {
         let kind: SockType = getsockopt(of, TypeOf)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let probe = socket(AddressFamily::Unix, kind, flags, None)?;
@@ -187,10 +190,19 @@ impl Listeners {
             (SockType::Datagram, Place::Abstract(_)) => true,
             _ => getsockopt(&probe, PeerCredentials)?.uid() == self.eyes.uid,
         };
-        Ok(match own {
+        let whose = match own {
             false => Whose::Others,
             true if self.peer_is_agents(&probe) => Whose::Agents,
             true => Whose::Outside,
+        };
+        let name = getpeername::<UnixAddr>(probe.as_raw_fd())?;
+        Ok(Bound {
+            names: name
+                .path()
+                .map(|path| path.as_os_str().as_bytes().to_vec())
+                .into_iter()
+                .collect(),
+            whose: Some(whose),
         })
     }
 

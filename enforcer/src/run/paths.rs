@@ -3,8 +3,13 @@
 //! meanwhile.
 
 use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
+    ffi::OsStr,
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::Path,
     sync::{Arc, atomic::Ordering, mpsc::Sender},
     thread,
 };
@@ -17,6 +22,7 @@ use super::{
 };
 use crate::{
     audit::Verdict,
+    changer::Owned,
     decide::{Decision, Outcome, UnixAction, approval::Answer, wording::OUTSIDE_LISTENER},
     kernel::{instance::UnixJudgement, limits::Kind},
     launch::{Connector, Place},
@@ -77,11 +83,13 @@ impl Shared {
         let place = Place::File(file);
         // Without the list there is the listener itself to ask.
         let bound = self.with.listeners.at(&place).unwrap_or_default();
-        let by_names = self.unix_outcome(path, &name, &bound.names);
         let (by_rules, unknown) = if self.is_own_socket(&name) {
-            (by_names, false)
+            (self.by_name(&name), false)
         } else {
-            self.by_listener(by_names, &bound)
+            let (by_names, borrowed) = self.by_names(path, &name, &bound.names);
+            let (outcome, unknown) = self.by_listener(by_names, borrowed, &bound);
+            // A list that sockets come and go from has gaps.
+            (outcome, unknown || bound.names.is_empty())
         };
         self.judge_unix(
             notification,
@@ -124,20 +132,24 @@ impl Shared {
                     self.refuse(id, libc::ECONNREFUSED);
                     return Ok(());
                 }
-                Ok(bound) => self.by_listener(by_rules, &bound),
+                Ok(bound) => self.by_listener(by_rules, false, &bound),
                 Err(_) => (by_rules, true),
             }
         };
         self.judge_unix(notification, call, (place, shown), judged, holder)
     }
 
-    /// What the rules have said, once it is known who listens; and whether that is still to be found out.
-    fn by_listener(&self, by_rules: Outcome, bound: &Bound) -> (Outcome, bool) {
-        if by_rules.decision != Decision::Allow || by_rules.rule.is_some() {
+    /// What the rules have said, once it is known who listens; and whether that is still to be found out. `borrowed`: the
+    /// rule is about a name that the socket need not have had when it was bound.
+    fn by_listener(&self, by_rules: Outcome, borrowed: bool, bound: &Bound) -> (Outcome, bool) {
+        let settled = by_rules.decision != Decision::Allow || by_rules.rule.is_some();
+        if settled && !borrowed {
             return (by_rules, false);
         }
         match (self.with.engine.unix_outside(), bound.whose) {
-            (Some(outside), Some(Whose::Outside)) => (outside, false),
+            (Some(outside), Some(Whose::Outside)) if outside.decision > by_rules.decision => {
+                (outside, false)
+            }
             (Some(_), None) => (by_rules, true),
             _ => (by_rules, false),
         }
@@ -257,23 +269,51 @@ impl Shared {
         own.is_some_and(|own| own.is_socket(name))
     }
 
+    fn by_name(&self, name: &[u8]) -> Outcome {
+        self.with.engine.unix(&UnixAction {
+            name: name.to_vec(),
+        })
+    }
+
     /// The socket's own name decides; a rule that denies or asks about the name as given, or about one that the socket
-    /// is bound to, counts too.
-    fn unix_outcome(&self, given: &[u8], name: &[u8], bound: &[Vec<u8>]) -> Outcome {
-        let judge = |name: &[u8]| {
-            self.with.engine.unix(&UnixAction {
-                name: name.to_vec(),
-            })
-        };
-        let mut strictest = judge(name);
+    /// is bound to, counts too. A rule about a name that the agent could have given to another socket, by a link or by
+    /// renaming it, says nothing of a socket that is bound to another name: whether that was so comes with the answer.
+    fn by_names(&self, given: &[u8], name: &[u8], bound: &[Vec<u8>]) -> (Outcome, bool) {
+        let mut strictest = self.by_name(name);
         let absolute = (given.first() == Some(&b'/')).then_some(given);
+        let bound: Vec<Vec<u8>> = bound.iter().map(|bound| whole(bound, name)).collect();
         for other in absolute.into_iter().chain(bound.iter().map(Vec::as_slice)) {
-            let outcome = judge(other);
+            let outcome = self.by_name(other);
             if outcome.rule.is_some() && outcome.decision > strictest.decision {
                 strictest = outcome;
             }
         }
-        strictest
+        if strictest.decision == Decision::Deny || strictest.rule.is_none() {
+            return (strictest, false);
+        }
+        let elsewhere = |bound: &Vec<u8>| bound != name && self.by_name(bound).rule.is_none();
+        if !(bound.is_empty() || bound.iter().any(elsewhere)) || !self.can_be_given(name) {
+            return (strictest, false);
+        }
+        for other in bound.iter().filter(|bound| elsewhere(bound)) {
+            let outcome = self.by_name(other);
+            if strictest.decision == Decision::Allow || outcome.decision > strictest.decision {
+                strictest = outcome;
+            }
+        }
+        (strictest, true)
+    }
+
+    /// Whether the agent could put a socket where this name is.
+    fn can_be_given(&self, name: &[u8]) -> bool {
+        let path = Path::new(OsStr::from_bytes(name));
+        path.ancestors().skip(1).any(|directory| {
+            // What cannot be looked at cannot be vouched for. Where everybody can make entries the agent can, too.
+            fs::symlink_metadata(directory).map_or(true, |found| {
+                found.mode() & OTHERS_WRITE != 0
+                    || self.with.changer.how(Owned::from(&found)).is_some()
+            })
+        })
     }
 
     /// Has a connect made, on a thread of its own: it may have to wait for the other side. `answer` is the approval.
@@ -343,26 +383,29 @@ impl Shared {
 }
 
 impl Shared {
-    /// Looks who listens where the kernel's list did not tell; else the call has its answer.
+    /// Looks who listens, and to what name that is bound, where the kernel's list did not tell; else the call has its answer.
     fn may_reach(&self, connect: &PathConnect, connector: &Connector) -> bool {
         let id = connect.id;
         let listeners = &self.with.listeners;
-        match listeners.probe(connector, &connect.socket, &connect.place) {
-            Ok(Whose::Outside) => {}
-            Ok(_) => return true,
+        let bound = match listeners.probe(connector, &connect.socket, &connect.place) {
+            Ok(bound) => bound,
             Err(errno) => {
                 self.refuse(id, errno as i32);
                 return false;
             }
+        };
+        let (by_rules, borrowed) = match &connect.place {
+            Place::File(_) => self.by_names(&connect.name, &connect.name, &bound.names),
+            Place::Abstract(_) => (connect.outcome.clone(), false),
+        };
+        let (outcome, _) = self.by_listener(by_rules, borrowed, &bound);
+        if outcome.decision == Decision::Allow {
+            return true;
         }
         // Nobody can be asked from here.
         let outcome = Outcome {
             decision: Decision::Deny,
-            ..self
-                .with
-                .engine
-                .unix_outside()
-                .unwrap_or_else(|| connect.outcome.clone())
+            ..outcome
         };
         let wanted = Wanted::Unix(&connect.name);
         if let Err(error) = self.refuse_connect(id, connect.who, wanted, &outcome, None) {
@@ -371,6 +414,23 @@ impl Shared {
         }
         false
     }
+}
+
+/// Write permission of everybody (`S_IWOTH`).
+const OTHERS_WRITE: u32 = 0o002;
+
+/// A name that a socket was bound to, as an absolute one. Of a relative one the last part is known: it lay in the directory
+/// of the bound socket's file, wherever that is now.
+fn whole(bound: &[u8], file: &[u8]) -> Vec<u8> {
+    if bound.first() == Some(&b'/') {
+        return bound.to_vec();
+    }
+    let last = |path: &[u8]| {
+        path.iter()
+            .rposition(|byte| *byte == b'/')
+            .map_or(0, |at| at + 1)
+    };
+    [&file[..last(file)], &bound[last(bound)..]].concat()
 }
 
 /// The socket that a call is about.

@@ -30,6 +30,8 @@ pub const SECONDS: u64 = 60;
 /// Targets that run at the same time. Each keeps one core busy; a third still gets most of its share of two, and all of
 /// them end in two rounds.
 const AT_ONCE: usize = 3;
+/// Where the test command begins: what it finds is found again, and a failure belongs to the change.
+pub const SEED: u32 = 1;
 /// Memory that a target may take, MiB.
 const RSS_MB: u32 = 2048;
 /// Time that one input may take, seconds, on a busy machine and with checks that a release has not.
@@ -91,11 +93,17 @@ struct Running {
     log: PathBuf,
 }
 
-/// Runs the targets, two at a time, each for `seconds`.
+/// Runs the targets, [`AT_ONCE`] at a time, each for `seconds`; with a `seed`, the same inputs in the same order each
+/// time, as far as the time reaches.
 ///
 /// # Errors
 /// When a target cannot be started, or its directories cannot be made.
-pub fn run_all(built: &Built, targets: &[&'static str], seconds: u64) -> Result<Outcome> {
+pub fn run_all(
+    built: &Built,
+    targets: &[&'static str],
+    seconds: u64,
+    seed: Option<u32>,
+) -> Result<Outcome> {
     step(&format!(
         "Fuzzing: {} ({seconds} s each, {AT_ONCE} at a time)",
         targets.join(", ")
@@ -107,7 +115,7 @@ pub fn run_all(built: &Built, targets: &[&'static str], seconds: u64) -> Result<
     for chunk in targets.chunks(AT_ONCE) {
         let running = chunk
             .iter()
-            .map(|name| start(built, name, seconds))
+            .map(|name| start(built, name, seconds, seed))
             .collect::<Result<Vec<_>>>()?;
         // What hangs in itself must not hang the whole.
         let deadline = Instant::now() + Duration::from_secs(seconds * 2 + 120);
@@ -121,7 +129,7 @@ pub fn run_all(built: &Built, targets: &[&'static str], seconds: u64) -> Result<
     Ok(outcome)
 }
 
-fn start(built: &Built, name: &'static str, seconds: u64) -> Result<Running> {
+fn start(built: &Built, name: &'static str, seconds: u64, seed: Option<u32>) -> Result<Running> {
     let place = root::target().join("fuzz");
     let corpus = place.join("corpus").join(name);
     let seeds = place.join("seeds").join(name);
@@ -142,6 +150,8 @@ fn start(built: &Built, name: &'static str, seconds: u64) -> Result<Running> {
         .arg(format!("-max_len={INPUT_MAX}"))
         .arg(format!("-artifact_prefix={}/", crashes.display()))
         .arg("-print_final_stats=1")
+        // 0: one of its own choice, which it prints.
+        .arg(format!("-seed={}", seed.unwrap_or(0)))
         .arg(&corpus)
         .arg(&seeds)
         // What once crashed is tried first.

@@ -195,7 +195,7 @@ fn task(task: Task) -> Result<bool> {
             let wanted =
                 |name: &&'static str| args.target.as_deref().is_none_or(|only| only == *name);
             let targets: Vec<&'static str> = fuzz::TARGETS.iter().copied().filter(wanted).collect();
-            let outcome = fuzz::run_all(&built, &targets, args.seconds)?;
+            let outcome = fuzz::run_all(&built, &targets, args.seconds, None)?;
             for failure in &outcome.failed {
                 eprintln!("error: {failure}");
             }

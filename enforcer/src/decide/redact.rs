@@ -152,7 +152,7 @@ fn secrets(clean: &Clean, ranges: Option<&[Range<usize>]>) -> Vec<Span> {
         let (bare, map, bare_ranges) = without_joints(clean, ranges, false);
         let mut more = Vec::new();
         search(&bare, bare_ranges.as_deref(), &mut more);
-        spans.extend(more.into_iter().map(|s| map_back(s, &map)));
+        spans.extend(more.into_iter().filter_map(|s| map_back(s, &map)));
         // … and, for tokens that no pass has found yet, without line breaks.
         if clean.joints.iter().any(|j| j.separates) {
             let (bare, map, _) = without_joints(clean, None, true);
@@ -161,7 +161,7 @@ fn secrets(clean: &Clean, ranges: Option<&[Range<usize>]>) -> Vec<Span> {
             let known = merge(std::mem::take(&mut spans));
             let fresh = more
                 .into_iter()
-                .map(|s| map_back(s, &map))
+                .filter_map(|s| map_back(s, &map))
                 .filter(|s| !covers(&known, s.start));
             spans.extend(fresh);
             spans.extend(known);
@@ -244,12 +244,14 @@ fn without_joints(
     (bare, map, ranges)
 }
 
-fn map_back(span: Span, map: &[usize]) -> Span {
-    Span {
-        start: map[span.start],
-        end: map[span.end - 1] + 1,
+/// The span's place in the text that `map` was made from; none for a span without a byte, which has no place.
+fn map_back(span: Span, map: &[usize]) -> Option<Span> {
+    let bytes = map.get(span.start..span.end)?;
+    Some(Span {
+        start: *bytes.first()?,
+        end: *bytes.last()? + 1,
         label: span.label,
-    }
+    })
 }
 
 /// Sorts and joins overlapping spans; the longer one names the whole.

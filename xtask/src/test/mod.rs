@@ -329,7 +329,7 @@ fn unit(compiled: &Compiled, filter: Option<&str>, counts: &mut Counts) -> Resul
 
 /// Each target counts as a test.
 fn fuzzing(seconds: u64, counts: &mut Counts) -> Result<()> {
-    let outcome = fuzz::run_all(&fuzz::build()?, fuzz::TARGETS, seconds)?;
+    let outcome = fuzz::run_all(&fuzz::build()?, fuzz::TARGETS, seconds, Some(fuzz::SEED))?;
     counts.passed += outcome.passed;
     counts.failed += outcome.failed.len() as u64;
     if !outcome.failed.is_empty() {

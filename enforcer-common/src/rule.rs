@@ -73,6 +73,10 @@ pub struct PolicyHeader {
     pub exec_default: u32,
     /// Decision on an executable without a name in the file system.
     pub fileless: u32,
+    /// Decision on one that has a name and is started through a descriptor.
+    pub descriptor: u32,
+    /// Fills the row.
+    pub reserved: u32,
     /// Decision where no rule matches a connect.
     pub connect_default: u32,
     /// Index of the slot's first segment in the segment map.
@@ -162,7 +166,7 @@ const _: () = assert!(size_of::<GroupRef>() == 16);
 const _: () = assert!(size_of::<HeadKey>() == 16);
 const _: () = assert!(size_of::<Head>() == 72);
 const _: () =
-    assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40 + 72 + 16 + 16 + 96);
+    assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 48 + 72 + 16 + 16 + 96);
 const _: () = assert!(size_of::<ConnectKey>() == 24);
 const _: () = assert!(size_of::<ConnectValue>() == 8);
 const _: () = assert!(size_of::<SlotState>() == 80);

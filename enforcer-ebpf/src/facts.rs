@@ -238,13 +238,17 @@ pub fn judge_exec(
         }
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);
         // Its own setting stands in for the default, and is the least that is said.
-        let fileless = (*header).fileless;
         let links = ptr::read_volatile(ptr::addr_of!((*scratch).links));
+        let nameless = if links == 0 {
+            (*header).fileless
+        } else {
+            (*header).descriptor
+        };
         if (links == 0 || Scratch::is(scratch, KIND_DESCRIPTOR))
-            && (judgement.cause == CAUSE_DEFAULT || fileless > judgement.decision)
+            && (judgement.cause == CAUSE_DEFAULT || nameless > judgement.decision)
         {
             judgement = Judgement {
-                decision: fileless,
+                decision: nameless,
                 cause: CAUSE_FILELESS,
                 rank: 0,
             };

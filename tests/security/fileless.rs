@@ -135,3 +135,33 @@ fn a_fileless_program_is_denied_also_where_its_name_is_allowed() {
         .run(&session);
     assert_eq!((outcomes.ran("memfd"), outcomes.ran("fd")), (0, 0));
 }
+
+#[test]
+fn a_policy_may_allow_descriptors_of_files_that_have_a_name_and_nothing_else() {
+    if !root() {
+        return;
+    }
+    let session = session();
+    let mut policy = forbidding();
+    policy["exec"]["descriptor"] = "allow".into();
+    session.set_policy(&policy);
+    let outcomes = Attempts::new()
+        .with("proc-self-fd", "$WAYS proc-self-fd $OWN")
+        .with("execveat-fd", "$WAYS execveat-fd $OWN")
+        .with("memfd", "$WAYS memfd $OWN")
+        .with("memfd-proc", "$WAYS memfd-proc $OWN")
+        .with("deleted", "$WAYS deleted $OWN")
+        .with("forbidden", "$WAYS proc-self-fd $VICTIM")
+        .run(&session);
+    for (name, ran) in [
+        ("proc-self-fd", 1),
+        ("execveat-fd", 1),
+        ("memfd", 0),
+        ("memfd-proc", 0),
+        ("deleted", 0),
+        ("forbidden", 0),
+    ] {
+        let shown = outcomes.ended.trail.shown();
+        assert_eq!(outcomes.ran(name), ran, "{name}: {shown}");
+    }
+}

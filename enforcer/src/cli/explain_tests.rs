@@ -34,6 +34,7 @@ fn engine() -> Engine {
             trusted_dirs: DEFAULT_TRUSTED_DIRS.map(str::to_owned).to_vec(),
             transparent: vec!["sh".to_owned()],
             fileless: Decision::Deny,
+            descriptor: Decision::Deny,
             loader: Decision::Deny,
             rules: vec![
                 rule("rm -rf*", Decision::Deny),

@@ -23,6 +23,7 @@ fn policy(form: Form, default: Decision, rules: Vec<Rule>) -> Policy {
             trusted_dirs: DEFAULT_TRUSTED_DIRS.map(str::to_owned).to_vec(),
             transparent: vec!["sh".to_owned(), "bash".to_owned()],
             fileless: Decision::Deny,
+            descriptor: Decision::Deny,
             loader: Decision::Deny,
             rules,
         },
@@ -326,10 +327,25 @@ fn descriptors_and_loaders_have_settings_of_their_own() {
 fn fileless_stands_in_for_the_default_and_is_the_least_that_is_said() {
     let mut policy = policy(Form::Native, Deny, vec![glob(Deny, "*secret*")]);
     policy.exec.fileless = Allow;
+    policy.exec.descriptor = Allow;
     let engine = Engine::new(policy, SEED).unwrap();
     assert_eq!(engine.exec(&path("/dev/fd/3", &["x"])).decision, Allow);
     let denied = engine.matcher().exec(&path("/dev/fd/3", &["x", "secret"]));
     assert_eq!((denied.decision, denied.cause), (Deny, CAUSE_RULE));
+}
+
+#[test]
+fn a_descriptor_of_a_file_with_a_name_has_a_setting_of_its_own() {
+    let mut policy = policy(Form::Native, Allow, Vec::new());
+    policy.exec.descriptor = Allow;
+    let engine = Engine::new(policy, SEED).unwrap();
+    let named = path("/proc/self/fd/3", &["x"]);
+    let nameless = ExecAction {
+        fileless: true,
+        ..named.clone()
+    };
+    assert_eq!(engine.exec(&named).decision, Allow);
+    assert_eq!(engine.exec(&nameless).decision, Deny);
 }
 
 #[test]

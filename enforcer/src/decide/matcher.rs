@@ -200,10 +200,14 @@ impl Matcher {
         };
         if action.fileless || path_class == PATH_DESCRIPTOR {
             // Its own setting stands in for the default, and is the least that is said.
-            let fileless = Decision::from_number(header.fileless);
-            if rank == 0 || fileless > decision {
+            let nameless = Decision::from_number(if action.fileless {
+                header.fileless
+            } else {
+                header.descriptor
+            });
+            if rank == 0 || nameless > decision {
                 return Judgement {
-                    decision: fileless,
+                    decision: nameless,
                     rank: 0,
                     cause: CAUSE_FILELESS,
                 };

@@ -23,6 +23,22 @@ pub(super) fn lower(section: Option<ApprovalsSection>, problems: &mut Problems<'
         return approvals;
     };
     let at = JsonPath::top().key("approvals");
+    approvals.mode = section.mode.unwrap_or_default();
+    match section.notify {
+        None => {}
+        Some(words)
+            if words
+                .first()
+                .is_some_and(|program| program.starts_with('/')) =>
+        {
+            approvals.notify = words;
+        }
+        Some(_) => problems.error(
+            &at.key("notify"),
+            "this names no program by an absolute path",
+            "write its path and its arguments: [\"/usr/bin/systemd-cat\", \"-t\", \"enforcer\"]",
+        ),
+    }
     match section.timeout_s {
         None => {}
         Some(seconds @ 1..=TIMEOUT_MAX_S) => approvals.timeout = Duration::from_secs(seconds),
@@ -94,6 +110,7 @@ pub fn first_ask(policy: &Policy) -> Option<String> {
     [
         ("exec.default", exec.default),
         ("exec.fileless", exec.fileless),
+        ("exec.descriptor", exec.descriptor),
         ("exec.loader", exec.loader),
         ("connect.default", connect.default),
         ("connect.unix_default", connect.unix_default),
@@ -127,7 +144,7 @@ pub fn asks(policy: &Policy) -> Asks {
             .any(|rule| standing::connect_can_ask(rule) && rule.unix.is_empty() != unix)
     };
     Asks {
-        exec: [exec.default, exec.fileless, exec.loader].contains(&ask)
+        exec: [exec.default, exec.fileless, exec.descriptor, exec.loader].contains(&ask)
             || exec.rules.iter().any(standing::exec_can_ask),
         connect: [connect.default, connect.outside.tcp].contains(&ask) || by_rule(false),
         unix: [connect.unix_default, connect.outside.unix].contains(&ask) || by_rule(true),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::policy::{parse, parse_all};
+use crate::policy::{Waiting, parse, parse_all};
 
 fn with(sections: &str) -> String {
     format!("{{\"version\": \"2\", \"connect\": {{}},\n{sections}}}")
@@ -10,7 +10,7 @@ const ASKS: &str = r#""exec": {"rules": [{"id": "p", "decision": "ask", "glob": 
 #[test]
 fn the_section_becomes_the_model_and_has_defaults() {
     let given = with(&format!(
-        "{ASKS}, \"approvals\": {{\"timeout_s\": 5, \"approvers\": [\"kim\", \"%ops\", \"kim\"],\n\
+        "{ASKS}, \"approvals\": {{\"mode\": \"hold\", \"notify\": [\"/bin/mail\", \"kim\"], \"timeout_s\": 5, \"approvers\": [\"kim\", \"%ops\", \"kim\"],\n\
          \"rate\": \"2/10s\", \"max_pending\": 7}}"
     ));
     let parsed = parse(&given).unwrap();
@@ -18,6 +18,8 @@ fn the_section_becomes_the_model_and_has_defaults() {
     assert_eq!(
         parsed.policy.approvals,
         Approvals {
+            mode: Waiting::Hold,
+            notify: vec!["/bin/mail".to_owned(), "kim".to_owned()],
             timeout: Duration::from_secs(5),
             approvers: Some(vec!["kim".to_owned(), "%ops".to_owned()]),
             rate: (2, Duration::from_secs(10)),
@@ -25,6 +27,8 @@ fn the_section_becomes_the_model_and_has_defaults() {
         }
     );
     let defaults = Approvals {
+        mode: Waiting::Auto,
+        notify: Vec::new(),
         timeout: Duration::from_mins(5),
         approvers: None,
         rate: (30, Duration::from_mins(1)),
@@ -39,7 +43,7 @@ fn the_section_becomes_the_model_and_has_defaults() {
 fn faults_of_the_section_are_placed() {
     let text = with(&format!(
         "{ASKS}, \"approvals\": {{\"timeout_s\": 0,\n\"approvers\": [\"\", \"%\", \"a b\", \"%%x\", \"ok\"],\n\
-         \"rate\": \"30\",\n\"max_pending\": 0}}"
+         \"rate\": \"30\",\n\"max_pending\": 0, \"notify\": [\"mail\"]}}"
     ));
     let said: Vec<(String, usize)> = parse_all(&text)
         .unwrap_err()
@@ -47,6 +51,7 @@ fn faults_of_the_section_are_placed() {
         .map(|error| (error.place.path.to_string(), error.place.line))
         .collect();
     let wanted = [
+        ("approvals.notify", 5),
         ("approvals.timeout_s", 2),
         ("approvals.max_pending", 5),
         ("approvals.rate", 4),

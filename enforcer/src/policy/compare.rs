@@ -89,6 +89,12 @@ fn settings(a: &Policy, b: &Policy) -> Vec<Changed> {
     );
     setting(
         "exec",
+        "descriptor",
+        from.descriptor.to_string(),
+        to.descriptor.to_string(),
+    );
+    setting(
+        "exec",
         "loader",
         from.loader.to_string(),
         to.loader.to_string(),

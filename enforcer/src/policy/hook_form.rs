@@ -135,6 +135,7 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
         trusted_dirs: DEFAULT_TRUSTED_DIRS.map(String::from).to_vec(),
         transparent: DEFAULT_SHELLS.map(String::from).to_vec(),
         fileless: Decision::Deny,
+        descriptor: Decision::Deny,
         loader: Decision::Deny,
         rules: rules.made,
     };

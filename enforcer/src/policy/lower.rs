@@ -104,6 +104,7 @@ fn exec(
             trusted_dirs: default_dirs(),
             transparent: Vec::new(),
             fileless: Decision::Deny,
+            descriptor: Decision::Deny,
             loader: Decision::Deny,
             rules: Vec::new(),
         };
@@ -135,6 +136,11 @@ fn exec(
         trusted_dirs,
         transparent,
         fileless: section.fileless.unwrap_or(Decision::Deny),
+        // Who says nothing of descriptors means both.
+        descriptor: section
+            .descriptor
+            .or(section.fileless)
+            .unwrap_or(Decision::Deny),
         loader: section.loader.unwrap_or(Decision::Deny),
         rules,
     };

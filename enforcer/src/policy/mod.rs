@@ -29,6 +29,6 @@ pub mod unix_name;
 pub mod validate;
 
 pub use error::{PolicyError, Warning};
-pub use model::Policy;
+pub use model::{Policy, Waiting};
 pub use parse::{MAX_BYTES, Parsed, parse, parse_all, parse_bytes, parse_known};
 pub use place::{JsonPath, Place, Step};

@@ -5,6 +5,9 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use crate::decide::{Decision, Masking, Risk};
 
 /// Directories whose programs are known by their base name, unless a policy names others.
@@ -75,8 +78,10 @@ pub struct ExecPolicy {
     pub trusted_dirs: Vec<String>,
     /// Programs (base names) that may start because what they start is judged.
     pub transparent: Vec<String>,
-    /// Executables with no name in the file system (memfd, deleted) or named through a descriptor.
+    /// Executables with no name in the file system (memfd, deleted).
     pub fileless: Decision,
+    /// Executables with a name, named through a descriptor.
+    pub descriptor: Decision,
     /// The dynamic loader started with a program as its argument.
     pub loader: Decision,
     /// The rules, in the order of the file. In the hook form: the blacklist, then the whitelist.
@@ -287,6 +292,10 @@ impl Default for Breaker {
 /// How an `ask` is put to a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approvals {
+    /// How an exec waits for its answer.
+    pub mode: Waiting,
+    /// The program that hears of each new request, and its arguments; none if empty.
+    pub notify: Vec<String>,
     /// How long an action waits for an answer; then it is denied.
     pub timeout: Duration,
     /// Who may answer: names of users, and of groups behind a `%`. `None`: root. Empty: nobody.
@@ -297,9 +306,23 @@ pub struct Approvals {
     pub max_pending: u32,
 }
 
+/// How an exec that is asked about waits for its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Waiting {
+    /// Before the exec where the caller is a shell or another program that waits for its child anyway; else
+    /// after the exec, stopped before the first instruction, so that nobody else stands still.
+    #[default]
+    Auto,
+    /// Always before the exec. The caller's parent can stand still as long.
+    Hold,
+}
+
 impl Default for Approvals {
     fn default() -> Self {
         Self {
+            mode: Waiting::default(),
+            notify: Vec::new(),
             timeout: Duration::from_mins(5),
             approvers: None,
             rate: (30, Duration::from_mins(1)),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::model::Waiting;
 use super::shape::{Object, TextOrList};
 use crate::decide::{Decision, Masking, Risk};
 
@@ -71,10 +72,13 @@ pub struct ExecSection {
     /// Programs (base names) that may start whatever their arguments, because what they start is judged:
     /// shells. Deny and ask rules that name them still count. None unless given.
     pub transparent: Option<Vec<String>>,
-    /// The decision on an executable without a name in the file system (memfd, deleted), or one started
-    /// through a descriptor (`/proc/self/fd/3`); `deny` unless given.
+    /// The decision on an executable without a name in the file system (memfd, deleted), and on one started
+    /// through a descriptor (`/proc/self/fd/3`) unless `descriptor` is given; `deny` unless given.
     #[schemars(extend("default" = "deny"))]
     pub fileless: Option<Decision>,
+    /// The decision on an executable that has a name and is started through a descriptor (`/proc/self/fd/3`, as Codex
+    /// starts the bubblewrap that it brings along); that of `fileless` unless given. Rules see its name, too.
+    pub descriptor: Option<Decision>,
     /// The decision on the dynamic loader started as a program (`ld.so PROGRAM`); `deny` unless given.
     #[schemars(extend("default" = "deny"))]
     pub loader: Option<Decision>,
@@ -333,6 +337,16 @@ pub struct ToolsSection {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApprovalsSection {
+    /// How an exec waits for its answer. `auto`, unless given: before the exec where its caller is a shell or another
+    /// program that waits for its child anyway, and a denial is `EPERM`; for all others after the exec, stopped before
+    /// the first instruction, so that the caller's timers, threads and terminal go on, and a denial is `SIGKILL`.
+    /// `hold`: always before the exec.
+    pub mode: Option<Waiting>,
+    /// A program of the operator's that hears of each new request: its path, absolute, and its arguments. It gets the
+    /// request on standard input, as `enforcer approvals show --json` has it, runs as the launcher's user, outside the
+    /// agent, and has ten seconds. Nothing depends on it.
+    #[schemars(length(min = 1))]
+    pub notify: Option<Vec<String>>,
     /// Seconds to wait for an answer, at most 604800 (a week); 300 unless given. After that the action is denied.
     #[schemars(range(min = 1, max = 604_800), extend("default" = 300))]
     pub timeout_s: Option<u64>,

@@ -257,10 +257,7 @@ fn secrets_behind_control_characters_are_found() {
 /// A quote opens a value that never begins, at the end of a text that hides something.
 #[test]
 fn a_value_without_a_byte_at_the_end_is_none() {
-    for line in [
-        "\x01'token'=\"",
-        "\u{200b}'authorization':\"",
-    ] {
+    for line in ["\x01'token'=\"", "\u{200b}'authorization':\""] {
         assert!(!t(line).contains("[REDACTED"), "{line:?}");
         assert!(!command(line.as_bytes()).contains("[REDACTED"), "{line:?}");
     }

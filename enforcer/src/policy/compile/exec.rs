@@ -310,6 +310,7 @@ impl Compiler<'_> {
             deny_from: self.ranks.deny_from,
             exec_default: self.exec.default.number(),
             fileless: self.exec.fileless.number(),
+            descriptor: self.exec.descriptor.number(),
             connect_default: Decision::Deny.number(),
             unix_default: Decision::Deny.number(),
             unix_ask_from: 1,

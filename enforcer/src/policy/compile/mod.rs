@@ -161,7 +161,8 @@ impl Tables {
     /// Whether an exec can come to be asked about.
     pub fn exec_asks(&self) -> bool {
         let header = &self.header;
-        header.ask_from < header.deny_from || asks([header.exec_default, header.fileless])
+        header.ask_from < header.deny_from
+            || asks([header.exec_default, header.fileless, header.descriptor])
     }
 
     /// Whether a connect to an address can come to be asked about.
@@ -347,6 +348,7 @@ fn closed(trusted_dirs: &[String]) -> ExecPolicy {
         trusted_dirs: trusted_dirs.to_vec(),
         transparent: Vec::new(),
         fileless: Decision::Deny,
+        descriptor: Decision::Deny,
         loader: Decision::Deny,
         rules: Vec::new(),
     }

@@ -617,6 +617,7 @@ proptest! {
             trusted_dirs: Vec::new(),
             transparent: Vec::new(),
             fileless: Decision::Deny,
+            descriptor: Decision::Deny,
             loader: Decision::Deny,
             rules,
         };

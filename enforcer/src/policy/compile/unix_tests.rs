@@ -38,6 +38,7 @@ fn tables(unix_default: Decision, rules: Vec<ConnectRule>) -> Tables {
         trusted_dirs: Vec::new(),
         transparent: Vec::new(),
         fileless: Deny,
+        descriptor: Deny,
         loader: Deny,
         rules: Vec::new(),
     };

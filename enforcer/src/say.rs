@@ -5,9 +5,12 @@
 //! `eprintln!` has no place in this crate, which panics where it cannot write, and waits for ever where it must not.
 
 use std::{
-    fmt,
-    io::{self, LineWriter, Write},
-    os::fd::{AsFd, BorrowedFd},
+    fmt, fs,
+    io::{self, IsTerminal, LineWriter, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -39,6 +42,25 @@ macro_rules! say {
     };
 }
 pub(crate) use say;
+
+/// Whether the standard error of a process is the same file as ours: what is said there is read here.
+pub(crate) fn is_ours(pid: u32) -> bool {
+    let file = |path: String| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    matches!(
+        (file(format!("/proc/{pid}/fd/2")), file("/proc/self/fd/2".to_owned())),
+        (Ok(its), Ok(ours)) if its == ours
+    )
+}
+
+/// A line as it is said in the midst of what an agent shows: on a terminal, which the agent may have set to anything, from
+/// the first column on, and with a bell.
+pub(crate) fn aside(line: &str) -> String {
+    if io::stderr().is_terminal() {
+        format!("\r\x1b[K{line}\x07\r")
+    } else {
+        line.to_owned()
+    }
+}
 
 struct Writer {
     queue: SyncSender<Vec<u8>>,

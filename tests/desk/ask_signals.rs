@@ -20,7 +20,7 @@ fn signals_that_end_it_end_its_wait() {
         Signal::SIGHUP,
         Signal::SIGKILL,
     ];
-    let session = session(&asking(json!({})));
+    let session = session(&asking(json!({"mode": "hold"})));
     // Not by a shell: its child may have the shell's own handlers until it is another program.
     let running = session.start(["/bin/sh", "-c", "exec $ASKS many $ASKED 4"]);
     for (request, signal) in running.await_pending(4).iter().zip(signals) {
@@ -51,9 +51,9 @@ fn the_launchers_signals_reach_it() {
     assert_eq!(ended.request().state(), "cancelled");
 }
 
-/// Signals with handlers arrive all the time; what is waited for does not change.
+/// Signals with handlers arrive all the time before the exec; what is waited for does not change.
 fn disturbed(signals: &[Signal], approve: bool) {
-    let session = session(&asking(json!({})));
+    let session = session(&asking(json!({"mode": "hold"})));
     let numbers: Vec<String> = signals.iter().map(|s| (*s as i32).to_string()).collect();
     let script = format!("$ASKS signals $ASKED {}", numbers.join(" "));
     let running = session.start(["/bin/sh", "-c", &script]);

@@ -10,6 +10,8 @@
 //! * `storm PROGRAM`: execs as fast as it can until an exec fails with ENOSYS; prints how they ended.
 //! * `signals PROGRAM SIGNAL…`: execs PROGRAM in a child while these signals arrive there, which have handlers.
 //! * `unix PATH`: connects to a unix socket.
+//! * `spawn PROGRAM [SIGNAL…]`: starts PROGRAM as most languages do (`vfork`), makes `spawned` when the call returns, sends
+//!   the signals to the child when it sees `go`, makes `sent`, and prints how it ended.
 #![allow(
     clippy::expect_used,
     clippy::undocumented_unsafe_blocks,
@@ -265,6 +267,36 @@ fn signals(program: &CString, signals: &[i32]) {
     println!("status {}", ended(pid));
 }
 
+/// Starts a program by `posix_spawn`, which returns when the exec is done.
+fn spawn(program: &OsString, signals: &[i32]) {
+    let mut child = std::process::Command::new(program)
+        .arg("spawn")
+        .spawn()
+        .expect("a child");
+    fs::write("spawned", "").expect("a sign");
+    if !signals.is_empty() {
+        wait_for("go");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        for signal in signals {
+            unsafe { libc::kill(pid, *signal) };
+        }
+        fs::write("sent", "").expect("a sign");
+    }
+    let status = child.wait().expect("an end");
+    let code = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
+    println!("status {}", code.or(status.code()).expect("a status"));
+}
+
+fn numbers(words: &[OsString]) -> Vec<i32> {
+    words
+        .iter()
+        .map(|word| {
+            let number = word.to_str().and_then(|word| word.parse().ok());
+            number.expect("a number")
+        })
+        .collect()
+}
+
 fn main() {
     let words: Vec<OsString> = env::args_os().skip(1).collect();
     let mode = words[0].to_str().expect("a mode").to_owned();
@@ -281,17 +313,8 @@ fn main() {
                 .expect("a number"),
         ),
         "storm" => storm(&word(1)),
-        "signals" => {
-            let numbers: Vec<i32> = words[2..]
-                .iter()
-                .map(|word| {
-                    word.to_str()
-                        .and_then(|w| w.parse().ok())
-                        .expect("a number")
-                })
-                .collect();
-            signals(&word(1), &numbers);
-        }
+        "signals" => signals(&word(1), &numbers(&words[2..])),
+        "spawn" => spawn(&words[1], &numbers(&words[2..])),
         "unix" => match UnixStream::connect(&words[1]) {
             Ok(_) => println!("0 ok"),
             Err(error) => {

@@ -47,6 +47,7 @@ impl Trial {
             agent_cgroup: "/enforcer/of-this-test".to_owned(),
             limits: Limits::default(),
             directory: Some(directory.clone()),
+            notify: Vec::new(),
             tools: None,
         };
         Self {

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod flood;
 mod grants;
+mod notify;
 mod peer;
 pub mod protocol;
 mod ready;

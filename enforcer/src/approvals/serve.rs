@@ -37,6 +37,7 @@ use super::{
     WaiterId,
     desk::Event,
     files::{Directory, Files},
+    notify,
     peer::Guard,
     protocol::Happening,
     ready::readable,
@@ -75,6 +76,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `--approvals-dir`.
     pub directory: Option<PathBuf>,
+    /// The program that hears of each new request, and its arguments; none if empty.
+    pub notify: Vec<String>,
     /// Who takes what hooks report; without, hooks are told to deny.
     pub tools: Option<Arc<dyn ToolDesk>>,
     /// The breaker of the run.
@@ -219,6 +222,7 @@ pub fn start(settings: Settings) -> Result<DeskHandle, ApprovalsError> {
                     },
                     breaker: settings.breaker,
                     files: directory.map(Files::new).transpose()?,
+                    notify: settings.notify,
                     watchers: RefCell::default(),
                     denials: RefCell::default(),
                     tools: settings.tools,
@@ -276,6 +280,7 @@ pub(super) struct Shared {
     pub guard: Guard,
     pub breaker: Option<Arc<dyn BreakerControl>>,
     files: Option<Files>,
+    notify: Vec<String>,
     watchers: RefCell<Vec<mpsc::Sender<Rc<str>>>>,
     denials: RefCell<VecDeque<String>>,
     pub tools: Option<Arc<dyn ToolDesk>>,
@@ -316,6 +321,9 @@ impl Shared {
     }
 
     fn publish(&self, event: Event) {
+        if let Event::New(record) = &event {
+            notify::of(&self.notify, record);
+        }
         if let Some(files) = &self.files {
             match &event {
                 Event::New(record) => files.propose(record),

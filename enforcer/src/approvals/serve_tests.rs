@@ -51,6 +51,7 @@ impl Trial {
             agent_cgroup: "/enforcer/of-this-test".to_owned(),
             limits,
             directory: None,
+            notify: Vec::new(),
             tools: None,
         })
         .unwrap();
@@ -259,6 +260,7 @@ fn a_peer_inside_the_agents_cgroup_is_the_agent_even_as_root() {
         agent_cgroup: own.to_owned(),
         limits: Limits::default(),
         directory: None,
+        notify: Vec::new(),
         tools: None,
     })
     .unwrap();

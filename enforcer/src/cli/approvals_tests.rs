@@ -53,6 +53,7 @@ impl Trial {
                 agent_cgroup: "/enforcer/of-this-test".to_owned(),
                 limits: Limits::default(),
                 directory: None,
+                notify: Vec::new(),
                 tools: None,
             })
             .unwrap()

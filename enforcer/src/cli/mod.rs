@@ -1,14 +1,15 @@
 //! The command line: one command a file. Each parses its arguments, calls the library and gives an exit code.
 
-use std::{cell::RefCell, collections::HashMap, io, process::ExitCode};
+use std::{cell::RefCell, collections::HashMap, io, os::fd::AsFd, process::ExitCode};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use nix::unistd::geteuid;
 
 use crate::{
     decide::{Engine, ExecAction, RuleCheck},
     directories::{self, DirectoryError, Place},
-    launch::LaunchError,
+    launch::{LaunchError, exec_stop},
     policy::{Parsed, PolicyError, compile::CompileError, validate},
     say::{self, say},
     seccomp::Hatches,
@@ -65,6 +66,9 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Say what this kernel can enforce, found by attempting what must be refused
     Doctor(doctor::DoctorArgs),
+    /// Hold processes at their exec for the launcher that is at standard input
+    #[command(name = exec_stop::COMMAND, hide = true)]
+    ExecStop,
 }
 
 /// The `enforcer` command: parses the arguments, runs, and turns errors into one message and a status.
@@ -86,6 +90,9 @@ pub fn main() -> ExitCode {
         Command::Breaker(args) => breaker::run(&args),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
+        Command::ExecStop => exec_stop::serve(io::stdin().as_fd())
+            .map(|()| ExitCode::SUCCESS)
+            .context("this command is started by `enforcer run` alone"),
     };
     let code = result.unwrap_or_else(|error| {
         for line in message(&error).lines() {

@@ -22,6 +22,7 @@ use nix::{
 
 use super::{
     lines::{SLOT, Wanted},
+    parked::{ParkedExecs, Parking},
     paths::PathConnect,
     supervisor::Shared,
 };
@@ -30,12 +31,13 @@ use crate::{
     decide::{
         Outcome,
         approval::{
-            Answer, Asked, ConnectSubject, Ending, ExecSubject, FileIdentity, Parent, Place,
+            Answer, Asked, ConnectSubject, Ending, ExecSubject, FileIdentity, Parent, Place, Scope,
             Subject,
         },
         line, wording,
     },
     launch::Place as SocketPlace,
+    say::{self, say},
     seccomp::{
         descriptor,
         resolve::{self, Found},
@@ -44,7 +46,7 @@ use crate::{
 };
 
 /// How long a grant holds: from the answer to the kernel's judgement.
-const GRANT: Duration = Duration::from_secs(10);
+pub(super) const GRANT: Duration = Duration::from_secs(10);
 
 /// How long a refusal holds for the same process trying the same program by another path, as a shell does that
 /// goes through `PATH`.
@@ -63,6 +65,8 @@ pub struct Held {
     pub who: Who,
     /// Why a person is asked.
     pub outcome: Outcome,
+    /// It is the operator's own command line once more: nobody is asked.
+    pub own: bool,
     /// What it wants.
     pub wish: Wish,
 }
@@ -90,6 +94,8 @@ pub enum Wish {
 pub enum Message {
     /// Someone has to be asked.
     Ask(Box<Held>),
+    /// Someone has been asked, and the call may wait long.
+    Waits(Box<Parking>),
     /// An answer has come.
     Answered(Box<Held>, Box<Subject>, Answer),
     /// The run ends; nothing comes after this.
@@ -146,15 +152,27 @@ impl Refusals {
 pub fn hold(shared: &Arc<Shared>, messages: &Receiver<Message>, sender: &Sender<Message>) {
     let mut grants = 0;
     let mut refusals = Refusals::default();
+    let mut parked = ParkedExecs::default();
     while let Ok(message) = messages.recv() {
         let done = match message {
+            Message::Ask(held) if held.own => {
+                grants += 1;
+                shared.go_on_as_the_operators(*held, grants)
+            }
             Message::Ask(held) => shared.ask(*held, sender, &refusals),
+            Message::Waits(parking) => {
+                grants += 1;
+                shared.park(&parking, grants, &mut parked)
+            }
             Message::Answered(held, subject, answer) => {
                 grants += 1;
                 if !matches!(answer.ending, Ending::Approved { .. }) {
                     refusals.remember(held.who.tgid, &subject, &answer);
                 }
-                shared.settle(*held, &subject, answer, grants)
+                match parked.take(held.id) {
+                    Some(number) => shared.settle_parked(&held, &subject, answer, number),
+                    None => shared.settle(*held, &subject, answer, grants),
+                }
             }
             Message::End => return,
         };
@@ -203,7 +221,14 @@ impl Shared {
         let waiting = {
             let (shared, who) = (Arc::clone(self), held.who);
             let (what, reason) = (self.what(&held.wish), held.outcome.reason.clone());
-            move |id: &str| shared.tell_waiting(who, id, &what, &reason)
+            let parking = self.parking(&held, &subject);
+            let sender = sender.clone();
+            move |id: &str| {
+                shared.tell_waiting(who, id, &what, &reason);
+                if let Some(parking) = parking {
+                    let _ = sender.send(Message::Waits(Box::new(parking)));
+                }
+            }
         };
         let sender = sender.clone();
         self.with.desk.ask(asked, process, waiting, move |answer| {
@@ -211,6 +236,28 @@ impl Shared {
             let _ = sender.send(Message::Answered(Box::new(held), Box::new(subject), answer));
         });
         Ok(())
+    }
+
+    /// Lets go on what the operator has answered by giving the command.
+    fn go_on_as_the_operators(self: &Arc<Self>, held: Held, number: u64) -> anyhow::Result<()> {
+        let ending = |ending| Answer {
+            request: String::new(),
+            ending,
+        };
+        match Self::subject(&held) {
+            Ok(subject) => {
+                let approved = Ending::Approved {
+                    approver: "operator".to_owned(),
+                    reason: "the command that was given to run, started by its own launcher"
+                        .to_owned(),
+                    scope: Scope::Once,
+                };
+                self.settle(held, &subject, ending(approved), number)
+            }
+            Err(error) => {
+                self.refuse_held(&held, &ending(Ending::Refused(format!("{error:#}"))), None)
+            }
+        }
     }
 
     fn subject(held: &Held) -> anyhow::Result<Subject> {
@@ -256,6 +303,10 @@ impl Shared {
         self.with
             .telling
             .line(who.tgid, who.ppid, &line, Duration::ZERO);
+        // Whoever started the agent is told, too, where the process's words go somewhere else.
+        if self.with.telling.tells() && !say::is_ours(who.tgid) {
+            say!("{}", say::aside(&line));
+        }
     }
 
     /// Carries an answer out. `number` is the grant's.
@@ -267,11 +318,7 @@ impl Shared {
         number: u64,
     ) -> anyhow::Result<()> {
         if !matches!(answer.ending, Ending::Approved { .. }) {
-            // Who is gone was not denied anything, nor is a request that could not be put to anybody.
-            let counts = matches!(answer.ending, Ending::Denied { .. } | Ending::Expired(_));
-            let tripped = counts
-                .then(|| self.with.limiter.denied(held.who.tgid))
-                .flatten();
+            let tripped = self.count_denial(&held, &answer);
             return self.refuse_held(&held, &answer, tripped);
         }
         let now = boot_ns()?;
@@ -288,7 +335,7 @@ impl Shared {
                     return self.refuse_held(&held, &refused, None);
                 }
                 let script = found.action.script.is_some();
-                let (key, grant) = self.exec_grant(&held, exec, script, number, expires_ns)?;
+                let (key, grant) = self.exec_grant(held.who, exec, script, number, expires_ns)?;
                 self.with.recorder.expect(number, answer);
                 self.with.grants.allow_exec(&key, &grant)?;
                 // Who is gone meanwhile leaves its grant behind, which is soon void. To take it back could take away
@@ -338,9 +385,18 @@ impl Shared {
         Ok(())
     }
 
-    fn exec_grant(
+    /// Counts an answer that denies; the denials in a row, if this one opened the breaker.
+    pub(super) fn count_denial(&self, held: &Held, answer: &Answer) -> Option<u64> {
+        // Who is gone was not denied anything, nor is a request that could not be put to anybody.
+        let counts = matches!(answer.ending, Ending::Denied { .. } | Ending::Expired(_));
+        counts
+            .then(|| self.with.limiter.denied(held.who.tgid))
+            .flatten()
+    }
+
+    pub(super) fn exec_grant(
         &self,
-        held: &Held,
+        who: Who,
         exec: &ExecSubject,
         script: bool,
         number: u64,
@@ -360,7 +416,7 @@ impl Shared {
         let key = ExecGrantKey {
             hash,
             slot: SLOT,
-            pid: held.who.tgid,
+            pid: who.tgid,
         };
         let grant = ExecGrant {
             request: number,
@@ -385,11 +441,29 @@ impl Shared {
         answer: &Answer,
         tripped: Option<u64>,
     ) -> anyhow::Result<()> {
+        let recorded = self.record_refusal(held, answer, tripped, Verdict::Errno);
+        self.refuse(held.id, libc::EPERM);
+        recorded
+    }
+
+    /// Records and tells that a call failed for want of an approval.
+    pub(super) fn record_refusal(
+        &self,
+        held: &Held,
+        answer: &Answer,
+        tripped: Option<u64>,
+        verdict: Verdict,
+    ) -> anyhow::Result<()> {
         let outcome = &held.outcome;
         let recorded = match &held.wish {
-            Wish::Exec(found) => {
-                self.record_exec(held.who, &found.action, outcome, Some(answer), tripped)
-            }
+            Wish::Exec(found) => self.record_exec(
+                held.who,
+                &found.action,
+                outcome,
+                Some(answer),
+                verdict,
+                tripped,
+            ),
             Wish::Connect(subject) => self.with.recorder.answered(
                 self.caller(held.who),
                 Wanted::Connect {
@@ -399,7 +473,7 @@ impl Shared {
                 },
                 outcome,
                 Some(answer),
-                Verdict::Errno,
+                verdict,
                 tripped,
             ),
             Wish::Unix { name, .. } => self.with.recorder.answered(
@@ -407,7 +481,7 @@ impl Shared {
                 Wanted::Unix(name),
                 outcome,
                 Some(answer),
-                Verdict::Errno,
+                verdict,
                 tripped,
             ),
         };
@@ -423,13 +497,12 @@ impl Shared {
                 outcome.suggestion.as_deref(),
             );
         }
-        self.refuse(held.id, libc::EPERM);
         recorded
     }
 }
 
 /// What is not any more as it was when a person was asked.
-fn changed(held: &Held, found: &Found, exec: &ExecSubject) -> Option<String> {
+pub(super) fn changed(held: &Held, found: &Found, exec: &ExecSubject) -> Option<String> {
     let same = |now: &FileIdentity| *now == exec.file;
     match found.identity() {
         Ok(now) if same(&now) => {}
@@ -468,7 +541,8 @@ fn connect_key(pid: u32, subject: ConnectSubject) -> ConnectGrantKey {
     }
 }
 
-fn boot_ns() -> anyhow::Result<u64> {
+/// The time that grants are compared with, ns.
+pub(super) fn boot_ns() -> anyhow::Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).context("CLOCK_BOOTTIME cannot be read")?;
     let ns = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
     u64::try_from(ns).context("CLOCK_BOOTTIME is before the boot")

@@ -13,6 +13,7 @@ use enforcer_common::event::{
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
+use super::parked::ParkedLines;
 use crate::{
     audit::{
         Action, Approval, Connect, Entry, Exec, Reader, Record, Stage, Syscall, Verdict, Writer,
@@ -129,6 +130,8 @@ pub struct Lines {
     /// Answers whose actions the kernel has yet to tell of, by number of the grant. Grants are void after a while, and
     /// numbers ascend: old ones go when there are many.
     pub approved: BTreeMap<u64, Answer>,
+    /// Execs whose lines wait for an answer.
+    pub parked: ParkedLines,
     /// Whether the operator is told when the breaker opens.
     pub announces: bool,
     /// Whether a hook of the agent has been started.
@@ -234,7 +237,19 @@ impl Lines {
         {
             return Ok(());
         }
-        let record = self.record(&event, offset, seen);
+        if let Some(event) = self.parked.keep(event) {
+            return self.settled(&event, offset, seen);
+        }
+        Ok(())
+    }
+
+    /// Writes the line of an event that waits for nothing more; arguments as for [`Self::event`].
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn settled(&mut self, event: &Event, offset: i128, seen: &mut Seen) -> anyhow::Result<()> {
+        let record = self.record(event, offset, seen);
         let tripped = Some(event.header.tripped).filter(|denials| *denials > 0);
         self.write_with_trip(&record, at(event.header.boottime_ns, offset), tripped)
     }

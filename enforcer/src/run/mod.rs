@@ -14,6 +14,8 @@ mod limited;
 mod lines;
 mod listeners;
 mod options;
+mod own_line;
+mod parked;
 mod paths;
 mod record;
 mod refused;
@@ -54,8 +56,9 @@ use crate::{
         instance::{Instance, Plan, Types, give_memory_back},
     },
     launch::{
-        AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Fence, Identity,
-        OpenFiles, OwnProgram, Signals, SpawnPlan, Teller, current_directory, find_program, spawn,
+        AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, ExecStops, Fence,
+        Identity, OpenFiles, OwnProgram, Signals, SpawnPlan, Teller, current_directory,
+        find_program, spawn,
     },
     policy::{self, Parsed, compile::CompileError},
     policy_file::{self, PolicyFileError},
@@ -278,6 +281,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             agent_cgroup: cgroup.membership(),
             limits: limits(&policy.approvals),
             directory: options.approvals_dir.clone(),
+            notify: policy.approvals.notify.clone(),
             tools: Some(Arc::new(Tools::new(
                 control.clone(),
                 tools::Rates {
@@ -342,6 +346,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             wording,
             desk: desk.clone(),
             timeout: policy.approvals.timeout,
+            waiting: policy.approvals.mode,
+            stops: ExecStops::default(),
             connector,
             own: own.ok(),
             listeners: Listeners::new(eyes.clone(), cgroup.clone()),

@@ -213,6 +213,7 @@ impl Shared {
                         tid,
                         who,
                         outcome,
+                        own: false,
                         wish: Wish::Unix {
                             socket,
                             place,

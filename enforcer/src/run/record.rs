@@ -15,7 +15,10 @@ use std::{
 use anyhow::Context;
 use jiff::Timestamp;
 
-use super::lines::{Caller, Counts, Lines, SLOT, Seen, Wanted, boot_offset};
+use super::{
+    lines::{Caller, Counts, Lines, SLOT, Seen, Wanted, boot_offset},
+    parked::ParkedLines,
+};
 
 use crate::{
     audit::{Record, Verdict, Writer},
@@ -81,6 +84,7 @@ impl Recorder {
                 next_seq: 0,
                 resumed: false,
                 approved: BTreeMap::new(),
+                parked: ParkedLines::default(),
                 announces: false,
                 hooked: false,
             },
@@ -154,6 +158,39 @@ impl Recorder {
         while approved.len() > EXPECTED {
             approved.pop_first();
         }
+    }
+
+    /// Keeps back the line of an exec that the kernel is let do, until it is settled.
+    pub fn park(&self, request: u64) {
+        self.inner().lines.parked.expect(request);
+    }
+
+    /// Writes the line of a parked exec that was approved, now or when the kernel tells of it.
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn approve_parked(&self, request: u64, answer: Answer) -> anyhow::Result<()> {
+        let mut inner = self.inner();
+        inner.drain()?;
+        let Inner { lines, seen, .. } = &mut *inner;
+        lines.approved.insert(request, answer);
+        match lines.parked.take(request) {
+            Some(event) => lines.settled(&event, boot_offset()?, seen),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets a parked exec that was not approved: another line tells of it.
+    ///
+    /// # Errors
+    ///
+    /// The trail cannot be written.
+    pub fn drop_parked(&self, request: u64) -> anyhow::Result<()> {
+        let mut inner = self.inner();
+        inner.drain()?;
+        inner.lines.parked.forget(request);
+        Ok(())
     }
 
     /// Writes a request that its supervisor left unanswered.

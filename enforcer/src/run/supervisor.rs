@@ -4,6 +4,7 @@
 //! cannot be read, a path that leads nowhere) is left to the kernel; nothing is decided by a guess.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -22,6 +23,7 @@ use super::{
     held::{self, Held, Message, Wish},
     lines::{Caller, Wanted},
     listeners::{Listeners, Told},
+    own_line::OwnLine,
     paths::socket_of,
     record::Recorder,
     refused::Refusals,
@@ -43,7 +45,8 @@ use crate::{
         instance::UnixJudgement,
         limits::{Kind, Limiter},
     },
-    launch::{CgroupRoot, Connector, OwnProgram},
+    launch::{CgroupRoot, Connector, ExecStops, OwnProgram},
+    policy::Waiting,
     seccomp::{
         Address, Call, ConnectCall, ExecCall, Eyes, Listener, Notification, descriptor,
         resolve::{Found, Resolver, Roots},
@@ -77,6 +80,10 @@ pub struct Supervised {
     pub desk: Asker,
     /// How long that may take.
     pub timeout: Duration,
+    /// How what is asked about waits.
+    pub waiting: Waiting,
+    /// Who holds processes whose exec is done.
+    pub stops: ExecStops,
     /// Who connects to the paths of unix sockets.
     pub connector: Option<Connector>,
     /// The launcher's own program and socket.
@@ -117,6 +124,7 @@ pub(super) struct Shared {
     pub serving: Serving,
     pub told: Told,
     pub connects: AtomicUsize,
+    own_line: OwnLine,
     operator_seen: AtomicBool,
 }
 
@@ -129,6 +137,7 @@ impl Supervisor {
     pub fn start(with: Supervised) -> anyhow::Result<Self> {
         let refusals = Refusals::new(with.loosened.clone())?;
         let shared = Arc::new(Shared {
+            own_line: OwnLine::new(with.operator),
             with,
             refusals,
             serving: Serving::default(),
@@ -239,6 +248,9 @@ impl Shared {
     ) -> anyhow::Result<()> {
         let Notification { id, tid, .. } = *notification;
         if tid == self.with.operator && !self.operator_seen.swap(true, Ordering::Relaxed) {
+            if let Ok(text) = target::exec_text(tid, call) {
+                self.own_line.given(&text.path, &text.argv);
+            }
             self.go_on(id);
             return Ok(());
         }
@@ -278,11 +290,13 @@ impl Shared {
             return Ok(());
         }
         if outcome.decision == Decision::Ask {
+            let own = !by_limit && self.own_line.is_again(who, &found.action);
             let held = Held {
                 id,
                 tid,
                 who,
                 outcome,
+                own,
                 wish: Wish::Exec(found),
             };
             return held::send(holder, held);
@@ -296,7 +310,7 @@ impl Shared {
             } else {
                 self.with.limiter.denied(who.tgid)
             };
-            self.record_exec(who, &found.action, &outcome, None, tripped)?;
+            self.record_exec(who, &found.action, &outcome, None, Verdict::Errno, tripped)?;
             self.refuse(id, libc::EPERM);
         } else {
             // The kernel refuses it, and records it.
@@ -364,6 +378,13 @@ impl Shared {
                 let action = ConnectAction::new(address, port, protocol);
                 let outcome = self.inet_outcome(&action);
                 if outcome.decision != Decision::Ask {
+                    if outcome.decision == Decision::Deny && self.with.listener.is_valid(id) {
+                        // The kernel refuses and records it; who is refused may end at once, so the reason goes first.
+                        let to = SocketAddr::new(address.to_canonical(), port);
+                        let what = format!("connect {to}");
+                        let suggestion = outcome.suggestion.as_deref();
+                        self.tell_denial(who, what.as_bytes(), &outcome, suggestion);
+                    }
                     self.go_on(id);
                     return Ok(());
                 }
@@ -385,6 +406,7 @@ impl Shared {
                     tid,
                     who,
                     outcome,
+                    own: false,
                     wish: Wish::Connect(ConnectSubject {
                         address: address.to_canonical(),
                         port,
@@ -427,13 +449,14 @@ impl Shared {
         }
     }
 
-    /// Records a refused exec. `tripped`: the denials in a row, if this one opened the breaker.
+    /// Records an exec that did not happen. `tripped`: the denials in a row, if this one opened the breaker.
     pub fn record_exec(
         &self,
         who: Who,
         action: &ExecAction,
         outcome: &Outcome,
         answer: Option<&Answer>,
+        verdict: Verdict,
         tripped: Option<u64>,
     ) -> anyhow::Result<()> {
         let bytes: usize = action.argv.iter().map(|word| word.len() + 1).sum();
@@ -446,7 +469,7 @@ impl Shared {
             },
             outcome,
             answer,
-            Verdict::Errno,
+            verdict,
             tripped,
         )
     }

@@ -38,6 +38,11 @@ impl Telling {
         }
     }
 
+    /// Whether anything is to be told.
+    pub fn tells(&self) -> bool {
+        self.teller.is_some()
+    }
+
     /// Tells of what the kernel denied. It has answered already: nobody waits for the line.
     pub fn denied(&self, denied: &Denied) {
         if !(denied.refused_exec && self.execs_told) {

@@ -1,0 +1,140 @@
+//! The operator's own command line, started again by its launcher: npm's `codex` is a script that starts the program with
+//! the same words.
+
+use std::{collections::BTreeSet, sync::Mutex, sync::PoisonError};
+
+use crate::{decide::ExecAction, seccomp::target::Who};
+
+/// How often a command is started again by what it has started.
+const STEPS: usize = 4;
+
+/// What the operator gave to `enforcer run`, and who has started it so far.
+#[derive(Debug)]
+pub struct OwnLine {
+    chain: Mutex<Chain>,
+}
+
+#[derive(Debug)]
+struct Chain {
+    /// The program's name and its arguments; empty until the operator's exec was seen.
+    name: Vec<u8>,
+    arguments: Vec<Vec<u8>>,
+    /// Who runs it: the agent's first process, and those that were let start it again.
+    by: BTreeSet<u32>,
+    left: usize,
+}
+
+impl OwnLine {
+    /// Nothing yet. `operator` is the agent's first process.
+    pub fn new(operator: u32) -> Self {
+        Self {
+            chain: Mutex::new(Chain {
+                name: Vec::new(),
+                arguments: Vec::new(),
+                by: BTreeSet::from([operator]),
+                left: STEPS,
+            }),
+        }
+    }
+
+    /// Remembers the operator's command: its path and its words.
+    pub fn given(&self, path: &[u8], argv: &[Vec<u8>]) {
+        let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        chain.name = name(path).to_vec();
+        chain.arguments = argv.iter().skip(1).cloned().collect();
+    }
+
+    /// Whether an exec is the operator's command once more: a program of the same name with the same words, started by
+    /// the process that was given it or by its child. Each counts once.
+    pub fn is_again(&self, who: Who, action: &ExecAction) -> bool {
+        let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = chain.left > 0
+            && !chain.arguments.is_empty()
+            && (chain.by.contains(&who.tgid) || chain.by.contains(&who.ppid))
+            && name(&action.path) == chain.name
+            && action.argv.iter().skip(1).eq(chain.arguments.iter());
+        if same {
+            chain.left -= 1;
+            chain.by.insert(who.tgid);
+        }
+        same
+    }
+}
+
+/// The last component of a path.
+fn name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(path: &str, words: &[&str]) -> ExecAction {
+        ExecAction {
+            path: path.into(),
+            argv: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
+            ..ExecAction::default()
+        }
+    }
+
+    fn who(tgid: u32, ppid: u32) -> Who {
+        Who {
+            tgid,
+            ppid,
+            ..Who::default()
+        }
+    }
+
+    fn line() -> OwnLine {
+        let line = OwnLine::new(10);
+        let given = action("/opt/npm/bin/codex", &["codex", "exec", "--yolo"]);
+        line.given(&given.path, &given.argv);
+        line
+    }
+
+    #[test]
+    fn a_launcher_starts_the_same_words_again() {
+        let native = action(
+            "/opt/vendor/bin/codex",
+            &["/opt/vendor/bin/codex", "exec", "--yolo"],
+        );
+        assert!(line().is_again(who(10, 1), &native), "in its own place");
+        let line = line();
+        assert!(line.is_again(who(11, 10), &native), "as a child");
+        assert!(
+            line.is_again(who(12, 11), &native),
+            "as a child's child, step by step"
+        );
+    }
+
+    #[test]
+    fn nothing_else_is_the_operators() {
+        let native = |words: &[&str]| action("/opt/vendor/bin/codex", words);
+        let yes = native(&["codex", "exec", "--yolo"]);
+        assert!(!line().is_again(who(30, 29), &yes), "a stranger");
+        for other in [
+            native(&["codex", "exec", "--yolo", "x"]),
+            native(&["codex", "exec"]),
+            native(&["codex"]),
+            action("/usr/bin/claude", &["codex", "exec", "--yolo"]),
+        ] {
+            assert!(!line().is_again(who(10, 1), &other), "{other:?}");
+        }
+        let line = line();
+        let count = (0..20).filter(|_| line.is_again(who(11, 10), &yes)).count();
+        assert_eq!(count, STEPS);
+        assert!(
+            !OwnLine::new(10).is_again(who(10, 1), &yes),
+            "nothing was given"
+        );
+    }
+
+    #[test]
+    fn a_command_without_words_is_no_sign() {
+        let line = OwnLine::new(10);
+        let bash = action("/bin/bash", &["bash"]);
+        line.given(&bash.path, &bash.argv);
+        assert!(!line.is_again(who(10, 1), &bash));
+    }
+}

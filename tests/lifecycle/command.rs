@@ -64,6 +64,37 @@ fn a_command_that_cannot_start_ends_as_in_a_shell() {
     no_empty_parent();
 }
 
+/// What `sudo` takes out of the environment is still in its own.
+#[test]
+fn a_variable_comes_through_sudo_when_it_is_wanted() {
+    if !root() {
+        return;
+    }
+    let session = free();
+    let (uid, gid) = agent_user();
+    // A program of that name that starts another as it does: with an environment of its own making, as its child.
+    let sudo = session.directory().join("sudo");
+    fs::copy("/bin/sh", &sudo).unwrap();
+    let script = format!(
+        "env -i PATH=/usr/bin:/bin SUDO_UID={uid} SUDO_GID={gid} '{}' run -q --agent {} --policy '{}' --audit '{}' \
+         --env KEY_OF_MINE --env GIVEN=here --env NOT_THERE -- sh -c 'echo \"$KEY_OF_MINE $GIVEN ${{OTHER:-gone}}\"'; exit $?",
+        session.enforcer().display(),
+        session.next_agent(),
+        session.policy().display(),
+        session.directory().join("through-sudo.jsonl").display(),
+    );
+    let output = Command::new(&sudo)
+        .args(["-c", &script])
+        .env("KEY_OF_MINE", "a secret")
+        .env("OTHER", "not asked for")
+        .current_dir(session.work())
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(text(&output.stdout), "a secret here gone\n", "{said}");
+    assert!(said.contains("--env NOT_THERE"), "{said}");
+}
+
 #[test]
 fn it_is_the_invoking_user_in_its_own_surroundings() {
     if !root() {

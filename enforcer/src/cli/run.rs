@@ -8,6 +8,7 @@ use crate::decide::{
     Mode,
     subject::{Name, TenantName},
 };
+use crate::launch::Wanted;
 use crate::run::{self, DEFAULT_AUDIT, Level, OnDeny, Options};
 
 /// Arguments of `enforcer run`.
@@ -53,6 +54,10 @@ pub struct RunArgs {
     /// Leave processes that outlive the command running, governed, instead of killing them
     #[arg(long)]
     pub keep: bool,
+    /// Give the agent this variable: NAME=VALUE, or NAME alone for the value that you have, also where sudo takes it out
+    /// of the environment (API keys); can be repeated
+    #[arg(long, short = 'e', value_name = "NAME[=VALUE]", value_parser = Wanted::parse)]
+    pub env: Vec<Wanted>,
     /// Write each request for approval to this directory as <id>.proposal.json, and read answers from
     /// <id>.response.json
     #[arg(long, value_name = "DIR")]
@@ -84,6 +89,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         on_deny: args.on_deny,
         require: args.require,
         keep: args.keep,
+        env: args.env,
         approvals_dir: args.approvals_dir,
         quiet: args.quiet,
         command: args.command,

@@ -1,14 +1,11 @@
 //! Who the agent runs as.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsString};
 use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid, User, getgrouplist, getgroups};
 
 use super::LaunchError;
-
-/// Variables of our own, which the agent does not get.
-pub const OWN_VARIABLES: &str = "ENFORCER_";
 
 /// Groups whose members can become root without any capability, by the door of a service or a device.
 const ROOT_LIKE_GROUPS: [&str; 8] = [
@@ -239,43 +236,6 @@ impl Identity {
             }
         }
         found
-    }
-
-    /// The agent's environment: what the caller has, without our own variables. Where `sudo` and its like
-    /// have put root's own home, name and shell, those of the agent's user take their place, because nothing
-    /// that the agent runs could use them.
-    pub fn environment(
-        &self,
-        variables: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Vec<(OsString, OsString)> {
-        let current = Uid::effective();
-        let caller = User::from_uid(current).ok().flatten();
-        let changed = self.uid != current.as_raw();
-        variables
-            .into_iter()
-            .filter(|(name, _)| {
-                !name
-                    .as_encoded_bytes()
-                    .starts_with(OWN_VARIABLES.as_bytes())
-            })
-            .map(|(name, value)| {
-                let Some(caller) = caller.as_ref().filter(|_| changed) else {
-                    return (name, value);
-                };
-                let own: Option<(&OsStr, OsString)> = match name.to_str() {
-                    Some("HOME") => Some((caller.dir.as_os_str(), self.home.clone().into())),
-                    Some("SHELL") => Some((caller.shell.as_os_str(), self.shell.clone().into())),
-                    Some("USER" | "LOGNAME" | "USERNAME") => {
-                        Some((OsStr::new(&caller.name), self.display_name().into()))
-                    }
-                    _ => None,
-                };
-                match own {
-                    Some((callers, ours)) if callers == value => (name, ours),
-                    _ => (name, value),
-                }
-            })
-            .collect()
     }
 }
 

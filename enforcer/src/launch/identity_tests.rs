@@ -1,4 +1,5 @@
 use super::*;
+use crate::launch::rig::root;
 
 fn from(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
     let pairs: Vec<(String, OsString)> = pairs
@@ -11,14 +12,6 @@ fn from(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
             .find(|(name, _)| name == wanted)
             .map(|(_, value)| value.clone())
     }
-}
-
-fn root() -> bool {
-    let root = Uid::effective().is_root();
-    if !root {
-        eprintln!("SKIPPED: needs root");
-    }
-    root
 }
 
 #[test]
@@ -69,34 +62,4 @@ fn a_bad_caller_is_an_error_and_never_root() {
     for bad in ["no-such-user-here", "", "4294967295"] {
         assert!(Identity::resolve(Some(bad), from(&[])).is_err(), "{bad}");
     }
-}
-
-#[test]
-fn the_environment_is_kept_but_for_our_own_and_roots_home() {
-    if !root() {
-        return;
-    }
-    let caller = User::from_uid(Uid::from_raw(0)).unwrap().unwrap();
-    let home = caller.dir.clone().into_os_string();
-    let given: Vec<(OsString, OsString)> = vec![
-        ("HOME".into(), home.clone()),
-        ("LOGNAME".into(), caller.name.clone().into()),
-        ("USER".into(), "kept".into()),
-        ("ENFORCER_X".into(), "gone".into()),
-        ("PATH".into(), "/a:/b".into()),
-        ("SUDO_UID".into(), "1".into()),
-    ];
-    let nobody = Identity::resolve(Some("nobody"), from(&[])).unwrap();
-    let expected: Vec<(OsString, OsString)> = vec![
-        ("HOME".into(), nobody.home.clone().into()),
-        ("LOGNAME".into(), "nobody".into()),
-        ("USER".into(), "kept".into()),
-        ("PATH".into(), "/a:/b".into()),
-        ("SUDO_UID".into(), "1".into()),
-    ];
-    assert_eq!(nobody.environment(given.clone()), expected);
-
-    let same = Identity::current().unwrap().environment(given);
-    assert_eq!(same[0], ("HOME".into(), home));
-    assert_eq!(same.len(), 5);
 }

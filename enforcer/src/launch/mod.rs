@@ -12,6 +12,7 @@ mod child;
 mod clone;
 mod confine;
 mod connector;
+mod environment;
 mod error;
 pub mod exec_stop;
 mod identity;
@@ -32,6 +33,7 @@ pub use cgroup::{AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v
 pub use child::{Child, ExitStatus, reap_strangers};
 pub use confine::Confinement;
 pub use connector::{Connecting, Connector, Place};
+pub use environment::{Environment, Wanted};
 pub use error::LaunchError;
 pub use exec_stop::ExecStops;
 pub use identity::{Identity, Origin};

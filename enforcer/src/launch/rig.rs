@@ -7,10 +7,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{
-    AgentCgroup, CgroupRoot, Child, Confinement, ExitStatus, Fence, Identity, SpawnPlan, Terminal,
-    find_program, spawn,
+    AgentCgroup, CgroupRoot, Child, Confinement, Environment, ExitStatus, Fence, Identity,
+    SpawnPlan, Terminal, find_program, spawn,
 };
 use crate::seccomp::Hatches;
+
+/// Whether this is root; says so if not, for a test that needs it.
+pub(super) fn root() -> bool {
+    let root = nix::unistd::Uid::effective().is_root();
+    if !root {
+        eprintln!("SKIPPED: needs root");
+    }
+    root
+}
 
 /// How long a test waits for what must come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +51,9 @@ impl Rig {
         Some(Self {
             cgroup: AgentCgroup::create(&root, &id).unwrap(),
             place,
-            env: identity.environment(std::env::vars_os()),
+            env: Environment::of(&identity, std::env::vars_os(), &[])
+                .unwrap()
+                .variables,
             identity,
             confinement: None,
             fence: Fence::probe(false),

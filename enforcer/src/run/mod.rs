@@ -56,8 +56,8 @@ use crate::{
         instance::{Instance, Plan, Types, give_memory_back},
     },
     launch::{
-        AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, ExecStops, Fence,
-        Identity, OpenFiles, OwnProgram, Signals, SpawnPlan, Teller, current_directory,
+        AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Environment, ExecStops,
+        Fence, Identity, OpenFiles, OwnProgram, Signals, SpawnPlan, Teller, current_directory,
         find_program, spawn,
     },
     policy::{self, Parsed, compile::CompileError},
@@ -108,9 +108,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let Some(command) = options.command.first() else {
         bail!("no command; put it after --, as in: enforcer run --policy P -- bash");
     };
-    let environment = identity.environment(std::env::vars_os());
-    let path = std::env::var_os("PATH");
-    let program = find_program(command, path.as_deref(), &directory, &identity)?;
+    let environment = Environment::of(&identity, std::env::vars_os(), &options.env)?;
+    for name in &environment.missing {
+        say!("enforcer: warning: --env {name}: there is no such variable here");
+    }
+    let program = find_program(command, environment.get("PATH"), &directory, &identity)?;
 
     let mut loaded = policy_file::load(&options.policy, Some(identity.uid))?;
     for warning in &loaded.parsed.warnings {
@@ -240,7 +242,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let plan = SpawnPlan {
         program,
         argv: options.command.clone(),
-        env: environment,
+        env: environment.variables,
         directory,
         identity: &identity,
         cgroup: &cgroup,

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use crate::decide::Mode;
+use crate::{decide::Mode, launch::Wanted};
 
 /// How execs are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -59,6 +59,8 @@ pub struct Options {
     pub require: Option<Level>,
     /// Leave the tree running, and governed, when the command ends.
     pub keep: bool,
+    /// Variables that the agent gets besides.
+    pub env: Vec<Wanted>,
     /// Where requests are written as files, and answers are read.
     pub approvals_dir: Option<PathBuf>,
     /// No start line, no summary, and no line to processes that are denied.

@@ -10,6 +10,5 @@ mod ask_connect;
 mod ask_exec;
 mod ask_killed;
 mod ask_odd;
-mod ask_parked;
 #[allow(dead_code, reason = "two test executables share it, each uses a part")]
 mod scene;

@@ -41,13 +41,14 @@ const HOST_ONLY: [&str; 13] = [
 ];
 /// Test executables that one guest is enough for: what they try in the kernel is the same in both, or tried by others,
 /// and a guest takes seconds for each agent that it starts. Shared out so that both take about as long.
-const OLDER_GUEST_ONLY: [&str; 7] = [
+const OLDER_GUEST_ONLY: [&str; 8] = [
     "cgroups",
     "counted",
     "fileless",
     "identity",
     "launcher_killed",
     "loss",
+    "parked",
     "text",
 ];
 const NEWER_GUEST_ONLY: [&str; 5] = ["forms", "hatches", "listeners", "told", "unix"];

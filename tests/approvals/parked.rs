@@ -1,4 +1,12 @@
 //! An exec that waits behind itself: the program that started it goes on, and the new one runs nothing until it is approved.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failing unwrap is how a test fails"
+)]
+
+#[allow(dead_code, reason = "test executables share it, each uses a part")]
+mod scene;
 
 use std::{fs, thread, time::Duration};
 
@@ -6,7 +14,7 @@ use enforcer_tests::{Ended, Line, Running, Session, root};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::scene::{asking, marks, session, sign};
+use scene::{asking, marks, session, sign};
 
 /// The session, with what starts the asked program as most languages do, and sends it these signals.
 fn start(signals: &str) -> (Session, Running) {

@@ -48,21 +48,63 @@ fn runs(file: &Path) -> bool {
 
 /// Whether root may start a program: one that another user could have put there is not started with root's rights.
 pub(super) fn safe(program: &Path) -> Result<(), String> {
-    if !geteuid().is_root() {
-        return Ok(());
+    if geteuid().is_root() {
+        tight(program).map_err(|part| {
+            format!(
+                "{part} can be changed by others than root, so root does not start it; run this as the user of the agent"
+            )
+        })?;
     }
+    Ok(())
+}
+
+/// Whether nobody but root can change a program; else what they can change.
+fn tight(program: &Path) -> Result<(), String> {
     let real = fs::canonicalize(program).map_err(|error| error.to_string())?;
     for part in real.ancestors() {
         let metadata = fs::metadata(part).map_err(|error| error.to_string())?;
         let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
         if metadata.uid() != 0 || metadata.permissions().mode() & 0o022 != 0 && !sticky {
-            return Err(format!(
-                "{} can be changed by others than root, so root does not start it; run this as the user of the agent",
-                part.display()
-            ));
+            return Err(part.display().to_string());
         }
     }
     Ok(())
+}
+
+/// Whether a program is the very file that runs here.
+fn is_this(program: &Path) -> bool {
+    let file = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    matches!((file(program), file(Path::new("/proc/self/exe"))), (Ok(one), Ok(other)) if one == other)
+}
+
+/// The program of a command of the form that `install` writes, which is the only one that is started: settings of a
+/// project may come from strangers.
+fn program(command: &str) -> Result<PathBuf, String> {
+    let words = shlex::split(command).unwrap_or_default();
+    let texts = words.iter().map(String::as_str);
+    let joined = shlex::try_join(texts).unwrap_or_default();
+    let options = words.get(2).is_none_or(|word| word.starts_with("--"));
+    let program = words.first().map(PathBuf::from).unwrap_or_default();
+    if joined != command || words.get(1).is_none_or(|word| word != "hook") || !options {
+        return Err(
+            "the command is not of the form that install writes, so it was not started".to_owned(),
+        );
+    }
+    if !program.is_absolute() || !runs(&program) {
+        return Err(format!(
+            "{} is no program that could be started",
+            program.display()
+        ));
+    }
+    if !is_this(&program)
+        && let Err(part) = tight(&program)
+    {
+        return Err(format!(
+            "{} is another program than this, and others than root can change {part}, so it was not started",
+            program.display()
+        ));
+    }
+    Ok(program)
 }
 
 /// Gives a program this input and waits for its end.
@@ -150,16 +192,7 @@ fn asked(hooked: &Hooked, cwd: &Path) -> Result<Option<String>, Finding> {
         hooked.format.as_str(),
         hooked.reach
     );
-    let words = shlex::split(&hooked.command).unwrap_or_default();
-    let Some(program) = words.first().map(PathBuf::from) else {
-        return Err(Finding::new("the command is no command line", anew));
-    };
-    if !program.is_absolute() || !runs(&program) {
-        return Err(Finding::new(
-            format!("{} is no program that could be started", program.display()),
-            anew,
-        ));
-    }
+    let program = program(&hooked.command).map_err(|why| Finding::new(why, anew.clone()))?;
     let own = env!("CARGO_PKG_VERSION");
     let said = says(&program).map_err(|why| Finding::new(why, anew.clone()))?;
     if said.trim() != format!("enforcer {own}") {
@@ -240,5 +273,45 @@ pub(super) fn read(format: Format, said: &Said) -> Result<(bool, String), String
         Some("deny") => Ok((true, reason)),
         Some("allow" | "ask") if format != Format::Codex => Ok((false, reason)),
         _ => Err(format!("its answer is none of that contract: {answer}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_install_writes_is_started() {
+        let own = fs::read_link("/proc/self/exe").unwrap();
+        let own = own.to_str().unwrap();
+        for options in ["", " --format claude --policy '/a b/p.json'"] {
+            let command = format!("{own} hook{options}");
+            assert_eq!(program(&command), Ok(PathBuf::from(own)), "{command}");
+        }
+        // A link to it is another name of the same file.
+        let scratch = tempfile::tempdir().unwrap();
+        let link = scratch.path().join("enforcer");
+        std::os::unix::fs::symlink(own, &link).unwrap();
+        assert!(program(&format!("{} hook", link.display())).is_ok());
+        let planted = scratch.path().join("planted/enforcer");
+        fs::create_dir(scratch.path().join("planted")).unwrap();
+        fs::write(&planted, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&planted, fs::Permissions::from_mode(0o777)).unwrap();
+        for command in [
+            format!("{own} hook; id"),
+            format!("{own} hook $(id)"),
+            format!("{own} hook >/tmp/x"),
+            format!("{own} hook & id"),
+            format!("{own} hook  --format claude"),
+            format!("{own} hook consent yes"),
+            format!("{own} hook uninstall claude"),
+            format!("{own} run -- id"),
+            format!("{} hook", planted.display()),
+            "enforcer hook".to_owned(),
+            "/nonexistent/enforcer hook".to_owned(),
+            String::new(),
+        ] {
+            assert!(program(&command).is_err(), "{command}");
+        }
     }
 }

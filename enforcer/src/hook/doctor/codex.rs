@@ -39,7 +39,11 @@ pub(super) fn trust(report: &mut Report) {
             .ok()
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
-        for trust in trust_of(&settings, &hooked.file.to_string_lossy()) {
+        for trust in trust_of(
+            &settings,
+            &hooked.file.to_string_lossy(),
+            Some(&hooked.command),
+        ) {
             let what = match standing(&text, &trust) {
                 Ok(Standing::Trusted) => continue,
                 Ok(Standing::Untrusted) => "nobody has trusted the hook, so Codex does not run it",

@@ -40,11 +40,16 @@ impl Plan {
         let Some(file) = &self.trusted_in else {
             return Ok(None);
         };
-        let of = |text: &Option<String>| -> Vec<trust::Trust> {
+        let of = |text: &Option<String>, command: Option<&str>| -> Vec<trust::Trust> {
             let value = parse(&self.file, text.as_deref()).unwrap_or(Value::Null);
-            trust::of(&value, &self.file.to_string_lossy())
+            trust::of(&value, &self.file.to_string_lossy(), command)
         };
-        let (old, new) = (of(&settings.before), of(&settings.after));
+        let old = of(&settings.before, None);
+        let new = if settings.installs {
+            of(&settings.after, Some(&self.command))
+        } else {
+            Vec::new()
+        };
         let before = read(file)?;
         let text = before.clone().unwrap_or_default();
         let after = trust::write(&text, &old, &new).map_err(|why| InstallError::Settings {

@@ -43,14 +43,19 @@ pub enum Standing {
     Off,
 }
 
-/// All hooks of ours in settings, which are those of this file.
-pub fn of(settings: &Value, file: &str) -> Vec<Trust> {
+/// The hooks in settings, which are those of this file, that look like ours, or run exactly this command. Only the
+/// latter may be trusted: what merely looks like ours may be anybody's.
+pub fn of(settings: &Value, file: &str, command: Option<&str>) -> Vec<Trust> {
+    let wanted = |handler: &Value| match command {
+        Some(command) => handler["command"] == command,
+        None => edit::runs_us(handler),
+    };
     let groups = settings["hooks"]["PreToolUse"].as_array();
     let mut found = Vec::new();
     for (place, group) in groups.into_iter().flatten().enumerate() {
         let handlers = group["hooks"].as_array();
         for (nth, handler) in handlers.into_iter().flatten().enumerate() {
-            if edit::runs_us(handler) {
+            if wanted(handler) {
                 found.push(Trust {
                     key: format!("{file}:{EVENT}:{place}:{nth}"),
                     hash: hash(group, handler),

@@ -12,7 +12,7 @@ fn settings(command: &str) -> Value {
 }
 
 fn trusts(command: &str) -> Vec<Trust> {
-    of(&settings(command), FILE)
+    of(&settings(command), FILE, Some(command))
 }
 
 #[test]
@@ -50,9 +50,18 @@ fn only_our_own_hooks_are_trusted() {
         {"type": "command", "command": "/usr/bin/enforcer hook --format codex"}]}),
     );
     groups.push(json!({"hooks": [{"type": "command", "command": "sh -c 'enforcer hook'"}]}));
+    // What only looks like ours.
+    for command in [
+        "/tmp/enforcer hook",
+        "/usr/bin/enforcer hook --format codex; id",
+        "/usr/bin/enforcer hook  --format codex",
+    ] {
+        groups.push(json!({"hooks": [{"type": "command", "command": command}]}));
+    }
     all["hooks"]["Stop"] =
         json!([{"hooks": [{"type": "command", "command": "/usr/bin/enforcer hook"}]}]);
-    let keys: Vec<String> = of(&all, FILE).into_iter().map(|trust| trust.key).collect();
+    let found = of(&all, FILE, Some("/usr/bin/enforcer hook --format codex"));
+    let keys: Vec<String> = found.into_iter().map(|trust| trust.key).collect();
     assert_eq!(
         keys,
         [
@@ -60,6 +69,7 @@ fn only_our_own_hooks_are_trusted() {
             format!("{FILE}:pre_tool_use:1:0")
         ]
     );
+    assert_eq!(of(&all, FILE, None).len(), 5);
 }
 
 #[test]

@@ -121,3 +121,29 @@ fn command_texts_are_judged_by_all_that_they_start() {
         assert_eq!(said, decision, "{command}: {reason}");
     }
 }
+
+#[test]
+fn a_request_for_permission_is_denied_in_its_own_words_or_left_to_the_user() {
+    let scene = Scene::new(&native_policy(&json!({})));
+    for model in [Some("gpt-5"), None] {
+        let ask = |command: &str| {
+            let mut event = scene.event("Bash", json!({"command": command}));
+            event["hook_event_name"] = "PermissionRequest".into();
+            if let Some(model) = model {
+                event["model"] = model.into();
+            }
+            said(scene.hook(&[]), &event)
+        };
+        for command in ["ls -l", "git push"] {
+            assert_eq!(ask(command), json!({}), "{command}");
+        }
+        for command in ["rm x", "r\u{0}m"] {
+            let answer = ask(command);
+            let inner = &answer["hookSpecificOutput"];
+            assert_eq!(inner["hookEventName"], "PermissionRequest", "{answer}");
+            assert_eq!(inner["decision"]["behavior"], "deny", "{answer}");
+            assert!(!inner["decision"]["message"].as_str().unwrap().is_empty());
+            assert_eq!(inner.as_object().unwrap().len(), 2, "{answer}");
+        }
+    }
+}

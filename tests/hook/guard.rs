@@ -5,7 +5,7 @@ use std::fs;
 use enforcer_tests::{Session, open, root};
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, hook_policy, run};
+use crate::scene::{Scene, decided, hook_policy, run, said};
 
 /// A policy that allows everything that it can, in both forms.
 fn permissive(more: &Value) -> [Value; 2] {
@@ -201,4 +201,29 @@ fn the_kernel_holds_it_too() {
         rule.starts_with("guard:")
     });
     assert_eq!(by_guard.count(), 7, "{}", ended.trail.shown());
+}
+
+#[test]
+fn settings_in_a_directory_of_the_agents_choice_are_guarded_too() {
+    let scene = Scene::new(&hook_policy());
+    for (variable, file) in [
+        ("CODEX_HOME", "config.toml"),
+        ("CODEX_HOME", "hooks.json"),
+        ("CLAUDE_CONFIG_DIR", "settings.json"),
+    ] {
+        // In the project, where file tools may write otherwise.
+        let directory = scene.project().join("own");
+        let event = scene.event(
+            "Write",
+            json!({"file_path": directory.join(file), "content": ""}),
+        );
+        assert_eq!(decided(&said(scene.hook(&[]), &event)).0, "allow");
+        let mut hook = scene.hook(&[]);
+        hook.env(variable, &directory);
+        let (decision, reason) = decided(&said(hook, &event));
+        assert!(
+            decision == "deny" && reason.contains("what guards the agent"),
+            "{variable} {file}: {reason}"
+        );
+    }
 }

@@ -15,6 +15,8 @@ use crate::scene::{Scene, decided, hook_policy, run};
 #[test]
 fn what_is_installed_answers_and_comes_out_without_a_trace() {
     let scene = Scene::new(&hook_policy());
+    scene.trusted();
+    let config = fs::read_to_string(scene.codex_config()).unwrap();
     for (agent, file, event) in [
         ("claude", ".claude/settings.json", "PreToolUse"),
         ("codex", ".codex/hooks.json", "PreToolUse"),
@@ -52,6 +54,8 @@ fn what_is_installed_answers_and_comes_out_without_a_trace() {
             let settings: Value =
                 serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
             assert_eq!(settings["mine"], json!([1, 2]));
+            let trusted = fs::read_to_string(scene.codex_config()).unwrap();
+            assert_eq!(trusted != config, agent == "codex", "{trusted}");
             let text = settings["hooks"][event].to_string();
             assert!(text.contains(&format!("--format {agent}")), "{text}");
             go(&["uninstall"]);
@@ -60,6 +64,8 @@ fn what_is_installed_answers_and_comes_out_without_a_trace() {
                 before,
                 "{agent} {reach}"
             );
+            let left = fs::read_to_string(scene.codex_config()).unwrap();
+            assert_eq!(left, config, "{agent} {reach}");
         }
     }
 }
@@ -162,4 +168,74 @@ fn settings_of_the_machine_are_shown_and_want_what_only_root_can_change() {
         said.contains("can be changed by others than root"),
         "{said}"
     );
+}
+
+#[test]
+fn codex_trusts_the_hook_that_was_put_in_and_no_other() {
+    let scene = Scene::new(&hook_policy());
+    scene.trusted();
+    let hooks = scene.project().join(".codex/hooks.json");
+    fs::create_dir_all(hooks.parent().unwrap()).unwrap();
+    let other = json!({"hooks": {"PreToolUse": [{"hooks": [{"type": "command", "command": "/opt/other"}]}]}});
+    fs::write(&hooks, other.to_string()).unwrap();
+    let install = |policy: &Path| {
+        let mut command = scene.command(&["hook", "install", "codex", "--project", "--policy"]);
+        command.arg(policy);
+        let output = run(command, b"");
+        assert!(output.status.success(), "{output:?}");
+        fs::read_to_string(scene.codex_config()).unwrap()
+    };
+    let first = install(&scene.policy());
+    let key = format!("{}:pre_tool_use:1:0", hooks.display());
+    assert!(
+        first.contains(&format!("[hooks.state.\"{key}\"]")),
+        "{first}"
+    );
+    assert_eq!(first.matches("trusted_hash").count(), 1, "{first}");
+    let another = scene.path().join("another.json");
+    fs::copy(scene.policy(), &another).unwrap();
+    let second = install(&another);
+    assert_ne!(first, second, "another definition has another hash");
+    assert_eq!(second.matches("trusted_hash").count(), 1, "{second}");
+}
+
+#[test]
+fn what_keeps_codex_from_asking_is_said_aloud() {
+    let scene = Scene::new(&hook_policy());
+    let install = || {
+        let output = run(
+            scene.command(&["hook", "install", "codex", "--project"]),
+            b"",
+        );
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, said) = install();
+    assert!(
+        code == Some(1) && said.contains("NOT ask this hook") && said.contains("trusted projects"),
+        "{said}"
+    );
+    scene.trusted();
+    let trusted = fs::read_to_string(scene.codex_config()).unwrap();
+    fs::write(
+        scene.codex_config(),
+        format!("{trusted}[features]\nhooks = false\n"),
+    )
+    .unwrap();
+    let (code, said) = install();
+    assert!(
+        code == Some(1) && said.contains("`hooks = false`"),
+        "{said}"
+    );
+    // The settings are written all the same where the trust cannot be.
+    fs::write(scene.codex_config(), "a = \n").unwrap();
+    let (code, said) = install();
+    assert!(
+        code == Some(1) && said.contains("is no TOML") && said.contains("/hooks"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(scene.codex_config()).unwrap(), "a = \n");
+    assert!(scene.project().join(".codex/hooks.json").exists());
 }

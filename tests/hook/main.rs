@@ -3,6 +3,7 @@
 mod always;
 mod bad;
 mod contracts;
+mod doctor;
 mod guard;
 mod inside;
 mod install;

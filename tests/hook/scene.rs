@@ -13,7 +13,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Variables of the tester's own session that would decide something.
-const UNSET: [&str; 8] = [
+const UNSET: [&str; 12] = [
+    "CODEX_HOME",
+    "CLAUDE_CONFIG_DIR",
+    "CLAUDE_AGENT_NAME",
+    "GEMINI_CLI_SYSTEM_SETTINGS_PATH",
     "MCP_AUTO_APPROVE",
     "ENFORCER_POLICY",
     "CLAUDE_PROJECT_DIR",
@@ -60,9 +64,27 @@ impl Scene {
         self.path().join("state/enforcer")
     }
 
+    /// Codex's settings of the user.
+    pub fn codex_config(&self) -> PathBuf {
+        self.path().join("home/.codex/config.toml")
+    }
+
+    /// Has Codex trust the project.
+    pub fn trusted(&self) {
+        let config = self.codex_config();
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        let project = self.project().display().to_string();
+        let text = format!("# mine\n[projects.\"{project}\"] # why\ntrust_level = \"trusted\"\n");
+        fs::write(config, text).unwrap();
+    }
+
     /// `enforcer` with this scene's directories.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = enforcer();
+        self.command_of(enforcer(), words)
+    }
+
+    /// The same, of another program.
+    pub fn command_of(&self, mut command: Command, words: &[&str]) -> Command {
         for name in UNSET {
             command.env_remove(name);
         }

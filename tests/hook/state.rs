@@ -50,7 +50,7 @@ fn ten_denials_open_the_breaker_until_it_is_reset() {
     let status = run(scene.command(&["hook", "breaker", "status", "--json"]), b"");
     let text = String::from_utf8(status.stdout).unwrap();
     assert!(
-        text.contains(r#"{"agent":"unknown","state":"open","denials":10}"#),
+        text.contains(r#"{"agent":"claude","state":"open","denials":10}"#),
         "{text}"
     );
     assert!(
@@ -102,7 +102,7 @@ fn calls_at_once_count_exactly_and_leave_whole_lines() {
             });
         }
     });
-    let kept = fs::read_to_string(scene.state().join("hook/unknown.json")).unwrap();
+    let kept = fs::read_to_string(scene.state().join("hook/claude.json")).unwrap();
     assert!(kept.contains("\"denials\":64"), "{kept}");
     assert_eq!(scene.trail().len(), 65);
 }
@@ -111,15 +111,15 @@ fn calls_at_once_count_exactly_and_leave_whole_lines() {
 fn a_state_that_cannot_be_read_denies_and_says_how_to_mend_it() {
     let scene = Scene::new(&hook_policy());
     scene.bash("sudo id");
-    fs::write(scene.state().join("hook/unknown.json"), "{\"version\":1").unwrap();
+    fs::write(scene.state().join("hook/claude.json"), "{\"version\":1").unwrap();
     let (decision, reason) = scene.bash("ls");
     assert_eq!(decision, "deny");
     assert!(
-        reason.contains("enforcer hook breaker reset unknown"),
+        reason.contains("enforcer hook breaker reset claude"),
         "{reason}"
     );
     assert!(
-        run(scene.command(&["hook", "breaker", "reset", "unknown"]), b"")
+        run(scene.command(&["hook", "breaker", "reset", "CLAUDE"]), b"")
             .status
             .success()
     );
@@ -166,5 +166,72 @@ fn the_trail_has_one_line_a_call() {
     assert_eq!(
         (&trail[1]["tool"], &trail[1]["security_risk"]),
         (&json!("Read"), &json!(true))
+    );
+}
+
+#[test]
+fn an_agent_without_a_name_goes_by_whose_hook_it_asks() {
+    let scene = Scene::new(&hook_policy());
+    scene.bash("ls");
+    let gemini = json!({"hook_event_name": "BeforeTool", "session_id": "s", "cwd": scene.project(),
+        "tool_name": "run_shell_command", "tool_input": {"command": "ls"}});
+    said(scene.hook(&[]), &gemini);
+    said(scene.hook(&["--agent", "Coder"]), &gemini);
+    let names: Vec<_> = scene
+        .trail()
+        .iter()
+        .map(|line| line["agent"].clone())
+        .collect();
+    assert_eq!(names, ["claude", "gemini", "Coder"]);
+    // To the policy it has no name: in the mode for subagents it is none, whoever trusts the word.
+    let mut policy = hook_policy();
+    policy["agents"]["trusted"] = json!(["claude"]);
+    fs::write(scene.policy(), policy.to_string()).unwrap();
+    let mut asked = scene.command(&["hook", "--mode", "subagent_only", "--policy"]);
+    asked.arg(scene.policy());
+    let event = scene.event("Bash", json!({"command": "ls"}));
+    assert_eq!(decided(&said(asked, &event)).0, "ask");
+}
+
+#[test]
+fn a_breaker_is_one_in_upper_and_lower_case() {
+    let scene = Scene::new(&hook_policy());
+    let event = scene.event("Bash", json!({"command": "sudo id"}));
+    for name in ["Coder", "coder"].iter().cycle().take(10) {
+        said(scene.hook(&["--agent", name]), &event);
+    }
+    let harmless = scene.event("Bash", json!({"command": "ls"}));
+    let ask = |name: &str| decided(&said(scene.hook(&["--agent", name]), &harmless));
+    assert!(ask("CODER").1.starts_with(OPEN));
+    let reset = |name: &str| {
+        let output = run(scene.command(&["hook", "breaker", "reset", name]), b"");
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, said) = reset("nosuch");
+    assert!(
+        code == Some(1) && said.contains("nothing is known of an agent `nosuch`"),
+        "{said}"
+    );
+    assert!(ask("coder").1.starts_with(OPEN));
+    assert_eq!(reset("cOdEr").0, Some(0));
+    assert_eq!(ask("Coder").0, "allow");
+}
+
+#[test]
+fn the_trail_has_what_was_asked_as_it_was_asked() {
+    let scene = Scene::new(&hook_policy());
+    assert_eq!(scene.bash("FOO=bar ls").0, "allow");
+    scene.ask("Write", json!({"file_path": "src/x", "content": ""}));
+    assert_eq!(scene.trail()[0]["parameters"]["command"], "FOO=bar ls");
+    let mut tail = scene.command(&["audit", "tail"]);
+    tail.arg(scene.state().join("audit.jsonl"));
+    let shown = String::from_utf8(run(tail, b"").stdout).unwrap();
+    let file = scene.project().join("src/x");
+    assert!(
+        shown.contains("Bash FOO=bar ls") && shown.contains(&format!("Write {}", file.display())),
+        "{shown}"
     );
 }

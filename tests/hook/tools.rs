@@ -152,3 +152,76 @@ fn capabilities_count_in_the_hook_too() {
         "allow"
     );
 }
+
+#[test]
+fn a_patch_in_a_command_is_a_file_tool() {
+    // Such a policy allows what it does not name, so also a program `apply_patch`.
+    let mut open = native_policy(&json!({}));
+    open["exec"]["default"] = "allow".into();
+    for policy in [native_policy(&json!({})), open] {
+        let scene = Scene::new(&policy);
+        let patch =
+            |path: &str| format!("*** Begin Patch\n*** Add File: {path}\n+{{}}\n*** End Patch");
+        let allowed = policy["exec"]["default"] == "allow";
+        for (path, codex, others) in [
+            ("src/x", "allow", if allowed { "allow" } else { "deny" }),
+            (".codex/hooks.json", "deny", "deny"),
+            ("/etc/passwd", "deny", "deny"),
+            ("../x", "deny", "deny"),
+        ] {
+            let text = format!("apply_patch <<'EOF'\n{}\nEOF", patch(path));
+            let up = if path.starts_with('/') { "" } else { "../" };
+            let below = format!(
+                "cd src && apply_patch <<'EOF'\n{}\nEOF",
+                patch(&format!("{up}{path}"))
+            );
+            for command in [&text, &below] {
+                let mut event = scene.event("Bash", json!({"command": command}));
+                let (said_to_claude, why) = decided(&said(scene.hook(&[]), &event));
+                assert_eq!(said_to_claude, others, "{command}: {why}");
+                event["model"] = "gpt-5".into();
+                let answer = said(scene.hook(&[]), &event);
+                let decision = if answer == json!({}) { "allow" } else { "deny" };
+                assert_eq!(decision, codex, "{command}: {answer}");
+                scene.ask("Task", json!({}));
+            }
+            for words in [
+                json!(["apply_patch", patch(path)]),
+                json!(["bash", "-lc", text]),
+            ] {
+                let mut event = scene.event("shell", json!({"command": words}));
+                event["model"] = "gpt-5".into();
+                let answer = said(scene.hook(&[]), &event);
+                let decision = if answer == json!({}) { "allow" } else { "deny" };
+                assert_eq!(decision, codex, "{words}: {answer}");
+                scene.ask("Task", json!({}));
+            }
+        }
+        let (decision, reason) = scene.bash("apply_patch < x");
+        assert!(decision == "deny", "{reason}");
+        if allowed {
+            assert!(reason.contains("its patch cannot be read"), "{reason}");
+        }
+        let data = format!("cat <<'EOF'\n{}\nEOF", patch("/etc/passwd"));
+        assert_eq!(scene.bash(&data).0, "allow");
+    }
+}
+
+#[test]
+fn a_denied_tool_says_which_key_allows_it() {
+    let scene = Scene::new(&hook_policy());
+    for (tool, key) in [
+        ("Foo", "tools.always_allowed"),
+        ("WebSearch", "web_tools.whitelist"),
+    ] {
+        let (decision, reason) = scene.ask(tool, json!({"query": "x"}));
+        assert_eq!(decision, "deny");
+        let hint = format!("the operator can add \"{tool}\" to `{key}` of the policy");
+        assert!(reason.contains(&hint), "{reason}");
+    }
+    let (decision, reason) = scene.ask("Bash", json!({"command": ["ls"]}));
+    assert!(
+        decision == "deny" && reason.contains("takes a string"),
+        "{reason}"
+    );
+}

@@ -222,6 +222,18 @@ pub(super) fn subject(entry: &Entry) -> String {
             return clean(&value);
         }
     }
+    // What a file or web tool of a hook was called with.
+    for key in ["paths", "urls"] {
+        let list = entry.parameters().and_then(|all| all.get(key)?.as_array());
+        let items: Vec<String> = list
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item.as_str().map(clean))
+            .collect();
+        if !items.is_empty() {
+            return items.join(" ");
+        }
+    }
     let pid = clean(&entry.parameter("pid"));
     if pid.is_empty() {
         String::new()

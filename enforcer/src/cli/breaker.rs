@@ -168,7 +168,9 @@ fn find(args: &BreakerArgs, wanted: Option<&str>) -> (Vec<Found>, Vec<Failure>) 
         }
     }
     if let Some(wanted) = wanted {
-        found.retain(|(status, _)| status.agent == wanted || status.id == wanted);
+        // As policies name agents: in upper or lower case.
+        let lower = wanted.to_lowercase();
+        found.retain(|(status, _)| status.agent.to_lowercase() == lower || status.id == wanted);
     }
     (found, failures)
 }

@@ -7,14 +7,16 @@ use clap::Subcommand;
 
 use crate::{
     decide::{Mode, Subject, subject::Name},
-    hook::{
-        self, Format, Options, consent,
-        install::{Plan, REQUIREMENT, Reach, Requirement},
-        place, prepare,
-        state::States,
-    },
-    policy_file, say,
+    hook::{self, Format, Options, consent, place, state::States},
+    policy_file,
+    say::{self, say},
 };
+
+mod doctor;
+mod install;
+
+use doctor::{DoctorArgs, doctor};
+use install::{InstallArgs, install};
 
 /// Arguments of `enforcer hook`.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,6 +38,7 @@ Examples:
     enforcer hook --policy policies/coding-agent.json --mode everywhere
   enforcer hook install claude --project --dry-run
   sudo enforcer hook install claude --managed --policy /etc/enforcer/policies/claude-code.json
+  enforcer hook doctor
   enforcer hook consent yes
   enforcer hook breaker status";
 
@@ -75,6 +78,8 @@ enum HookCommand {
     Install(InstallArgs),
     /// Take it out again
     Uninstall(InstallArgs),
+    /// Prove for each agent that it asks its hook, and that the hook answers
+    Doctor(DoctorArgs),
     /// See or close the breakers of agents that only their hooks see
     Breaker {
         #[command(subcommand)]
@@ -86,32 +91,6 @@ enum HookCommand {
         #[arg(value_enum)]
         answer: Option<Consent>,
     },
-}
-
-#[derive(Clone, Debug, clap::Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is an option of its own on the command line"
-)]
-struct InstallArgs {
-    /// The agent
-    #[arg(value_enum)]
-    agent: Format,
-    /// The settings of the project in this directory [default]
-    #[arg(long)]
-    project: bool,
-    /// The user's own settings
-    #[arg(long, conflicts_with = "project")]
-    user: bool,
-    /// The settings of the machine, which count before a user's and which no user can write. Needs root
-    #[arg(long, conflicts_with_all = ["project", "user"])]
-    managed: bool,
-    /// The policy that the hook shall judge by
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// Show the difference and change nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -127,9 +106,9 @@ enum BreakerCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Close an agent's breaker and forget its rates
+    /// Close an agent's breaker and forget its rates. Exit status: 0 done, 1 nothing is known of this agent
     Reset {
-        /// The agent [default: the one without a name]
+        /// The agent, in upper or lower case [default: those without a name of their own: claude, codex, gemini, cursor]
         agent: Option<String>,
         /// All agents
         #[arg(long, conflicts_with = "agent")]
@@ -157,6 +136,7 @@ pub fn run(args: HookArgs) -> anyhow::Result<ExitCode> {
         None => Ok(answer(args.answer)),
         Some(HookCommand::Install(args)) => install(&args, true),
         Some(HookCommand::Uninstall(args)) => install(&args, false),
+        Some(HookCommand::Doctor(args)) => doctor(&args),
         Some(HookCommand::Breaker { command }) => breaker(&command),
         Some(HookCommand::Consent { answer }) => consent(answer),
     }
@@ -185,70 +165,6 @@ fn answer(args: AnswerArgs) -> ExitCode {
         return ExitCode::from(2);
     }
     ExitCode::from(answered.code)
-}
-
-fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<ExitCode> {
-    // A hook with a policy that cannot be used would deny everything.
-    let policy = match &args.policy {
-        Some(policy) => Some((policy, policy_file::load(policy, None)?)),
-        None => None,
-    };
-    let reach = if args.managed {
-        Reach::Managed
-    } else if args.user {
-        Reach::User
-    } else {
-        Reach::Project
-    };
-    let plan = Plan::new(args.agent, reach, args.policy.as_deref())?;
-    let change = if installs {
-        plan.install()?
-    } else {
-        plan.uninstall()?
-    };
-    let requirement = plan.requirement(installs)?;
-    let mut out = say::out();
-    let file = change.file().display();
-    if let Some(Requirement { says, change }) = &requirement {
-        write!(out, "{}", change.diff())?;
-        if installs && !says {
-            writeln!(
-                out,
-                "{} is there and does not turn hooks on: users can turn them off, until it has\n{REQUIREMENT}",
-                change.file().display()
-            )?;
-        }
-        if !args.dry_run {
-            change.make()?;
-        }
-    }
-    if !change.is_needed() {
-        let said = if installs {
-            "has the hook already"
-        } else {
-            "has no hook of enforcer"
-        };
-        writeln!(out, "{file} {said}")?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    write!(out, "{}", change.diff())?;
-    if args.dry_run {
-        writeln!(out, "nothing was changed (--dry-run)")?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    change.make()?;
-    if installs {
-        if let Some((file, loaded)) = &policy {
-            prepare(file, loaded.parsed.text());
-        }
-        writeln!(
-            out,
-            "{file} is written; to let the policy approve calls without a question: enforcer hook consent yes"
-        )?;
-    } else {
-        writeln!(out, "{file} is as it was without the hook")?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
@@ -285,8 +201,16 @@ fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
         BreakerCommand::Reset { agent, all } => {
             if *all {
                 states.reset_all()?;
+            } else if let Some(agent) = agent {
+                if !states.reset(agent)? {
+                    say!(
+                        "enforcer: nothing is known of an agent `{}`; `enforcer hook breaker status` lists all",
+                        super::audit::clean(agent)
+                    );
+                    return Ok(ExitCode::FAILURE);
+                }
             } else {
-                states.reset(agent.as_deref())?;
+                states.reset_unnamed()?;
             }
         }
     }

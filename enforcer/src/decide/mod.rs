@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod admission;
+pub mod agents;
 pub mod amount;
 pub mod approval;
 pub mod breaker;
@@ -14,6 +15,7 @@ pub mod masking;
 pub mod matcher;
 pub mod observed;
 pub mod own;
+pub mod patch;
 pub mod paths;
 pub mod ratelimit;
 pub mod recorded;

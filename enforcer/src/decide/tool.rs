@@ -1,108 +1,17 @@
 //! What a tool call of an agent does, as far as it is judged: a command, paths, URLs, or nothing that is looked into.
 //!
-//! The names and fields are those of Claude Code, Codex, Gemini CLI and Cursor. A field that is missing or of another
-//! type is a fault: what is not understood is denied.
+//! The names and fields are those of [`agents`]. A field that is missing or of another type is a fault: what is not
+//! understood is denied.
 
 use serde_json::{Map, Value};
 
 use crate::policy::{Policy, compile::Glob};
 
-use super::{Decision, Outcome, Risk};
+use super::{
+    Decision, Outcome, Risk,
+    agents::{self, Kind, fields},
+};
 
-/// Tools that hand a text or words to a shell.
-const SHELLS: [&str; 12] = [
-    "Bash",
-    "bash",
-    "Shell",
-    "shell",
-    "local_shell",
-    "shell_command",
-    "exec_command",
-    "unified_exec",
-    "container.exec",
-    "run_shell_command",
-    "run_terminal_cmd",
-    "Terminal",
-];
-
-/// Tools that read one file or several.
-const READERS: [&str; 7] = [
-    "Read",
-    "NotebookRead",
-    "read_file",
-    "read_many_files",
-    "view_image",
-    "ReadFile",
-    "TabRead",
-];
-
-/// Tools that write, move or remove a file.
-const WRITERS: [&str; 11] = [
-    "Write",
-    "Edit",
-    "MultiEdit",
-    "NotebookEdit",
-    "write_file",
-    "replace",
-    "edit_file",
-    "Delete",
-    "delete_file",
-    "search_replace",
-    "TabWrite",
-];
-
-/// Tools that look through a directory, the working directory unless they name one.
-const SEARCHERS: [&str; 13] = [
-    "Glob",
-    "Grep",
-    "LS",
-    "list_directory",
-    "list_dir",
-    "glob",
-    "glob_file_search",
-    "search_file_content",
-    "grep_search",
-    "grep",
-    "grep_files",
-    "file_search",
-    "codebase_search",
-];
-
-/// Tools whose `pattern` is one of paths.
-const GLOBBERS: [&str; 4] = ["Glob", "glob", "glob_file_search", "file_search"];
-
-/// Tools that reach the web by their own means.
-const WEB: [&str; 9] = [
-    "WebFetch",
-    "WebSearch",
-    "Fetch",
-    "fetch",
-    "web_fetch",
-    "web_search",
-    "google_web_search",
-    "mcp__fetch__fetch",
-    "url_fetch",
-];
-
-/// Fields that name a path.
-const PATH_FIELDS: [&str; 10] = [
-    "file_path",
-    "path",
-    "absolute_path",
-    "target_file",
-    "notebook_path",
-    "dir_path",
-    "directory",
-    "target_directory",
-    "old_path",
-    "new_path",
-];
-/// Fields that name several.
-const PATHS_FIELDS: [&str; 4] = ["paths", "file_paths", "target_directories", "include"];
-/// Fields that hold a pattern of paths.
-const PATTERN_FIELDS: [&str; 3] = ["pattern", "glob_pattern", "query"];
-/// Fields that are a URL as a whole.
-const URL_FIELDS: [&str; 5] = ["url", "urls", "uri", "href", "link"];
 /// URLs of one call that are looked at; with more it is denied.
 pub const MOST_URLS: usize = 256;
 
@@ -137,45 +46,43 @@ pub type Fault = String;
 ///
 /// A field that it needs is missing, not of its type, or holds a NUL.
 pub fn call(policy: &Policy, tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
-    if SHELLS.contains(&tool) {
-        return command(tool, input);
-    }
-    if tool == "apply_patch" {
-        return patch(input);
-    }
-    let (reads, writes) = (READERS.contains(&tool), WRITERS.contains(&tool));
-    if reads || writes {
-        let paths = paths(tool, input)?;
-        if paths.is_empty() {
-            return Err(format!("{tool} names no path"));
-        }
-        return Ok(Call::Paths {
-            paths,
-            patterns: Vec::new(),
-            writes,
-        });
-    }
-    if SEARCHERS.contains(&tool) {
-        let mut paths = paths(tool, input)?;
-        if paths.is_empty() {
-            paths.push(".".to_owned());
-        }
-        let mut patterns = Vec::new();
-        if GLOBBERS.contains(&tool) {
-            for field in PATTERN_FIELDS {
-                patterns.extend(optional(tool, input, field)?);
+    let known = agents::tool(tool);
+    let listed = first(&policy.web_tools.whitelist, tool).is_some();
+    match known.map(|known| known.kind) {
+        Some(Kind::Shell) => command(tool, input, known.is_some_and(|known| known.words)),
+        Some(Kind::Patch) => patch(tool, input),
+        Some(kind @ (Kind::Read | Kind::Write)) => {
+            let paths = paths(tool, input)?;
+            if paths.is_empty() {
+                return Err(format!("{tool} names no path"));
             }
+            Ok(Call::Paths {
+                paths,
+                patterns: Vec::new(),
+                writes: kind == Kind::Write,
+            })
         }
-        return Ok(Call::Paths {
-            paths,
-            patterns,
-            writes: false,
-        });
+        Some(Kind::Search) => {
+            let mut paths = paths(tool, input)?;
+            if paths.is_empty() {
+                paths.push(".".to_owned());
+            }
+            let mut patterns = Vec::new();
+            if known.is_some_and(|known| known.globs) {
+                for field in &fields().pattern {
+                    patterns.extend(optional(tool, input, field)?);
+                }
+            }
+            Ok(Call::Paths {
+                paths,
+                patterns,
+                writes: false,
+            })
+        }
+        Some(Kind::Web) => urls(tool, input).map(Call::Web),
+        _ if listed => urls(tool, input).map(Call::Web),
+        Some(Kind::Code | Kind::Internal) | None => Ok(Call::Other),
     }
-    if WEB.contains(&tool) || first(&policy.web_tools.whitelist, tool).is_some() {
-        return urls(tool, input).map(Call::Web);
-    }
-    Ok(Call::Other)
 }
 
 /// Judges the tool itself: a web tool, or one that is nothing else.
@@ -194,15 +101,40 @@ pub fn judge(policy: &Policy, tool: &str, web: bool) -> Outcome {
             "web_tools.whitelist",
         )
     } else {
-        (
-            format!("Unknown tool (deny by default): {tool}"),
-            "tools.always_allowed",
-        )
+        (unknown(tool), "tools.always_allowed")
     };
+    // A name as it is written in the policy; what no name looks like is not repeated as one.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+    let entry = if !tool.is_empty() && tool.len() <= 128 && tool.chars().all(plain) {
+        format!("\"{tool}\"")
+    } else {
+        "it".to_owned()
+    };
+    let hint = format!("the operator can add {entry} to `{list}` of the policy");
     Outcome {
-        suggestion: Some(format!("the operator can add it to `{list}` of the policy")),
+        suggestion: Some(hint.clone()),
+        suggestions: vec![hint],
         ..denied(reason)
     }
+}
+
+/// Why a tool that is none of files, commands or the web is denied.
+fn unknown(tool: &str) -> String {
+    let mut reason = format!("Unknown tool (deny by default): {tool}");
+    match agents::tool(tool).map(|known| known.kind) {
+        Some(Kind::Code) => {
+            reason.push_str(
+                " runs code that is not judged; the policy allows it by name or not at all",
+            );
+        }
+        Some(_) => {
+            let agents = agents::having(tool).join(", ");
+            reason =
+                format!("Tool not allowed by the policy (deny by default): {tool} of {agents}");
+        }
+        None => {}
+    }
+    reason
 }
 
 /// A denial for want of anything that allows, or of anything that could be judged.
@@ -269,16 +201,24 @@ fn list(tool: &str, field: &str, items: &[Value]) -> Result<Vec<String>, Fault> 
     items.iter().map(|item| text(tool, field, item)).collect()
 }
 
-fn command(tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
-    let present = |field: &&&str| input.get(**field).is_some_and(|value| !value.is_null());
-    let mut fields = ["command", "cmd"].iter().filter(present);
+/// A command: a text, or, of a tool that takes them, words.
+fn command(tool: &str, input: &Map<String, Value>, words: bool) -> Result<Call, Fault> {
+    let present = |field: &&String| {
+        input
+            .get(field.as_str())
+            .is_some_and(|value| !value.is_null())
+    };
+    let mut fields = fields().command.iter().filter(present);
     let Some(field) = fields.next() else {
         return Err(format!("{tool}: `command` is missing"));
     };
     if fields.next().is_some() {
         return Err(format!("{tool}: both `command` and `cmd` are given"));
     }
-    match &input[*field] {
+    match &input[field.as_str()] {
+        Value::Array(_) if !words => Err(format!(
+            "{tool}: `{field}` is a list, and this tool takes a string"
+        )),
         Value::Array(words) => {
             let words = list(tool, field, words)?;
             if words.first().is_none_or(String::is_empty) {
@@ -298,10 +238,10 @@ fn command(tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
 
 fn paths(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {
     let mut paths = Vec::new();
-    for field in PATH_FIELDS {
+    for field in &fields().path {
         paths.extend(optional(tool, input, field)?);
     }
-    for field in PATHS_FIELDS {
+    for field in &fields().paths {
         match input.get(field) {
             None | Some(Value::Null) => {}
             Some(Value::Array(items)) => paths.extend(list(tool, field, items)?),
@@ -315,31 +255,21 @@ fn paths(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {
 }
 
 /// The files of a patch in the form that Codex has for them.
-fn patch(input: &Map<String, Value>) -> Result<Call, Fault> {
-    const MARKS: [&str; 4] = ["Add File:", "Update File:", "Delete File:", "Move to:"];
+fn patch(tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
     let mut texts = Vec::new();
-    for field in ["command", "input", "patch"] {
+    for field in &fields().patch {
         match input.get(field) {
             None | Some(Value::Null) => {}
-            Some(Value::Array(items)) => texts.extend(list("apply_patch", field, items)?),
-            Some(value) => texts.push(text("apply_patch", field, value)?),
+            Some(Value::Array(items)) => texts.extend(list(tool, field, items)?),
+            Some(value) => texts.push(text(tool, field, value)?),
         }
     }
-    let mut paths = Vec::new();
-    // Only a line that begins with it is a mark; one in the content has a `+`, `-` or space before it. Lines that
-    // are indented as a whole count as well: some readers take the space away.
-    for line in texts.iter().flat_map(|text| text.lines()) {
-        let Some(rest) = line.trim_start().strip_prefix("*** ") else {
-            continue;
-        };
-        let rest = rest.trim_start();
-        let path = MARKS.iter().find_map(|mark| rest.strip_prefix(mark));
-        if let Some(path) = path.map(str::trim).filter(|path| !path.is_empty()) {
-            paths.push(path.to_owned());
-        }
-    }
+    let paths: Vec<String> = texts
+        .iter()
+        .flat_map(|text| super::patch::paths(text))
+        .collect();
     if paths.is_empty() {
-        return Err("apply_patch: the patch names no file".to_owned());
+        return Err(format!("{tool}: the patch names no file"));
     }
     Ok(Call::Paths {
         paths,
@@ -367,7 +297,9 @@ fn urls(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {
 
 fn collect(field: &str, value: &Value, urls: &mut Vec<String>) {
     match value {
-        Value::String(text) if URL_FIELDS.contains(&field) => urls.push(text.clone()),
+        Value::String(text) if fields().url.iter().any(|url| url == field) => {
+            urls.push(text.clone());
+        }
         Value::String(text) => {
             urls.extend(super::web::urls_in(text).into_iter().map(str::to_owned));
         }

@@ -42,15 +42,32 @@ fn commands_are_texts_or_words() {
         (json!({"command": null}), "missing"),
         (json!({"command": 5}), "not a string"),
         (json!({"command": {"a": 1}}), "not a string"),
-        (json!({"command": ["ls", 5]}), "not a string"),
+        (json!({"command": ["ls"]}), "takes a string"),
+        (json!({"command": ["bash", "-lc", "ls"]}), "takes a string"),
         (json!({"command": "ls\u{0}rm"}), "NUL"),
-        (json!({"command": ["ls", "a\u{0}b"]}), "NUL"),
         (json!({"command": " \n"}), "empty"),
-        (json!({"command": []}), "empty"),
         (json!({"command": "ls", "cmd": "rm -rf /"}), "both"),
     ] {
         let said = made("Bash", input.clone()).unwrap_err();
         assert!(said.contains(why), "{input}: {said}");
+    }
+}
+
+#[test]
+fn words_are_for_tools_that_take_them() {
+    for tool in ["shell", "local_shell", "container.exec"] {
+        for (input, why) in [
+            (json!({"command": ["ls", 5]}), "not a string"),
+            (json!({"command": ["ls", "a\u{0}b"]}), "NUL"),
+            (json!({"command": []}), "empty"),
+        ] {
+            let said = made(tool, input.clone()).unwrap_err();
+            assert!(said.contains(why), "{tool} {input}: {said}");
+        }
+    }
+    for tool in ["Bash", "run_shell_command", "Shell", "exec_command", "bash"] {
+        let said = made(tool, json!({"command": ["ls"]})).unwrap_err();
+        assert!(said.contains("is a list"), "{tool}: {said}");
     }
 }
 
@@ -147,6 +164,23 @@ fn other_tools_are_allowed_by_name_or_not_at_all() {
         assert_eq!(made(tool, json!({})), Ok(Call::Other), "{tool}");
         assert_eq!(judge(&policy, tool, false).decision, decision, "{tool}");
     }
+    let said = judge(&policy, "Foo", false).suggestions.join("; ");
+    assert!(
+        said.contains("\"Foo\"") && said.contains("tools.always_allowed"),
+        "{said}"
+    );
+    let said = judge(&policy, "x\" y", false).suggestions.join("; ");
+    assert!(said.contains("add it to"), "{said}");
+    assert!(
+        judge(&policy, "PowerShell", false)
+            .reason
+            .contains("code that is not judged")
+    );
+    assert!(
+        judge(&policy, "AskUserQuestion", false)
+            .reason
+            .contains("of Claude Code")
+    );
     assert_eq!(judge(&policy, "WebFetch", true).decision, Decision::Allow);
     let denied = judge(&policy, "WebSearch", true);
     assert_eq!(denied.decision, Decision::Deny);

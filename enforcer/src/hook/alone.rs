@@ -9,14 +9,14 @@ use super::{
     Ending, Options, agent, choice, consent, ground,
     input::Event,
     judge::{self, Judged},
-    place, policy_of,
+    place, policy_of, probe,
     project::Scene,
-    state::{self, Settled, StateError, States},
+    state::{Settled, StateError, States},
     tables::Source,
     trail,
 };
 use crate::{
-    audit::{Record, Stamp},
+    audit::{AuditError, Record, Stamp, Writer},
     decide::{Decision, Outcome, Risk, Subject, admit, breaker::Standing, tool, wording},
     policy::Policy,
 };
@@ -90,16 +90,16 @@ struct Alone<'a> {
 }
 
 impl Alone<'_> {
+    /// The name in state and trail: the agent's own, else the word for whose hook it is. The latter names nobody to
+    /// the policy, where an agent with a name is a subagent.
     fn agent(&self) -> &str {
-        self.subject.agent.as_deref().unwrap_or(state::UNNAMED)
+        let unnamed = self.event.shape.format.as_str();
+        self.subject.agent.as_deref().unwrap_or(unnamed)
     }
 
     /// The ending where the breaker is open: nothing else is looked at then.
     fn open_breaker(&self) -> Result<Option<Ending>, String> {
-        let mut held = self
-            .states
-            .hold(self.subject.agent.as_deref())
-            .map_err(unusable)?;
+        let mut held = self.states.hold(Some(self.agent())).map_err(unusable)?;
         let standing = held.standing(&self.policy.breaker).map_err(unusable)?;
         drop(held);
         if standing == Standing::Open {
@@ -111,12 +111,12 @@ impl Alone<'_> {
     /// Counts what the rules say, and records what comes of it.
     fn settle(&self, judged: Judged) -> Result<Ending, String> {
         let ending = Ending::of(judged.outcome, &self.event.shape);
+        if probe::is_one(self.event) {
+            return self.record(ending, judged.parameters, &[]);
+        }
         let limits = &self.policy.limits;
         let shared = limits.user_exec.is_some() || limits.user_connect.is_some();
-        let mut held = self
-            .states
-            .hold(self.subject.agent.as_deref())
-            .map_err(unusable)?;
+        let mut held = self.states.hold(Some(self.agent())).map_err(unusable)?;
         // Always after the agent's own: two calls cannot wait for each other.
         let mut user = shared
             .then(|| self.states.hold_user())
@@ -163,6 +163,13 @@ impl Alone<'_> {
         parameters: Map<String, Value>,
         more: &[Record],
     ) -> Result<Ending, String> {
+        if probe::is_one(self.event) {
+            // Whether the line could be written is part of the question.
+            return match Writer::open(self.trail) {
+                Ok(_) => Ok(ending),
+                Err(error) => Err(unrecorded(&error)),
+            };
+        }
         let mut parameters = parameters;
         parameters.insert("format".to_owned(), self.event.shape.format.as_str().into());
         if let Some(session) = &self.event.session {
@@ -189,9 +196,13 @@ impl Alone<'_> {
             Stamp::of(self.subject, self.policy.masking),
             &lines,
         )
-        .map_err(|error| format!("The call cannot be recorded, so it is denied: {error}"))?;
+        .map_err(|error| unrecorded(&error))?;
         Ok(ending)
     }
+}
+
+fn unrecorded(error: &AuditError) -> String {
+    format!("The call cannot be recorded, so it is denied: {error}")
 }
 
 fn opened() -> Ending {

@@ -1,5 +1,8 @@
 //! Claude Code's `PreToolUse`: `hookSpecificOutput.permissionDecision` is allow, deny or ask, exit status 0. Codex sends
 //! events of the same form.
+//!
+//! `PermissionRequest` comes when the agent is about to ask its user: a denial is said for the user, all else is left
+//! to that question, by an answer that decides nothing.
 
 use serde_json::{Map, Value, json};
 
@@ -7,9 +10,12 @@ use super::{
     format::{Format, Verdict},
     input::{self, Event},
 };
+use crate::decide::Decision;
 
-/// The one event that is answered.
+/// Before a tool is called.
 pub const EVENT: &str = "PreToolUse";
+/// Before the user is asked about a call.
+pub const REQUEST_EVENT: &str = "PermissionRequest";
 
 /// Reads an event.
 ///
@@ -17,8 +23,10 @@ pub const EVENT: &str = "PreToolUse";
 ///
 /// In words.
 pub fn event(format: Format, object: &Map<String, Value>) -> Result<Event, String> {
-    input::known(object, &[EVENT])?;
-    let shape = Event::new(format, EVENT).shape;
+    let event = input::known(object, &[EVENT, REQUEST_EVENT])?;
+    let mut shape = Event::new(format, event).shape;
+    // The user is there: the agent is about to ask.
+    shape.asks |= event == REQUEST_EVENT;
     let mode = input::optional(object, "permission_mode")?;
     let shape = shape.in_mode(mode.as_deref());
     Ok(Event {
@@ -33,7 +41,19 @@ pub fn event(format: Format, object: &Map<String, Value>) -> Result<Event, Strin
     })
 }
 
-/// The answer.
+/// The answer to `PermissionRequest`, in Claude Code's words and in Codex's. An allowance is none: the call may want
+/// more than it did when it was judged, such as to leave a sandbox, and that is the user's to say.
+pub fn answer_request(verdict: Verdict<'_>) -> Value {
+    match verdict.decision {
+        Decision::Allow | Decision::Ask => json!({}),
+        Decision::Deny => json!({"hookSpecificOutput": {
+            "hookEventName": REQUEST_EVENT,
+            "decision": {"behavior": "deny", "message": verdict.text},
+        }}),
+    }
+}
+
+/// The answer to `PreToolUse`.
 pub fn answer(verdict: Verdict<'_>) -> Value {
     json!({"hookSpecificOutput": {
         "hookEventName": EVENT,

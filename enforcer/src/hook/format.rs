@@ -8,9 +8,9 @@ use crate::decide::Decision;
 /// An agent's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Claude Code, `PreToolUse`
+    /// Claude Code, `PreToolUse` (and `PermissionRequest`)
     Claude,
-    /// Codex, `PreToolUse`
+    /// Codex, `PreToolUse` (and `PermissionRequest`)
     Codex,
     /// Gemini CLI, `BeforeTool`
     Gemini,
@@ -56,6 +56,16 @@ impl Format {
         }
     }
 
+    /// The agent's name as its makers write it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Claude => "Claude Code",
+            Self::Codex => "Codex",
+            Self::Gemini => "Gemini CLI",
+            Self::Cursor => "Cursor",
+        }
+    }
+
     /// Whose event an object is, by the names of its members and of the event.
     pub fn detect(object: &Map<String, Value>) -> Option<Self> {
         let event = object.get("hook_event_name").and_then(Value::as_str)?;
@@ -70,16 +80,20 @@ impl Format {
         }
     }
 
-    /// The answer's shape before anything is known of the event.
-    pub fn shape(self) -> Shape {
-        let event = match self {
+    /// The event before any tool.
+    pub fn event_name(self) -> &'static str {
+        match self {
             Self::Claude | Self::Codex => claude::EVENT,
             Self::Gemini => gemini::EVENT,
             Self::Cursor => cursor::TOOL_EVENT,
-        };
+        }
+    }
+
+    /// The answer's shape before anything is known of the event.
+    pub fn shape(self) -> Shape {
         Shape {
             format: self,
-            event: event.to_owned(),
+            event: self.event_name().to_owned(),
             asks: self.asks(),
             unattended: None,
         }
@@ -119,6 +133,9 @@ impl Shape {
     /// The answer in the contract's words.
     pub fn answer(&self, verdict: Verdict<'_>) -> Answered {
         let value = match self.format {
+            Format::Claude | Format::Codex if self.event == claude::REQUEST_EVENT => {
+                claude::answer_request(verdict)
+            }
             Format::Claude => claude::answer(verdict),
             Format::Codex => codex::answer(verdict),
             Format::Gemini => gemini::answer(verdict),

@@ -9,7 +9,10 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value};
 
-use super::format::{Format, Shape};
+use super::{
+    claude,
+    format::{Format, Shape},
+};
 
 /// Bytes of an event.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -135,9 +138,10 @@ pub fn parse(bytes: &[u8], format: Option<Format>) -> Result<Event, Fault> {
         ));
     };
     let mut shape = format.shape();
-    // Cursor answers differ by event; the name of one that is not known changes nothing.
+    // Answers differ by event; the name of one that is not known changes nothing.
     if let Some(event) = object.get("hook_event_name").and_then(Value::as_str)
-        && format == Format::Cursor
+        && (format == Format::Cursor
+            || event == claude::REQUEST_EVENT && format.event_name() == claude::EVENT)
     {
         event.clone_into(&mut shape.event);
     }

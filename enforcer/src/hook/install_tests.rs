@@ -14,6 +14,7 @@ fn plan(directory: &Path, format: Format) -> Plan {
         file: directory.join("settings.json"),
         command: "/usr/bin/enforcer hook --format x".to_owned(),
         managed: false,
+        trusted_in: None,
     }
 }
 

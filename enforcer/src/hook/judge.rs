@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::{input::Event, project::Scene, resolve, state::Kind};
+use super::{format::Format, input::Event, project::Scene, resolve, state::Kind};
 use crate::{
     decide::{
         ByText, Decision, Engine, Find, Outcome,
         command_text::{self, TextOutcome},
+        patch::{self, Patches},
         paths::{self, Grounds},
         tool::{self, Call},
         web,
@@ -56,14 +57,20 @@ pub fn judge(
     };
     let find = finder(policy, scene, ground);
     match call {
-        Call::Text(text) => command(&text, shlex::split(&text), engine, |engine| {
-            command_text::judge_found(engine, &text, &*find)
-        }),
+        Call::Text(text) => {
+            let patches = patch::in_text(&text);
+            let judged = command(&text, shlex::split(&text), engine, |engine| {
+                command_text::judge_found(engine, &text, &*find)
+            });
+            patched(judged, patches, event, policy, scene, grounds)
+        }
         Call::Words(words) => {
             let bytes: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
-            command(&words.join(" "), Some(words), engine, |engine| {
+            let patches = patch::in_words(&words);
+            let judged = command(&words.join(" "), Some(words), engine, |engine| {
                 command_text::judge_words_found(engine, &bytes, &*find)
-            })
+            });
+            patched(judged, patches, event, policy, scene, grounds)
         }
         Call::Paths {
             paths,
@@ -96,28 +103,73 @@ fn finder(policy: &Policy, scene: &Scene, ground: Option<&Ground>) -> Box<dyn Fi
     ))
 }
 
-/// Judges a command: all that its text starts, and how much each is.
+/// Judges a command: all that its text starts, and how much each is. The second is whether it is denied for no more
+/// than that no rule allows it.
 fn command(
     text: &str,
     words: Option<Vec<String>>,
     engine: impl FnOnce() -> Result<Engine, String>,
     judge: impl FnOnce(&Engine) -> TextOutcome,
-) -> Judged {
+) -> (Judged, bool) {
     let mut counts = true;
+    let mut by_default = false;
     let outcome = match engine() {
         Ok(engine) => {
             let judged = judge(&engine);
             counts = !judged.limited;
+            by_default = counts
+                && judged.outcome.decision == Decision::Deny
+                && judged.outcome.rule.is_none();
             judged.outcome
         }
         Err(why) => tool::denied(format!("The policy cannot be used: {why}")),
     };
-    Judged {
+    let judged = Judged {
         outcome,
         kind: Kind::Exec,
         parameters: Map::from_iter([("command".to_owned(), text.into())]),
         words,
         counts,
+    };
+    (judged, by_default)
+}
+
+/// A command with the patches in it: each file that they write is judged as one of a file tool.
+fn patched(
+    (judged, by_default): (Judged, bool),
+    patches: Result<Option<Patches>, tool::Fault>,
+    event: &Event,
+    policy: &Policy,
+    scene: &Scene,
+    grounds: impl FnOnce() -> Grounds,
+) -> Judged {
+    let patches = match patches {
+        Ok(None) => return judged,
+        Ok(Some(patches)) => patches,
+        Err(why) => {
+            let all = [judged.outcome, tool::denied(why)];
+            return Judged {
+                outcome: tool::strictest(all).unwrap_or_else(|| tool::denied(String::new())),
+                ..judged
+            };
+        }
+    };
+    let files = files(policy, scene, &grounds(), (&patches.paths, &[]), true);
+    // Codex starts no program for it, so there is none that a rule would have to allow.
+    let applied = patches.sole && event.shape.format == Format::Codex;
+    let outcome = if applied && by_default {
+        files.outcome
+    } else {
+        tool::strictest([judged.outcome.clone(), files.outcome]).unwrap_or(judged.outcome)
+    };
+    let mut parameters = judged.parameters;
+    parameters.extend(files.parameters);
+    Judged {
+        outcome,
+        parameters,
+        // An approval of the command's words would be one of whatever files it names.
+        words: None,
+        ..judged
     }
 }
 

@@ -9,6 +9,7 @@ mod claude;
 mod codex;
 pub mod consent;
 mod cursor;
+pub mod doctor;
 pub mod format;
 mod gemini;
 mod guard;
@@ -16,7 +17,9 @@ pub mod input;
 pub mod install;
 pub mod judge;
 mod launcher;
+mod names;
 pub mod place;
+pub mod probe;
 pub mod project;
 mod resolve;
 pub mod shared;
@@ -287,6 +290,10 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
             Some(judged),
         ),
     };
+    // What the run counts and records is what its agent does, and a probe does nothing.
+    if probe::is_one(event) {
+        return Ok(ending);
+    }
     let answer = launcher.report(report(event, &ending, judged))?;
     if answer.decision == ending.outcome.decision && answer.reason.is_empty() {
         return Ok(ending);

@@ -51,6 +51,22 @@ const SETTINGS: [&str; 22] = [
 ];
 /// The same, in the home directory alone.
 const SETTINGS_AT_HOME: [&str; 2] = [".claude.json", ".config/enforcer"];
+/// The same, where a variable names another directory than that at home.
+const ELSEWHERE: [(&str, [&str; 4]); 2] = [
+    (
+        "CODEX_HOME",
+        ["hooks.json", "config.toml", "hooks", "rules"],
+    ),
+    (
+        "CLAUDE_CONFIG_DIR",
+        [
+            "settings.json",
+            "settings.local.json",
+            "hooks",
+            ".claude.json",
+        ],
+    ),
+];
 /// The same, for all users of the machine.
 const SETTINGS_OF_ALL: [&str; 7] = [
     "/etc/enforcer",
@@ -128,6 +144,10 @@ impl Scene {
         if !guard.opens(FILES) {
             guarded = below(&tops, &SETTINGS);
             guarded.extend(below(&homes, &SETTINGS_AT_HOME));
+            for (variable, names) in ELSEWHERE {
+                let directory = env::var_os(variable).map(PathBuf::from);
+                guarded.extend(directory.iter().flat_map(|top| below(&[top], &names)));
+            }
             guarded.extend(SETTINGS_OF_ALL.map(str::to_owned));
         }
         guarded.extend(own.iter().filter_map(|path| real(path)));

@@ -10,6 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use clap::ValueEnum;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -18,7 +19,11 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::place::{self, PlaceError};
+use super::{
+    Format,
+    names::{UNNAMED, agent_of, file_name},
+    place::{self, PlaceError},
+};
 use crate::{
     decide::{
         Decision,
@@ -196,8 +201,24 @@ impl States {
         })
     }
 
+    /// An agent's file. Names are the same in upper and lower case: so an agent has one breaker however it is written.
     fn path(&self, agent: Option<&str>) -> PathBuf {
-        self.directory.join(format!("{}.json", file_name(agent)))
+        let name = format!("{}.json", file_name(agent));
+        // One from before, in the case in which it was written then.
+        let same = |known: &String| known.eq_ignore_ascii_case(&name);
+        let known = self.files().into_iter().find(same);
+        self.directory
+            .join(known.unwrap_or_else(|| name.to_ascii_lowercase()))
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.strip_suffix(".json").is_some())
+            .collect();
+        names.sort_unstable();
+        names
     }
 
     /// Takes an agent's state.
@@ -246,13 +267,32 @@ impl States {
         Ok(found)
     }
 
-    /// Forgets what is known of an agent, also if it cannot be read: the breaker is closed, the rates are free.
+    /// Forgets what is known of an agent, also if it cannot be read: the breaker is closed, the rates are free. Says
+    /// whether anything was known.
     ///
     /// # Errors
     ///
     /// The file cannot be removed.
-    pub fn reset(&self, agent: Option<&str>) -> Result<(), StateError> {
-        remove(&self.path(agent))
+    pub fn reset(&self, agent: &str) -> Result<bool, StateError> {
+        let path = self.path(Some(agent));
+        let known = fs::symlink_metadata(&path).is_ok();
+        remove(&path)?;
+        Ok(known)
+    }
+
+    /// Forgets what is known of agents without a name of their own, which go by whose hook they ask.
+    ///
+    /// # Errors
+    ///
+    /// As [`States::reset`].
+    pub fn reset_unnamed(&self) -> Result<(), StateError> {
+        let words = Format::value_variants()
+            .iter()
+            .map(|format| format.as_str());
+        for agent in words.chain([UNNAMED]) {
+            self.reset(agent)?;
+        }
+        Ok(())
     }
 
     /// Forgets everything.
@@ -264,19 +304,13 @@ impl States {
         remove(&self.directory.join(USER))?;
         self.agents()
             .iter()
-            .try_for_each(|agent| self.reset(Some(agent)))
+            .try_for_each(|agent| self.reset(agent).map(drop))
     }
 
     fn agents(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(&self.directory) else {
-            return Vec::new();
-        };
-        let mut agents: Vec<String> = entries
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name().into_string().ok()?;
-                agent_of(name.strip_suffix(".json")?)
-            })
-            .collect();
+        let files = self.files();
+        let names = files.iter().filter_map(|name| name.strip_suffix(".json"));
+        let mut agents: Vec<String> = names.filter_map(agent_of).collect();
         agents.sort_unstable();
         agents
     }
@@ -291,51 +325,6 @@ fn remove(path: &Path) -> Result<(), StateError> {
         .into()),
         _ => Ok(()),
     }
-}
-
-/// An agent without a name is known as in the trail.
-pub const UNNAMED: &str = "unknown";
-
-/// An agent's name as the name of a file: other bytes than letters, digits, `-` and `_` as `%XX`; of a long one the
-/// start, and its digest.
-fn file_name(agent: Option<&str>) -> String {
-    use sha2::{Digest, Sha256};
-    use std::fmt::Write as _;
-    let agent = agent.unwrap_or(UNNAMED);
-    let mut name = String::new();
-    for byte in agent.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
-            name.push(char::from(byte));
-        } else {
-            let _ = write!(name, "%{byte:02x}");
-        }
-    }
-    if name.len() > 160 {
-        let digest = Sha256::digest(agent.as_bytes());
-        name.truncate(120);
-        name.push('%');
-        name.push('-');
-        for byte in &digest[..16] {
-            let _ = write!(name, "{byte:02x}");
-        }
-    }
-    name
-}
-
-/// The agent that a file's name stands for; none for the user's file, and for names that were cut.
-fn agent_of(name: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            let digits = std::str::from_utf8(&digits).ok()?.to_owned();
-            bytes.push(u8::from_str_radix(&digits, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 impl Held {

@@ -151,7 +151,8 @@ fn a_state_that_is_not_ours_alone_is_refused() {
     )
     .unwrap();
     assert!(said(&states).contains("version 2"));
-    states.reset(Some("a")).unwrap();
+    assert!(states.reset("A").unwrap());
+    assert!(!states.reset("a").unwrap());
     assert!(states.hold(Some("a")).is_ok());
     let _ = fs::remove_file(&file);
     symlink("/etc/passwd", &file).unwrap();

@@ -170,7 +170,8 @@ fn inner(entry: &Value) -> Option<&Vec<Value>> {
     entry.get(HOOKS)?.as_array()
 }
 
-fn runs_us(hook: &Value) -> bool {
+/// Whether a hook runs this program as one.
+pub fn runs_us(hook: &Value) -> bool {
     let command = hook.get("command").and_then(Value::as_str);
     let Some(words) = command.and_then(shlex::split) else {
         return false;

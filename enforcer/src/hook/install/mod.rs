@@ -3,12 +3,13 @@
 //! What else stands there stays, in its order. The file as it was is kept beside it; who takes the hook out of an
 //! otherwise untouched file gets it back to the byte.
 
+mod codex;
 mod edit;
+mod file;
+mod trust;
 
 use std::{
     env, fs, io,
-    io::Write,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -19,10 +20,11 @@ use thiserror::Error;
 
 use super::{Format, claude, cursor, gemini, place};
 
-/// Largest settings file, in bytes.
-const MAX_BYTES: u64 = 4 << 20;
-/// What is put behind the name of the file as it was.
-const BACKUP: &str = ".before-enforcer";
+pub use codex::{Trusting, hindrances, home as codex_home};
+pub use edit::runs_us;
+use file::{backup, failed, make_directory, mode, read, remove, tight, write};
+pub use trust::{Standing, Trust, of as trust_of, standing};
+
 /// Seconds that Claude Code, Codex and Cursor shall wait. The hook itself answers within 22.
 const TIMEOUT_S: u64 = 30;
 
@@ -48,6 +50,8 @@ pub struct Plan {
     pub command: String,
     /// Whether all users read the file, and root alone writes it.
     pub managed: bool,
+    /// Codex: the user's own settings, which say what hooks are trusted. Settings of the machine need no trust.
+    pub trusted_in: Option<PathBuf>,
 }
 
 /// A change that has not been made yet.
@@ -59,6 +63,8 @@ pub struct Change {
     after: Option<String>,
     installs: bool,
     managed: bool,
+    /// Whether the file as it was is kept beside it.
+    keeps: bool,
 }
 
 /// What keeps Codex's users from turning hooks off (`[features] hooks = false` in their own settings).
@@ -127,6 +133,7 @@ impl Plan {
     pub fn new(format: Format, reach: Reach, policy: Option<&Path>) -> Result<Self, InstallError> {
         let managed = reach == Reach::Managed;
         let top = match reach {
+            Reach::User if format == Format::Codex => codex_home().ok_or(InstallError::NoHome)?,
             Reach::User => place::home().ok_or(InstallError::NoHome)?,
             Reach::Project => env::current_dir().map_err(InstallError::NoProgram)?,
             Reach::Managed if !geteuid().is_root() => return Err(InstallError::NotRoot),
@@ -134,6 +141,7 @@ impl Plan {
         };
         let file = top.join(match (format, managed) {
             (Format::Claude, false) => ".claude/settings.json",
+            (Format::Codex, false) if reach == Reach::User => "hooks.json",
             (Format::Codex, false) => ".codex/hooks.json",
             (Format::Gemini, false) => ".gemini/settings.json",
             (Format::Cursor, false) => ".cursor/hooks.json",
@@ -169,6 +177,9 @@ impl Plan {
             file,
             command,
             managed,
+            trusted_in: (format == Format::Codex && !managed)
+                .then(|| codex_home().map(|home| home.join("config.toml")))
+                .flatten(),
         })
     }
 
@@ -238,6 +249,7 @@ impl Plan {
                 after,
                 installs,
                 managed: true,
+                keeps: true,
             },
         }))
     }
@@ -267,6 +279,7 @@ impl Plan {
             after,
             installs,
             managed: self.managed,
+            keeps: true,
         })
     }
 
@@ -343,6 +356,7 @@ impl Change {
         let kept = backup(&self.file);
         if self.installs {
             if let Some(before) = &self.before
+                && self.keeps
                 && read(&kept)?.is_none()
             {
                 write(&kept, before, mode(&self.file))?;
@@ -357,41 +371,11 @@ impl Change {
             Some(after) => write(&self.file, after, mode(&self.file))?,
             None => remove(&self.file)?,
         }
-        if !self.installs {
+        if !self.installs && self.keeps {
             remove(&kept)?;
         }
         Ok(())
     }
-}
-
-/// Makes the directory of a settings file. One of the machine is for all to read, whatever the umask is.
-fn make_directory(directory: &Path, managed: bool) -> Result<(), InstallError> {
-    let there = directory.is_dir();
-    fs::create_dir_all(directory).map_err(failed(directory))?;
-    if managed && !there {
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(directory, mode).map_err(failed(directory))?;
-    }
-    if managed {
-        tight(directory, "/etc")?;
-    }
-    Ok(())
-}
-
-/// Refuses a file that others than root can change, itself or by a directory above it.
-fn tight(path: &Path, place: &'static str) -> Result<(), InstallError> {
-    for part in path.ancestors() {
-        let metadata = fs::metadata(part).map_err(failed(part))?;
-        // In a sticky directory nobody can take away what is root's.
-        let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
-        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 && !sticky {
-            return Err(InstallError::Loose {
-                path: part.display().to_string(),
-                place,
-            });
-        }
-    }
-    Ok(())
 }
 
 fn text(path: &Path) -> Result<String, InstallError> {
@@ -411,52 +395,6 @@ fn requires_hooks(text: &str) -> bool {
         table.starts_with("[features]") && spaceless.starts_with("hooks=true")
             || table.is_empty() && spaceless.starts_with("features.hooks=true")
     })
-}
-
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> InstallError + use<'_> {
-    move |source| InstallError::Io {
-        path: path.display().to_string(),
-        source,
-    }
-}
-
-fn backup(file: &Path) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(BACKUP);
-    file.with_file_name(name)
-}
-
-fn mode(file: &Path) -> u32 {
-    fs::metadata(file).map_or(0o600, |metadata| metadata.mode() & 0o777)
-}
-
-fn read(file: &Path) -> Result<Option<String>, InstallError> {
-    let settings = |why: String, mend| InstallError::Settings {
-        path: file.display().to_string(),
-        why,
-        mend,
-    };
-    let metadata = match fs::symlink_metadata(file) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(file)(error)),
-    };
-    if !metadata.is_file() {
-        return Err(settings(
-            "is no regular file".to_owned(),
-            "change the file itself, or put it in its place",
-        ));
-    }
-    if metadata.len() > MAX_BYTES {
-        return Err(settings(
-            format!("is larger than {} MiB", MAX_BYTES >> 20),
-            "look at it",
-        ));
-    }
-    let bytes = fs::read(file).map_err(failed(file))?;
-    String::from_utf8(bytes)
-        .map(Some)
-        .map_err(|_| settings("is no UTF-8".to_owned(), "save it as UTF-8"))
 }
 
 /// The settings, an empty object if there are none.
@@ -481,35 +419,6 @@ fn parse(file: &Path, text: Option<&str>) -> Result<Value, InstallError> {
         Ok(value)
     } else {
         Err(settings("holds no object".to_owned(), "correct it by hand"))
-    }
-}
-
-/// Puts a file in its place as a whole.
-fn write(file: &Path, content: &str, mode: u32) -> Result<(), InstallError> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = file.with_file_name(name);
-    let written = (|| {
-        let mut out = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
-        out.write_all(content.as_bytes())?;
-        out.set_permissions(fs::Permissions::from_mode(mode))?;
-        out.sync_all()?;
-        fs::rename(&new, file)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    written.map_err(failed(file))
-}
-
-fn remove(file: &Path) -> Result<(), InstallError> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(file)(error)),
-        _ => Ok(()),
     }
 }
 

@@ -147,6 +147,10 @@ impl Finder {
 }
 
 impl Find for Finder {
+    fn directory(&self) -> Option<&str> {
+        self.cwd.as_deref().and_then(Path::to_str)
+    }
+
     fn find(&self, words: &[Vec<u8>], moved: &[String]) -> Vec<ExecAction> {
         let relative = words
             .first()

@@ -60,6 +60,11 @@ pub trait Find {
     /// Every exec that these words may become, one at least. `moved`: the directories that the text has gone to before,
     /// each from where the one before led.
     fn find(&self, words: &[Vec<u8>], moved: &[String]) -> Vec<ExecAction>;
+
+    /// The directory where a text begins, if that is known: an absolute path.
+    fn directory(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Looks nowhere: a bare name stands for a program in a trusted directory, a path for itself.

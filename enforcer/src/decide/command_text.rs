@@ -47,10 +47,15 @@ pub fn judge(engine: &Engine, text: &str) -> TextOutcome {
 
 /// Judges a command text with the programs that are found.
 pub fn judge_found(engine: &Engine, text: &str, find: &dyn Find) -> TextOutcome {
-    judged(engine, &shell::parse(text), find, || {
-        let words = ["sh", "-c", text].map(|word| word.as_bytes().to_vec());
-        engine.exec(&ExecAction::from_words(words.to_vec()))
-    })
+    judged(
+        engine,
+        &shell::parse_at(text, find.directory()),
+        find,
+        || {
+            let words = ["sh", "-c", text].map(|word| word.as_bytes().to_vec());
+            engine.exec(&ExecAction::from_words(words.to_vec()))
+        },
+    )
 }
 
 /// Judges a command line by what it says alone: the command itself, and what it starts in its turn.
@@ -65,7 +70,7 @@ pub fn judge_words_found(engine: &Engine, words: &[Vec<u8>], find: &dyn Find) ->
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
     let (own, action) = strictest(engine, find.find(words, &[]));
-    let mut script = shell::parse_words(&texts);
+    let mut script = shell::parse_words(&texts, find.directory());
     // The command itself is judged by its very bytes, with the default.
     if script
         .parts

@@ -18,6 +18,7 @@ impl State {
         let mut after = Vec::new();
         let mut written = false;
         let opened = self.opened.len();
+        let from = self.script.parts.len();
         let body = node.child_by_field_name("body");
         let exec = body.is_some_and(|body| tree::source(text, body).starts_with("exec"));
         for redirect in tree::named(node) {
@@ -49,6 +50,7 @@ impl State {
         for file in self.opened.split_off(opened) {
             self.file_holds(&file, output.clone());
         }
+        self.device_used(from);
         if exec && data != Input::Inherited {
             self.descriptors.push(data);
         }
@@ -70,6 +72,26 @@ impl State {
         output
     }
 
+    /// A connection opened by a redirection since the part `from`, and used by more than what writes a text: whoever is
+    /// connected may talk to it.
+    pub(super) fn device_used(&mut self, from: usize) {
+        let parts = self.script.parts.get(from..).unwrap_or_default();
+        let device = parts
+            .iter()
+            .filter(|part| matches!(part.kind, Kind::Write | Kind::Read))
+            .filter_map(|part| part.words.last())
+            .find(|file| file.text.starts_with("/dev/tcp/") || file.text.starts_with("/dev/udp/"));
+        let writes = |part: &super::Part| {
+            let name = part.words.first().map_or("", |word| word.text.as_str());
+            !matches!(part.kind, Kind::Program | Kind::Unknown | Kind::Builtin)
+                || matches!(name, "echo" | "printf" | ":" | "true" | "test" | "[")
+        };
+        if let Some(device) = device.filter(|_| !parts.iter().all(writes)) {
+            let words = vec![Word::literal("exec"), device.clone()];
+            self.reading(|state| state.part(Kind::Program, words));
+        }
+    }
+
     /// One redirection: what it reads becomes the input, what stands behind it on the line is collected. Whether
     /// standard output goes to a file comes back.
     pub(super) fn redirect<'n>(
@@ -88,11 +110,13 @@ impl State {
                         continue;
                     }
                     let atoms = self.word(text, child);
-                    let source = tree::source(text, child);
-                    let data = known_text(&atoms).map(|data| data + "\n");
-                    *input = match data {
-                        Some(data) => Input::Known(data.into()),
-                        None => Input::Template(source.trim_matches('"').into()),
+                    *input = match known_text(&atoms) {
+                        Some(data) => Input::Known((data + "\n").into()),
+                        // What is not known stands in it as it is written, or as what it was assigned.
+                        None => {
+                            let words = fields(&atoms).into_iter().map(|word| word.text);
+                            Input::Template(words.collect::<Vec<_>>().join(" ").into())
+                        }
                     };
                 }
             }
@@ -144,6 +168,13 @@ impl State {
                 && let Some(data) = self.descriptors.last()
             {
                 *input = data.clone();
+            }
+            // `< file`: what the text has written there.
+            if operator == "<"
+                && descriptor.is_none_or(|number| number == "0")
+                && let Some(data) = self.held(&file.text)
+            {
+                *input = data;
             }
             self.opened(operator, file);
         }

@@ -65,6 +65,16 @@ pub trait Find {
     fn directory(&self) -> Option<&str> {
         None
     }
+
+    /// The project's root, if that is known: an absolute path.
+    fn project(&self) -> Option<String> {
+        None
+    }
+
+    /// Where an absolute path leads, links followed as far as it exists; nothing where that is not looked up.
+    fn leads_to(&self, _path: &str) -> Option<String> {
+        None
+    }
 }
 
 /// Looks nowhere: a bare name stands for a program in a trusted directory, a path for itself.

@@ -47,6 +47,12 @@ impl State {
             return;
         }
         let mut texts: Vec<String> = words[1..].iter().map(|word| word.text.clone()).collect();
+        for text in &mut texts {
+            // `--execute=…`
+            if let Some((_, value)) = text.split_once('=').filter(|_| text.starts_with("--")) {
+                *text = value.to_owned();
+            }
+        }
         texts.extend(input.code().map(str::to_owned));
         for pair in words.windows(2) {
             if matches!(pair[0].text.as_str(), "-f" | "--file" | "-i")
@@ -240,6 +246,7 @@ mod tests {
             "psql -c 'DROP -- x\nTABLE users'",
             "psql db <<EOF\nDROP\n  TABLE users;\nEOF",
             "psql <<< 'DROP\tTABLE users'",
+            "psql --command='DROP\tTABLE users'",
             "echo 'select 1;DROP  TABLE users;' | psql -d db",
             "printf 'DROP  TABLE users\\n' | psql",
             "cat <<EOF | psql\nDROP  TABLE users\nEOF",

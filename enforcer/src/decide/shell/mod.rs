@@ -35,6 +35,7 @@ mod words;
 mod wrappers;
 
 pub use expand::Word;
+pub(super) use places::shortest;
 
 /// Longest text, in bytes: the longest argument that Linux takes (`MAX_ARG_STRLEN`), so no shell can be given more
 /// by `-c`.

@@ -10,7 +10,7 @@ const PATH_MAX: usize = 4096;
 
 /// A path in its shortest form, without following links. A relative one keeps the `..` that it begins with; what is
 /// above the root is the root, what is above a home directory is its parent.
-pub(super) fn shortest(path: &str) -> String {
+pub(in crate::decide) fn shortest(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut absolute = path.starts_with('/');
     for component in path.split('/') {
@@ -251,6 +251,7 @@ mod tests {
         for (text, wanted) in [
             ("cd /etc && rm passwd", "rm /etc/passwd"),
             ("cd /etc; echo x > passwd", "tee /etc/passwd"),
+            ("cd /etc && echo x > passwd", "tee /etc/passwd"),
             ("cd ~/.ssh && cat id_x", "cat ~/.ssh/id_x"),
             (
                 "cd \"$HOME\"/.aws; cat credentials",

@@ -28,6 +28,8 @@ impl State {
             written |= self.redirect(text, redirect, &mut input, &mut arguments, &mut after);
         }
         let data = input.clone();
+        let files: Vec<super::Part> = self.script.parts.get(from..).unwrap_or_default().to_vec();
+        let before = self.places.clone();
         let mut output = match body {
             Some(body) if body.kind() == "command" => self.command(text, body, arguments, &input),
             Some(body) => self.statement(text, body, &input),
@@ -50,7 +52,13 @@ impl State {
         for file in self.opened.split_off(opened) {
             self.file_holds(&file, output.clone());
         }
-        self.device_used(from);
+        // The grammar gives a redirection of the last command to the whole list: `cd /etc && echo x > passwd`.
+        if self.places != before {
+            for file in &files {
+                self.placed(file.kind, &file.words);
+            }
+        }
+        self.device_used(from, from + files.len());
         if exec && data != Input::Inherited {
             self.descriptors.push(data);
         }
@@ -72,11 +80,12 @@ impl State {
         output
     }
 
-    /// A connection opened by a redirection since the part `from`, and used by more than what writes a text: whoever is
-    /// connected may talk to it.
-    pub(super) fn device_used(&mut self, from: usize) {
-        let parts = self.script.parts.get(from..).unwrap_or_default();
-        let device = parts
+    /// A connection opened by a redirection among the parts from `from` to `body`, and used behind that by more than what
+    /// writes a text: whoever is connected may talk to it.
+    pub(super) fn device_used(&mut self, from: usize, body: usize) {
+        let opened = self.script.parts.get(from..body).unwrap_or_default();
+        let parts = self.script.parts.get(body..).unwrap_or_default();
+        let device = opened
             .iter()
             .filter(|part| matches!(part.kind, Kind::Write | Kind::Read))
             .filter_map(|part| part.words.last())
@@ -110,13 +119,12 @@ impl State {
                         continue;
                     }
                     let atoms = self.word(text, child);
-                    *input = match known_text(&atoms) {
-                        Some(data) => Input::Known((data + "\n").into()),
+                    *input = if let Some(data) = known_text(&atoms) {
+                        Input::Known((data + "\n").into())
+                    } else {
                         // What is not known stands in it as it is written, or as what it was assigned.
-                        None => {
-                            let words = fields(&atoms).into_iter().map(|word| word.text);
-                            Input::Template(words.collect::<Vec<_>>().join(" ").into())
-                        }
+                        let words = fields(&atoms).into_iter().map(|word| word.text);
+                        Input::Template(words.collect::<Vec<_>>().join(" ").into())
                     };
                 }
             }
@@ -258,6 +266,38 @@ impl State {
                 }
                 _ => arguments.push(self.word(text, child)),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::decide::shell::parse;
+
+    #[test]
+    fn a_connection_that_a_program_uses_is_no_wait_for_a_port() {
+        let used = |text: &str| {
+            let parts = parse(text).parts;
+            parts
+                .iter()
+                .any(|part| part.texts() == ["exec", "/dev/tcp/localhost/1"])
+        };
+        for text in [
+            "bash -i >& /dev/tcp/localhost/1 0>&1",
+            ">& /dev/tcp/localhost/1 bash -i",
+            "{ sh; } < /dev/tcp/localhost/1",
+            "exec 3<>/dev/tcp/localhost/1; bash <&3",
+            "python3 -i > /dev/tcp/localhost/1",
+            "$SHELL > /dev/tcp/localhost/1",
+        ] {
+            assert!(used(text), "{text}: {:?}", parse(text).parts);
+        }
+        for text in [
+            "until (echo > /dev/tcp/localhost/1) 2>/dev/null; do sleep 1; done",
+            "timeout 5 bash -c 'until echo > /dev/tcp/localhost/1; do sleep 1; done'",
+            ": > /dev/tcp/localhost/1 && npm test",
+        ] {
+            assert!(!used(text), "{text}: {:?}", parse(text).parts);
         }
     }
 }

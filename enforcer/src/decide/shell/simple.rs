@@ -114,8 +114,9 @@ impl State {
             let name = known_text(name).unwrap_or_default();
             self.assign_atoms(&name, &[value.get(1..).unwrap_or_default().to_vec()], true);
         }
+        let body = self.script.parts.len();
         let output = self.started(&words, &settings, &input);
-        self.device_used(from);
+        self.device_used(from, body);
         if let Some(outer) = outer {
             self.variables = outer;
         }

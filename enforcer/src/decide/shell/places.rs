@@ -323,6 +323,7 @@ mod tests {
             "ls .*",
             "cat '.en?'",
             "cat .e*rc",
+            "find dir/*[0-9]",
         ] {
             assert_eq!(lines(text).len(), 1, "{text}: {:?}", lines(text));
         }

@@ -65,7 +65,12 @@ pub(super) fn matched(pattern: &str) -> Vec<String> {
     }
     let last = parts.last().copied().unwrap_or_default();
     // A pattern of wildcards alone names everything, not a secret.
-    let named = last.chars().filter(|c| c.is_alphanumeric()).count();
+    let mut inside = false;
+    let letter = |c: char| {
+        inside = c == '[' || inside && c != ']';
+        !inside && c.is_alphanumeric()
+    };
+    let named = last.chars().map(letter).filter(|letter| *letter).count();
     for file in NAMES {
         if named >= if file.starts_with('.') { 1 } else { 2 } && fits(&[last], file) {
             return vec![beginning(&parts[..parts.len() - 1], file)];

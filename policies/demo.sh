@@ -62,8 +62,8 @@ fi
 scratch=$(mktemp -d) || exit 1
 trap 'rm -rf -- "$scratch"' EXIT
 ln -s "$(type -P true)" "$scratch/mkfs.ext4"
-attempt denied "$scratch/mkfs.ext4" --version
-attempt denied bash -c "\"$scratch/mkfs.ext4\" --version; exit \$?"
+attempt denied "$scratch/mkfs.ext4" disk.img
+attempt denied bash -c "\"$scratch/mkfs.ext4\" disk.img; exit \$?"
 
 echo 'An exec whose arguments a second thread rewrites meanwhile:'
 if type -P python3 >/dev/null; then

@@ -147,6 +147,36 @@ impl Finder {
 }
 
 impl Find for Finder {
+    fn directory(&self) -> Option<&str> {
+        self.cwd.as_deref().and_then(Path::to_str)
+    }
+
+    fn project(&self) -> Option<String> {
+        let cwd = self.cwd.as_deref()?;
+        let marked = |directory: &&Path| {
+            [".git", ".claude"]
+                .iter()
+                .any(|mark| directory.join(mark).exists())
+        };
+        // A home directory with settings of an agent in it is no project.
+        let root = cwd
+            .ancestors()
+            .filter(|directory| self.home.as_deref() != Some(*directory))
+            .find(marked)
+            .unwrap_or(cwd);
+        root.to_str().map(str::to_owned)
+    }
+
+    fn leads_to(&self, path: &str) -> Option<String> {
+        let path = Path::new(path);
+        let there = path
+            .ancestors()
+            .find_map(|above| Some((above, above.canonicalize().ok()?)));
+        let (above, real) = there.filter(|_| path.is_absolute())?;
+        let rest = path.strip_prefix(above).ok()?;
+        real.join(rest).to_str().map(str::to_owned)
+    }
+
     fn find(&self, words: &[Vec<u8>], moved: &[String]) -> Vec<ExecAction> {
         let relative = words
             .first()

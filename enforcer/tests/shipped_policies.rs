@@ -353,7 +353,7 @@ fn coding_agent_stops_what_destroys_or_escapes() {
             "/bin/rm -rf --no-preserve-root /",
             "sudo -n true",
             "/tmp/renamed/sudo id",
-            "mkfs.ext4 --version",
+            "mkfs.ext4 disk.img",
             "dd if=/dev/zero of=/dev/sda",
             "nsenter -t 1 -a",
             "crontab jobs",

@@ -39,8 +39,8 @@ const LINE_MAX: u64 = 16 << 20;
 /// Arguments of `enforcer explain`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExplainArgs {
-    /// The policy's file
-    #[arg(long, value_name = "FILE", required_unless_present = "last")]
+    /// The policy's file [default: that of `run`, /etc/enforcer/policies/coding-agent.json]
+    #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
@@ -107,10 +107,18 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let path = args
-        .policy
-        .as_deref()
-        .context("no policy; name one with --policy")?;
+    let path = if let Some(path) = args.policy.as_deref() {
+        path
+    } else {
+        let path = Path::new(super::run::DEFAULT_POLICY);
+        anyhow::ensure!(
+            path.exists(),
+            "no policy is named, and {} is not there; name one with --policy",
+            path.display()
+        );
+        say!("enforcer: by the policy {}", path.display());
+        path
+    };
     let mut loaded = policy_file::load(path, None)?;
     let identity = Identity::resolve(args.user.as_deref(), |name| std::env::var_os(name))?;
     let ground = Ground::of(&identity);

@@ -20,6 +20,7 @@ fn engine() -> Engine {
             _ => Risk::High,
         },
         matcher: Matcher::Glob(vec![pattern.to_owned()]),
+        unless: Vec::new(),
         justification: None,
         suggestion: Some("do not".to_owned()),
         requires: Vec::new(),
@@ -144,7 +145,9 @@ fn the_strictest_part_of_a_text_wins() {
     let decides = |text: &str| judge_command(&engine, text, &ByText).decision;
     assert_eq!(decides("ls && git log | ls"), Decision::Allow);
     assert_eq!(decides("ls && (git log; 'rm' -rf x)"), Decision::Deny);
-    assert_eq!(decides("git commit -m 'x; rm -rf y'"), Decision::Allow);
+    assert_eq!(decides("git commit -m 'x | rm -rf y'"), Decision::Allow);
+    // The hooks of this form deny it, quoted or not.
+    assert_eq!(decides("git commit -m 'x; rm -rf y'"), Decision::Deny);
     // What a substitution starts is a part like any other.
     let inside = judge_command(&engine, "ls $(make)", &ByText);
     assert_eq!(inside.decision, Decision::Deny);

@@ -11,6 +11,9 @@ use crate::decide::{
 use crate::launch::Wanted;
 use crate::run::{self, DEFAULT_AUDIT, Level, OnDeny, Options};
 
+/// The policy where none is named.
+pub const DEFAULT_POLICY: &str = "/etc/enforcer/policies/coding-agent.json";
+
 /// Arguments of `enforcer run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
@@ -18,7 +21,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "FILE",
-        default_value = "/etc/enforcer/policies/coding-agent.json"
+        default_value = DEFAULT_POLICY
     )]
     pub policy: PathBuf,
     /// The agent's name in the trail [default: `CLAUDE_AGENT_NAME`]

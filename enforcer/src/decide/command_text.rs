@@ -3,6 +3,7 @@
 use super::{
     ByText, Decision, Engine, ExecAction, Find, Outcome, Risk,
     amount::too_complex,
+    hook_text,
     matcher::base_name,
     shell::{self, Kind, Part, Script},
     tracers,
@@ -47,10 +48,13 @@ pub fn judge(engine: &Engine, text: &str) -> TextOutcome {
 
 /// Judges a command text with the programs that are found.
 pub fn judge_found(engine: &Engine, text: &str, find: &dyn Find) -> TextOutcome {
-    judged(engine, &shell::parse(text), find, || {
+    let script = shell::parse_at(text, find.directory());
+    let mut all = judged(engine, &script, find, || {
         let words = ["sh", "-c", text].map(|word| word.as_bytes().to_vec());
         engine.exec(&ExecAction::from_words(words.to_vec()))
-    })
+    });
+    contain(engine, Some(text), find, &mut all);
+    all
 }
 
 /// Judges a command line by what it says alone: the command itself, and what it starts in its turn.
@@ -65,7 +69,7 @@ pub fn judge_words_found(engine: &Engine, words: &[Vec<u8>], find: &dyn Find) ->
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
     let (own, action) = strictest(engine, find.find(words, &[]));
-    let mut script = shell::parse_words(&texts);
+    let mut script = shell::parse_words(&texts, find.directory());
     // The command itself is judged by its very bytes, with the default.
     if script
         .parts
@@ -94,7 +98,22 @@ pub fn judge_words_found(engine: &Engine, words: &[Vec<u8>], find: &dyn Find) ->
         }
         limit(engine, &mut all);
     }
+    contain(engine, None, find, &mut all);
     all
+}
+
+/// Denies what the hook form denies of a text as a whole, or of the files that it names.
+fn contain(engine: &Engine, given: Option<&str>, find: &dyn Find, text: &mut TextOutcome) {
+    if text.outcome.decision == Decision::Deny && !text.limited {
+        return;
+    }
+    if let Some((outcome, at)) = hook_text::judge(engine.policy(), given, &text.parts, find) {
+        let about = at.and_then(|at| text.parts.get(at));
+        text.part = about.map(|part| part.words.clone()).unwrap_or_default();
+        text.outcome = outcome;
+        text.action = None;
+        text.limited = false;
+    }
 }
 
 /// The strictest outcome of all that words may become, the first among equals.

@@ -3,7 +3,7 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use enforcer_common::{
@@ -39,8 +39,13 @@ pub struct Engine {
     matcher: Matcher,
     wording: Wording,
     checks: Checks,
+    programs: Programs,
     own: Option<Arc<Own>>,
 }
+
+/// For each rule the names of the only programs that it can match, or none if it looks at all: made by the first
+/// explanation, since the patterns are parsed for it.
+type Programs = Arc<OnceLock<Vec<Option<Vec<Vec<u8>>>>>>;
 
 /// Rules that explanations have compiled alone, by their place in the policy and how they stand.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +118,7 @@ impl Engine {
             capabilities,
             matcher: Matcher::new(Arc::new(tables)),
             checks: Checks::default(),
+            programs: Programs::default(),
             own: None,
         }
     }
@@ -260,10 +266,19 @@ impl Engine {
         action: &ExecAction,
         outcome: Outcome,
     ) -> Result<Explanation, CompileError> {
+        // What no rule matches together with all others, none matches alone: see [`Engine::alone`].
+        if self.matcher.exec_rank(action) == 0 && !self.perhaps_transparent(action) {
+            return Ok(Explanation::new(outcome, Vec::new()));
+        }
         let names = self.matcher.names(action);
+        let rules = &self.policy.exec.rules;
+        let programs = self
+            .programs
+            .get_or_init(|| rules.iter().map(programs).collect());
         let mut matched = Vec::new();
-        for (at, rule) in self.policy.exec.rules.iter().enumerate() {
-            let possible = programs(rule)
+        for (at, (rule, programs)) in rules.iter().zip(programs).enumerate() {
+            let possible = programs
+                .as_ref()
                 .is_none_or(|programs| programs.iter().any(|program| names.contains(program)));
             if !possible {
                 continue;
@@ -382,3 +397,7 @@ mod alone_tests;
 #[cfg(test)]
 #[path = "engine_standing_tests.rs"]
 mod standing_tests;
+
+#[cfg(test)]
+#[path = "engine_unless_tests.rs"]
+mod unless_tests;

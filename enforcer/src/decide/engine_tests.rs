@@ -54,6 +54,7 @@ fn rule(id: &str, decision: Decision, matcher: Pattern) -> Rule {
         decision,
         risk: Risk::High,
         matcher,
+        unless: Vec::new(),
         justification: None,
         suggestion: None,
         requires: Vec::new(),

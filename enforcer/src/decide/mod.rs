@@ -10,6 +10,7 @@ pub mod command_text;
 mod decision;
 pub mod engine;
 pub mod explanation;
+mod hook_text;
 pub mod line;
 pub mod masking;
 pub mod matcher;

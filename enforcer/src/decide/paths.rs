@@ -98,7 +98,11 @@ fn denied(rule: Option<&str>, reason: String, risk: Risk, security_risk: bool) -
 
 /// The first pattern that matches one of the texts. A directory is matched with and without a slash at its end:
 /// `*/secrets/*` is about `secrets` itself too.
-fn first<'p>(patterns: &'p [String], grounds: &Grounds, texts: &[&str]) -> Option<&'p str> {
+pub(super) fn first<'p>(
+    patterns: &'p [String],
+    grounds: &Grounds,
+    texts: &[&str],
+) -> Option<&'p str> {
     patterns.iter().map(String::as_str).find(|pattern| {
         let glob = Glob::parse(&at_home(pattern, grounds));
         texts

@@ -51,14 +51,28 @@ pub(super) fn after_rule(decision: Decision, id: &str) -> Vec<String> {
     }
 }
 
-/// How something gets a rule; `rules` is the section where it goes.
-pub(super) fn after_default(decision: Decision, rules: &str) -> Vec<String> {
+/// What a policy lacks that would allow, by the key where it goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lacking<'a> {
+    /// A rule of the native form.
+    Rule(&'a str),
+    /// A pattern of the hook form.
+    Pattern(&'a str),
+    /// A setting of the hook form.
+    Setting(&'a str),
+}
+
+/// How something gets what would allow it.
+pub(super) fn after_default(decision: Decision, lacking: Lacking<'_>) -> Vec<String> {
+    let wanted = match lacking {
+        Lacking::Rule(rules) => format!("for an allow rule in `{rules}` of the policy"),
+        Lacking::Pattern(list) => format!("for a pattern in `{list}` of the policy"),
+        Lacking::Setting(key) => format!("to set `{key}` in the policy"),
+    };
     match decision {
         Decision::Allow => Vec::new(),
         Decision::Ask => vec![APPROVE.to_owned()],
-        Decision::Deny => vec![format!(
-            "if the work needs it, ask the operator for an allow rule in `{rules}` of the policy"
-        )],
+        Decision::Deny => vec![format!("if the work needs it, ask the operator {wanted}")],
     }
 }
 

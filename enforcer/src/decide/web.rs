@@ -72,7 +72,8 @@ const ECHOING_NAMES: [&str; 6] = [
 ];
 
 /// How to be allowed.
-const TO_ALLOW: &str = "the operator can add it to `web_tools.allowed_domains` of the policy";
+const TO_ALLOW: &str = "the operator can add it to `web_tools.allowed_domains` of the policy; the hook form has \
+     `web_tools.allow_all_domains` alone";
 
 /// What a URL leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -356,7 +356,14 @@ impl Wording {
             risk,
             suggestion: suggest::listener(decision, judgement.cause),
             suggestions: match judgement.cause {
-                CAUSE_DEFAULT => suggest::after_default(decision, rules),
+                CAUSE_DEFAULT => suggest::after_default(
+                    decision,
+                    match (self.policy.form, rules) {
+                        (Form::Hook, "exec.rules") => suggest::Lacking::Pattern("bash.whitelist"),
+                        (Form::Hook, _) => suggest::Lacking::Setting("web_tools.allow_all_domains"),
+                        (Form::Native, rules) => suggest::Lacking::Rule(rules),
+                    },
+                ),
                 _ => suggest::after_cause(decision, judgement.cause),
             },
             security_risk: decision != Decision::Allow && !usual,

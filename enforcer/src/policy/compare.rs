@@ -210,7 +210,7 @@ fn exec_rule(a: &Rule, b: &Rule) -> Vec<String> {
         what.push(format!("risk {} -> {}", a.risk, b.risk));
     }
     for (name, same) in [
-        ("pattern", a.matcher == b.matcher),
+        ("pattern", a.matcher == b.matcher && a.unless == b.unless),
         ("requires", a.requires == b.requires),
         ("justification", a.justification == b.justification),
         ("suggestion", a.suggestion == b.suggestion),

@@ -112,6 +112,7 @@ fn read(text: &str) -> Result<Vec<GuardRule>, String> {
                 decision: Decision::Deny,
                 risk: Risk::Critical,
                 matcher: Matcher::Regex(regex),
+                unless: Vec::new(),
                 justification: Some(group.why),
                 suggestion: Some(group.suggestion),
                 requires: Vec::new(),

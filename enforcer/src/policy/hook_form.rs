@@ -234,6 +234,7 @@ impl Rules {
                     Risk::Low
                 },
                 matcher: Matcher::Glob(vec![pattern.clone()]),
+                unless: Vec::new(),
                 justification: None,
                 suggestion: None,
                 requires: Vec::new(),

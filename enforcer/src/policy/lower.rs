@@ -203,11 +203,23 @@ fn exec_rule(rule: ExecRule, at: &JsonPath, ids: &mut Ids, problems: &mut Proble
     if let (Decision::Allow, Matcher::Argv(pattern)) = (rule.decision, &matcher) {
         validate::allows(pattern, &at.key("argv"), problems);
     }
+    if let Some(unless) = &rule.unless {
+        let at = at.key("unless");
+        validate::regexes(unless, &at, problems);
+        if rule.decision == Decision::Allow {
+            problems.error(
+                &at,
+                "an allow rule cannot have `unless`",
+                "deny what must not pass with a rule of its own",
+            );
+        }
+    }
     Rule {
         id: rule.id,
         decision: rule.decision,
         risk: rule.risk.unwrap_or(default_risk(rule.decision)),
         matcher,
+        unless: rule.unless.unwrap_or_default(),
         justification: rule.justification,
         suggestion: rule.suggestion,
         requires: rule.requires,
@@ -267,6 +279,7 @@ fn argv_pattern(section: ArgvSection, at: &JsonPath, problems: &mut Problems<'_>
         ("flags_any", &section.flags_any),
         ("flags_all", &section.flags_all),
         ("flags_none", &section.flags_none),
+        ("flags_bare", &section.flags_bare),
         ("args_any", &section.args_any),
     ] {
         if let Some(flags) = flags {
@@ -279,6 +292,7 @@ fn argv_pattern(section: ArgvSection, at: &JsonPath, problems: &mut Problems<'_>
         flags_any: section.flags_any.unwrap_or_default(),
         flags_all: section.flags_all.unwrap_or_default(),
         flags_none: section.flags_none.unwrap_or_default(),
+        flags_bare: section.flags_bare.unwrap_or_default(),
         args_any: section.args_any.unwrap_or_default(),
     }
 }

@@ -99,6 +99,8 @@ pub struct Rule {
     pub risk: Risk,
     /// What it matches.
     pub matcher: Matcher,
+    /// Expressions of whole command lines that it does not match all the same. Ask and deny rules only.
+    pub unless: Vec<String>,
     /// Why the rule is there; becomes the reason of its decisions.
     pub justification: Option<String>,
     /// What to do instead.
@@ -145,6 +147,8 @@ pub struct ArgvPattern {
     pub flags_all: Vec<String>,
     /// If one of these flags is there for certain, the rule does not match. Ask and deny rules only.
     pub flags_none: Vec<String>,
+    /// Flags that take no value: behind one a flag of `flags_none` is there for certain.
+    pub flags_bare: Vec<String>,
     /// At least one argument must match one of these patterns (no condition when empty). Ask and deny rules only.
     pub args_any: Vec<String>,
 }

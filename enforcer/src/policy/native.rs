@@ -109,6 +109,10 @@ pub struct ExecRule {
     pub regex: Option<Vec<String>>,
     /// A program with subcommand words and flags, by whole words.
     pub argv: Option<Object<ArgvSection>>,
+    /// Regular expressions of whole command lines that the rule does not match all the same, because they are known to
+    /// be harmless: `mkfs(\.[a-z0-9]+)? --version`. Ask and deny rules only.
+    #[schemars(length(min = 1))]
+    pub unless: Option<Vec<String>>,
     /// Why the rule is there. Becomes the reason of its decisions.
     pub justification: Option<String>,
     /// What to do instead.
@@ -146,6 +150,9 @@ pub struct ArgvSection {
     /// match. Whole words; ask and deny rules only.
     #[schemars(length(min = 1))]
     pub flags_none: Option<Vec<String>>,
+    /// Flags that take no value, such as `--force`, each as it is written: a flag of `flags_none` counts behind them, too.
+    #[schemars(length(min = 1))]
+    pub flags_bare: Option<Vec<String>>,
     /// Patterns over single arguments, of which one must match one argument after the words: `*` any text without a
     /// slash, `**` any text, `?`, `[abc]` and `[!abc]` as in `glob`; `~` in front is every home directory. Ask and
     /// deny rules only.

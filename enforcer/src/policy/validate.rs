@@ -98,6 +98,7 @@ pub(super) fn words(words: &[String], at: &JsonPath, problems: &mut Problems<'_>
 pub(super) fn allows(pattern: &ArgvPattern, at: &JsonPath, problems: &mut Problems<'_>) {
     for (key, words) in [
         ("flags_none", &pattern.flags_none),
+        ("flags_bare", &pattern.flags_bare),
         ("args_any", &pattern.args_any),
     ] {
         if !words.is_empty() {

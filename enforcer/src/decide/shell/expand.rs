@@ -16,6 +16,8 @@ pub struct Word {
     pub pattern: bool,
     /// The text without its unknown parts.
     pub(super) rest: String,
+    /// Whether it begins with a quoted `~`: a file of that name, no home directory.
+    pub(super) tilde: bool,
 }
 
 impl Word {
@@ -27,6 +29,7 @@ impl Word {
             text,
             unknown: false,
             pattern: false,
+            tilde: false,
         }
     }
 
@@ -37,6 +40,7 @@ impl Word {
             unknown: true,
             pattern: false,
             rest: String::new(),
+            tilde: false,
         }
     }
 
@@ -45,7 +49,7 @@ impl Word {
         if self.unknown {
             vec![Atom::Hole(self.text.as_str().into())]
         } else {
-            self.text.chars().map(Atom::Quoted).collect()
+            value(&self.text, self.tilde)
         }
     }
 
@@ -81,6 +85,17 @@ pub(super) struct Choice {
     pub name: Rc<str>,
     /// The possible values, each as the atoms that it puts into the word.
     pub values: Vec<Vec<Atom>>,
+}
+
+/// The atoms of a text. A `~` in front stands for a home directory unless it is `quoted`.
+pub(super) fn value(text: &str, quoted: bool) -> Vec<Atom> {
+    let mut atoms: Vec<Atom> = text.chars().map(Atom::Quoted).collect();
+    if let Some(first @ Atom::Quoted('~')) = atoms.first_mut()
+        && !quoted
+    {
+        *first = Atom::Bare('~');
+    }
+    atoms
 }
 
 /// Expands `{a,b}` and `{1..3}` in a word; `None` if that goes over more atoms than are `left`.
@@ -238,6 +253,7 @@ pub(super) fn fields(atoms: &[Atom]) -> Vec<Word> {
                 word.rest.push(*c);
             }
             Atom::Quoted(c) => {
+                word.tilde |= *c == '~' && word.text.is_empty();
                 word.text.push(*c);
                 word.rest.push(*c);
             }

@@ -58,6 +58,53 @@ const PIECES: [&str; 48] = [
     "sh -c ",
 ];
 
+/// A table of 256 entries that is asked about them is read far behind its end.
+#[test]
+fn no_character_is_too_high() {
+    let highest = [
+        '\u{42165}',
+        '\u{10ffff}',
+        '\u{10fffd}',
+        '\u{e0001}',
+        '\u{2ffff}',
+        '\u{fffd}',
+        '\u{3000}',
+        '\u{a0}',
+        'é',
+    ];
+    for c in highest {
+        for around in [
+            "{#",
+            "#",
+            "<<#",
+            "$#",
+            "${#",
+            "${x#",
+            "x#y",
+            "-#",
+            "a=#",
+            "<<a\n#\na",
+            "[[ # ]]",
+            "((#",
+            "`#",
+            "\"#",
+        ] {
+            let text = around.replace('#', &c.to_string());
+            let _ = parse(&text);
+            let removes = parse(&format!("{text}\n\nrm -rf /")).parts;
+            let of = |script: Vec<Part>| script.iter().flat_map(Part::texts).collect::<String>();
+            // An open quote or document takes what follows as its own.
+            let open = around.starts_with(['"', '`', '{'])
+                || around.starts_with("<<#")
+                || around.contains("${")
+                || around == "((#";
+            assert!(open || of(removes).contains("rm-rf/"), "{text}");
+        }
+    }
+    // What stands in the text is what is judged, not what the grammar was given.
+    assert_eq!(parse("é --ü 'ß'").parts[0].texts(), ["é", "--ü", "ß"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 

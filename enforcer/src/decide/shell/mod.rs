@@ -10,12 +10,19 @@
 //! judged by the kernel, one exec at a time. Where a text exceeds a bound it is [`Refused`], to be denied.
 
 mod assignments;
+mod clients;
+mod containers;
 mod expand;
 mod fallback;
 mod files;
+mod git;
+mod interpreters;
+mod packages;
 mod parameters;
+mod places;
 mod redirections;
 mod runaway;
+mod secrets;
 mod shells;
 mod simple;
 mod state;
@@ -28,6 +35,7 @@ mod words;
 mod wrappers;
 
 pub use expand::Word;
+pub(super) use places::shortest;
 
 /// Longest text, in bytes: the longest argument that Linux takes (`MAX_ARG_STRLEN`), so no shell can be given more
 /// by `-c`.
@@ -123,8 +131,14 @@ pub struct Script {
 
 /// Reads a text. Never fails: what cannot be read is said in the result.
 pub fn parse(text: &str) -> Script {
+    parse_at(text, None)
+}
+
+/// Reads a text that a shell runs in a directory, if that is known: an absolute path.
+pub fn parse_at(text: &str, directory: Option<&str>) -> Script {
     // The shell of an agent is started without arguments.
     let mut state = state::State::new(Some(Vec::new()));
+    state.base = directory.map(str::to_owned);
     if text.contains('\0') {
         state.refuse(Refused::Nul);
     }
@@ -140,8 +154,9 @@ pub fn parse(text: &str) -> Script {
 }
 
 /// Reads the words of a command line: the command, and what it starts in its turn.
-pub fn parse_words(words: &[String]) -> Script {
+pub fn parse_words(words: &[String], directory: Option<&str>) -> Script {
     let mut state = state::State::new(None);
+    state.base = directory.map(str::to_owned);
     let words = words
         .iter()
         .map(|word| Word::literal(word.clone()))

@@ -47,6 +47,10 @@ impl State {
             return self.push_element(name, element, source, quoting, atoms);
         }
         self.visit(text, node);
+        // The grammar leaves some substitutions in the word behind the operator as letters.
+        if operator.contains('`') || (operator.contains("$(") && !holds_substitution(node)) {
+            self.substitutions_in(operator);
+        }
         let plain = self.variables.single(name);
         if let Some(value) = &plain
             && element == Element::At(0)
@@ -83,6 +87,18 @@ impl State {
         self.visit(text, node);
         atoms.push(Atom::Hole(tree::source(text, node).into()));
     }
+}
+
+/// Whether the grammar has found a substitution below a node.
+fn holds_substitution(node: Node<'_>) -> bool {
+    let mut pending = tree::named(node);
+    while let Some(node) = pending.pop() {
+        if node.kind() == "command_substitution" {
+            return true;
+        }
+        pending.extend(tree::named(node));
+    }
+    false
 }
 
 /// `[0]`, `[@]`, `[*]` and what follows.

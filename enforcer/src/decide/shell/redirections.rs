@@ -18,6 +18,7 @@ impl State {
         let mut after = Vec::new();
         let mut written = false;
         let opened = self.opened.len();
+        let from = self.script.parts.len();
         let body = node.child_by_field_name("body");
         let exec = body.is_some_and(|body| tree::source(text, body).starts_with("exec"));
         for redirect in tree::named(node) {
@@ -27,6 +28,8 @@ impl State {
             written |= self.redirect(text, redirect, &mut input, &mut arguments, &mut after);
         }
         let data = input.clone();
+        let files: Vec<super::Part> = self.script.parts.get(from..).unwrap_or_default().to_vec();
+        let before = self.places.clone();
         let mut output = match body {
             Some(body) if body.kind() == "command" => self.command(text, body, arguments, &input),
             Some(body) => self.statement(text, body, &input),
@@ -49,6 +52,13 @@ impl State {
         for file in self.opened.split_off(opened) {
             self.file_holds(&file, output.clone());
         }
+        // The grammar gives a redirection of the last command to the whole list: `cd /etc && echo x > passwd`.
+        if self.places != before {
+            for file in &files {
+                self.placed(file.kind, &file.words);
+            }
+        }
+        self.device_used(from, from + files.len());
         if exec && data != Input::Inherited {
             self.descriptors.push(data);
         }
@@ -70,6 +80,27 @@ impl State {
         output
     }
 
+    /// A connection opened by a redirection among the parts from `from` to `body`, and used behind that by more than what
+    /// writes a text: whoever is connected may talk to it.
+    pub(super) fn device_used(&mut self, from: usize, body: usize) {
+        let opened = self.script.parts.get(from..body).unwrap_or_default();
+        let parts = self.script.parts.get(body..).unwrap_or_default();
+        let device = opened
+            .iter()
+            .filter(|part| matches!(part.kind, Kind::Write | Kind::Read))
+            .filter_map(|part| part.words.last())
+            .find(|file| file.text.starts_with("/dev/tcp/") || file.text.starts_with("/dev/udp/"));
+        let writes = |part: &super::Part| {
+            let name = part.words.first().map_or("", |word| word.text.as_str());
+            !matches!(part.kind, Kind::Program | Kind::Unknown | Kind::Builtin)
+                || matches!(name, "echo" | "printf" | ":" | "true" | "test" | "[")
+        };
+        if let Some(device) = device.filter(|_| !parts.iter().all(writes)) {
+            let words = vec![Word::literal("exec"), device.clone()];
+            self.reading(|state| state.part(Kind::Program, words));
+        }
+    }
+
     /// One redirection: what it reads becomes the input, what stands behind it on the line is collected. Whether
     /// standard output goes to a file comes back.
     pub(super) fn redirect<'n>(
@@ -88,11 +119,12 @@ impl State {
                         continue;
                     }
                     let atoms = self.word(text, child);
-                    let source = tree::source(text, child);
-                    let data = known_text(&atoms).map(|data| data + "\n");
-                    *input = match data {
-                        Some(data) => Input::Known(data.into()),
-                        None => Input::Template(source.trim_matches('"').into()),
+                    *input = if let Some(data) = known_text(&atoms) {
+                        Input::Known((data + "\n").into())
+                    } else {
+                        // What is not known stands in it as it is written, or as what it was assigned.
+                        let words = fields(&atoms).into_iter().map(|word| word.text);
+                        Input::Template(words.collect::<Vec<_>>().join(" ").into())
                     };
                 }
             }
@@ -144,6 +176,13 @@ impl State {
                 && let Some(data) = self.descriptors.last()
             {
                 *input = data.clone();
+            }
+            // `< file`: what the text has written there.
+            if operator == "<"
+                && descriptor.is_none_or(|number| number == "0")
+                && let Some(data) = self.held(&file.text)
+            {
+                *input = data;
             }
             self.opened(operator, file);
         }
@@ -227,6 +266,38 @@ impl State {
                 }
                 _ => arguments.push(self.word(text, child)),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::decide::shell::parse;
+
+    #[test]
+    fn a_connection_that_a_program_uses_is_no_wait_for_a_port() {
+        let used = |text: &str| {
+            let parts = parse(text).parts;
+            parts
+                .iter()
+                .any(|part| part.texts() == ["exec", "/dev/tcp/localhost/1"])
+        };
+        for text in [
+            "bash -i >& /dev/tcp/localhost/1 0>&1",
+            ">& /dev/tcp/localhost/1 bash -i",
+            "{ sh; } < /dev/tcp/localhost/1",
+            "exec 3<>/dev/tcp/localhost/1; bash <&3",
+            "python3 -i > /dev/tcp/localhost/1",
+            "$SHELL > /dev/tcp/localhost/1",
+        ] {
+            assert!(used(text), "{text}: {:?}", parse(text).parts);
+        }
+        for text in [
+            "until (echo > /dev/tcp/localhost/1) 2>/dev/null; do sleep 1; done",
+            "timeout 5 bash -c 'until echo > /dev/tcp/localhost/1; do sleep 1; done'",
+            ": > /dev/tcp/localhost/1 && npm test",
+        ] {
+            assert!(!used(text), "{text}: {:?}", parse(text).parts);
         }
     }
 }

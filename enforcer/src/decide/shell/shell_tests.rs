@@ -39,6 +39,47 @@ fn no_quoting_hides_a_program() {
 }
 
 #[test]
+fn a_quoted_tilde_is_a_file_to_tools_for_files() {
+    for text in [
+        "rm -rf '~'",
+        "rm -rf \"~\"",
+        "rm -rf \\~",
+        "X='~'; rm -rf \"$X\"",
+        "sh -c 'rm -rf \"~\"'",
+    ] {
+        let lines = lines(text);
+        assert!(
+            lines.contains(&"rm -rf ./~".to_owned()),
+            "{text}: {lines:?}"
+        );
+        assert!(!lines.contains(&"rm -rf ~".to_owned()), "{text}: {lines:?}");
+    }
+    for text in [
+        "rm -rf ~",
+        "X=~; rm -rf \"$X\"",
+        "declare X=~; rm -rf \"$X\"",
+        "rm -rf \"$(echo ~)\"",
+        "rm -rf ${x:-~}",
+        "for x in ~; do rm -rf \"$x\"; done",
+        "f() { rm -rf \"$1\"; }; f ~",
+        "set -- ~; rm -rf \"$1\"",
+        "echo ~ | xargs rm -rf",
+        "read x <<< ~; rm -rf \"$x\"",
+        "sh -c 'rm -rf ~'",
+        "eval 'rm -rf ~'",
+        "rm -rf ~'/'",
+        "X=(~); rm -rf \"${X[0]}\"",
+        "printf -v x %s ~; rm -rf \"$x\"",
+    ] {
+        let lines = lines(text);
+        let home = lines
+            .iter()
+            .any(|line| line.trim_end_matches('/') == "rm -rf ~");
+        assert!(home, "{text}: {lines:?}");
+    }
+}
+
+#[test]
 fn no_operator_hides_a_command() {
     for text in [
         "ls; rm -rf /",
@@ -49,6 +90,9 @@ fn no_operator_hides_a_command() {
         "ls |& rm -rf /",
         "ls & rm -rf /",
         "ls\nrm -rf /",
+        "ls | cat | cat\nrm -rf / 2>/dev/null",
+        "ls | cat\nrm -rf / 2>/dev/null",
+        "ls | cat a | cat b \\\n c\nrm -rf / 2>/dev/null >x",
         "ls\r\nrm -rf /",
         "ls\rrm -rf /",
         "! rm -rf /",

@@ -13,6 +13,11 @@ pub(super) fn is_shell(name: &str) -> bool {
     SHELLS.contains(&name.strip_prefix('-').unwrap_or(name))
 }
 
+/// Whether a file is standard input.
+fn is_standard(file: &str) -> bool {
+    matches!(file, "-" | "/dev/stdin" | "/dev/fd/0" | "/proc/self/fd/0")
+}
+
 impl State {
     /// Runs a text one level deeper.
     pub(super) fn code(&mut self, text: &str, input: &Input) {
@@ -40,16 +45,13 @@ impl State {
             self.code_from(&data.unwrap_or_else(|| Input::new(None, &substitution(&file.text))));
         } else if let Some(data) = self.held(&file.text) {
             self.code_from(&data);
-        } else if matches!(
-            file.text.as_str(),
-            "-" | "/dev/stdin" | "/dev/fd/0" | "/proc/self/fd/0"
-        ) {
+        } else if is_standard(&file.text) {
             self.code_from(input);
         }
     }
 
     /// `sh`, `bash -lc TEXT`, `bash -s`, `bash FILE` …
-    pub(super) fn shell(&mut self, words: &[Word], input: &Input) {
+    pub(super) fn shell(&mut self, name: &str, words: &[Word], input: &Input) {
         let mut at = 1;
         let mut text = false;
         let mut standard = false;
@@ -79,8 +81,16 @@ impl State {
             self.code(&code, input);
             self.positional = outer;
         } else if let Some(file) = words.get(at).filter(|_| !standard) {
+            if file.text.starts_with("<(") {
+                self.shell_from(name, "/dev/fd/63");
+            } else if matches!(input, Input::Unknown(_)) && is_standard(&file.text) {
+                self.shell_from(name, "/dev/stdin");
+            }
             self.code_of(file, input);
         } else {
+            if matches!(input, Input::Unknown(_)) {
+                self.shell_from(name, "/dev/stdin");
+            }
             self.code_from(input);
         }
     }

@@ -33,6 +33,7 @@ impl State {
         more: Vec<Vec<Atom>>,
         input: &Input,
     ) -> Input {
+        let from = self.script.parts.len();
         let mut input = input.clone();
         self.feeding = input.clone();
         let mut words = Vec::new();
@@ -40,7 +41,16 @@ impl State {
         let mut after = Vec::new();
         let mut behind = Vec::new();
         let mut run: Vec<Node<'_>> = Vec::new();
+        // The grammar takes the next line for arguments in some pipelines: these commands come first.
+        let mut lines: Vec<Vec<Vec<Atom>>> = Vec::new();
+        let mut end = node.start_byte();
         for child in tree::children(node) {
+            if ends_line(text.get(end..child.start_byte()).unwrap_or_default()) {
+                words.extend(self.run(text, &std::mem::take(&mut run)));
+                words.append(&mut behind);
+                lines.push(std::mem::take(&mut words));
+            }
+            end = child.end_byte();
             match child.kind() {
                 "variable_assignment" => assigned.push(child),
                 "file_redirect" | "herestring_redirect" | "heredoc_redirect" => {
@@ -64,6 +74,10 @@ impl State {
         words.extend(self.run(text, &run));
         words.append(&mut behind);
         words.extend(more);
+        for (at, line) in lines.into_iter().enumerate() {
+            let input = if at == 0 { &input } else { &Input::Inherited };
+            self.started(&line, &[], input);
+        }
         if words.is_empty() {
             for assignment in assigned {
                 self.assignment(text, assignment);
@@ -100,7 +114,9 @@ impl State {
             let name = known_text(name).unwrap_or_default();
             self.assign_atoms(&name, &[value.get(1..).unwrap_or_default().to_vec()], true);
         }
+        let body = self.script.parts.len();
         let output = self.started(&words, &settings, &input);
+        self.device_used(from, body);
         if let Some(outer) = outer {
             self.variables = outer;
         }
@@ -129,9 +145,14 @@ impl State {
                     env.chain(settings.clone()).chain(reading.clone()).collect(),
                 );
             }
-            written = self.simple(reading, input);
+            let now = self.simple(reading.clone(), input).meant(&reading);
+            // What it may come from in any of its readings.
+            written = match (one, &now) {
+                (true, _) | (_, Input::Unknown(_)) => now.also(&written),
+                (false, _) => Input::Unknown("".into()).meant(&reading).also(&written),
+            };
         }
-        if one { written } else { Input::new(None, "") }
+        written
     }
 
     /// A command given as words; what it writes comes back.
@@ -168,6 +189,7 @@ impl State {
         if function {
             self.call(&program.text, &words, input);
         }
+        self.aliased(&program.text, &words, input);
         self.writes(&name, &words, input);
         if program.text.contains('/')
             && let Some(data) = self.held(&program.text)
@@ -198,6 +220,29 @@ impl State {
         });
     }
 
+    /// A command by the name of an alias that the text has made: what that stands for. A shell that expands no aliases
+    /// starts what the name says, so it is another reading.
+    fn aliased(&mut self, name: &str, words: &[Word], input: &Input) {
+        let Some(value) = self.aliases.get(name).cloned() else {
+            return;
+        };
+        if !self.called.insert(name.to_owned()) {
+            return;
+        }
+        let mut commands = self.split(&value);
+        if let Some(last) = commands.last_mut() {
+            last.extend(words.iter().skip(1).cloned());
+        }
+        self.reading(|state| {
+            state.nested(|state| {
+                for command in commands {
+                    state.simple(command, input);
+                }
+            });
+        });
+        self.called.remove(name);
+    }
+
     /// Calls a function that the text defined.
     fn call(&mut self, name: &str, words: &[Word], input: &Input) {
         let Some(body) = self.functions.get(name).cloned() else {
@@ -216,6 +261,11 @@ impl State {
         self.positional = outer;
         self.called.remove(name);
     }
+}
+
+/// Whether a line ends in what stands between two words.
+fn ends_line(between: &str) -> bool {
+    between.replace("\\\n", "").contains('\n')
 }
 
 /// Whether nothing stands between two nodes but the ends of lines that go on.

@@ -6,7 +6,7 @@ use tree_sitter::Node;
 
 use super::{
     Kind, NESTING_MAX, PARTS_MAX, Part, Refused, Script, TEXT_MAX, TEXTS_MAX, TREE_DEPTH_MAX, Word,
-    fallback, runaway, stdin::Input, tree, variables::Variables,
+    fallback, runaway, simple::base_name, stdin::Input, tree, variables::Variables,
 };
 
 /// The walk's state.
@@ -18,7 +18,13 @@ pub(super) struct State {
     pub positional: Option<Vec<Word>>,
     /// Bodies of the functions that the text defines.
     pub functions: HashMap<String, String>,
-    /// Functions that are being called.
+    /// Where the text began, if that is known.
+    pub base: Option<String>,
+    /// Directories that the text may have gone to; an empty one is where it began.
+    pub places: Vec<String>,
+    /// Aliases that the text defines.
+    pub aliases: HashMap<String, String>,
+    /// Functions and aliases that are being called.
     pub called: HashSet<String>,
     /// What the process substitutions of the text write, by their source.
     pub streams: HashMap<String, Input>,
@@ -52,6 +58,9 @@ impl State {
             variables: Variables::default(),
             positional,
             functions: HashMap::new(),
+            base: None,
+            places: vec![String::new()],
+            aliases: HashMap::new(),
             called: HashSet::new(),
             streams: HashMap::new(),
             files: HashMap::new(),
@@ -77,6 +86,8 @@ impl State {
         if self.script.parts.len() >= PARTS_MAX {
             return self.refuse(Refused::Parts);
         }
+        let own = kind;
+        let words = as_files(kind, words);
         let kind = if self.reading { Kind::Reading } else { kind };
         if self
             .script
@@ -84,7 +95,13 @@ impl State {
             .last()
             .is_none_or(|last| last.kind != kind || last.words != words)
         {
-            self.script.parts.push(Part { kind, words });
+            self.script.parts.push(Part {
+                kind,
+                words: words.clone(),
+            });
+        }
+        if !self.reading {
+            self.placed(own, &words);
         }
     }
 
@@ -160,6 +177,29 @@ impl State {
     pub fn into_script(self) -> Script {
         self.script
     }
+}
+
+/// Programs that take their operands for files and put no home directory in.
+const FILE_TOOLS: [&str; 24] = [
+    "cat", "chmod", "chown", "chgrp", "cp", "du", "file", "find", "head", "install", "ln", "ls",
+    "mkdir", "mv", "rm", "rmdir", "shred", "stat", "tail", "tee", "touch", "truncate", "unlink",
+    "wc",
+];
+
+/// The words of a part. A quoted `~` is a file of that name to programs that ask nobody else.
+fn as_files(kind: Kind, mut words: Vec<Word>) -> Vec<Word> {
+    let name = words.first().map_or("", |word| base_name(&word.text));
+    if kind == Kind::Program && FILE_TOOLS.contains(&name) {
+        for word in words.iter_mut().skip(1).filter(|word| word.tilde) {
+            *word = Word {
+                text: format!("./{}", word.text),
+                rest: format!("./{}", word.rest),
+                tilde: false,
+                ..word.clone()
+            };
+        }
+    }
+    words
 }
 
 /// Where the statement begins in which the syntax breaks first.

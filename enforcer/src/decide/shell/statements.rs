@@ -31,7 +31,7 @@ impl State {
             }
             "subshell" => {
                 let outer = self.variables.clone();
-                let output = self.sequence(text, node, input);
+                let output = self.in_place(|state| state.sequence(text, node, input));
                 self.variables = outer;
                 return output;
             }
@@ -124,7 +124,11 @@ impl State {
         for stage in &stages {
             let so_far = text.get(node.start_byte()..stage.end_byte());
             let so_far = so_far.unwrap_or_default();
-            output = self.statement(text, *stage, &output).sourced(so_far);
+            let before = output;
+            output = self.statement(text, *stage, &before).sourced(so_far);
+            if before != *input {
+                output = output.also(&before);
+            }
         }
         // The grammar gives a redirection of the last stage to the whole pipeline.
         if let [_, .., last] = stages.as_slice()

@@ -1,6 +1,6 @@
 //! What a command reads from its standard input, and what it writes, as far as the text tells.
 
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 use super::{Word, expand::ansi_c, statements::substitution};
 
@@ -58,6 +58,7 @@ impl Input {
     /// What two commands write, one after the other.
     pub fn then(self, next: Self) -> Self {
         match (&self, &next) {
+            (Self::Unknown(_), Self::Unknown(_)) => self.also(&next),
             (Self::Unknown(_) | Self::Inherited, _) => self,
             (_, Self::Unknown(_) | Self::Inherited) => next,
             _ => {
@@ -71,11 +72,50 @@ impl Input {
         }
     }
 
-    /// Names the source of unknown data.
+    /// Names the source of unknown data: as it is written, and behind that as it is meant where that is known to be
+    /// something else (`'curl' x`, `$C x`).
     pub fn sourced(self, source: &str) -> Self {
         match self {
-            Self::Unknown(_) | Self::Inherited => Self::Unknown(substitution(source).into()),
+            Self::Unknown(meant) => Self::Unknown(both(source, &meant)),
+            Self::Inherited => Self::Unknown(substitution(source).into()),
             known => known,
+        }
+    }
+
+    /// Names what it also comes from.
+    pub fn also(self, other: &Self) -> Self {
+        match (&self, other) {
+            (Self::Unknown(own), Self::Unknown(other)) if !other.is_empty() => {
+                Self::Unknown(both(inside(own), other))
+            }
+            _ => self,
+        }
+    }
+
+    /// Names the source of unknown data that has none yet.
+    pub fn meant(self, words: &[Word]) -> Self {
+        match &self {
+            Self::Unknown(source) if source.is_empty() => {
+                let texts: Vec<_> = words.iter().map(quoted).collect();
+                Self::Unknown(format!("$({})", texts.join(" ")).into())
+            }
+            _ => self,
+        }
+    }
+
+    /// The substitution that stands for unknown data: as it is written, or with its source where that is meant
+    /// otherwise.
+    pub fn named(&self, written: &str) -> Rc<str> {
+        match self {
+            Self::Unknown(meant) => {
+                let known = inside(written);
+                if inside(meant) == known || known.contains(inside(meant)) {
+                    written.into()
+                } else {
+                    Rc::clone(meant)
+                }
+            }
+            _ => written.into(),
         }
     }
 
@@ -91,6 +131,44 @@ impl Input {
     pub fn none() -> Self {
         Self::Known("".into())
     }
+}
+
+/// Longest source that more is added to, in bytes.
+const SOURCE_MAX: usize = 16 << 10;
+
+/// The commands of a substitution.
+fn inside(source: &str) -> &str {
+    let open = ["$(", "<(", "`", "("]
+        .iter()
+        .find_map(|open| source.strip_prefix(open));
+    match open {
+        Some(inside) => inside.strip_suffix([')', '`']).unwrap_or(inside),
+        None => source,
+    }
+    .trim()
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &Word) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "_@%+=:,./~^*?-[]".contains(c);
+    if !word.known() || !word.text.is_empty() && word.text.chars().all(plain) {
+        return Cow::Borrowed(&word.text);
+    }
+    Cow::Owned(format!("'{}'", word.text.replace('\'', r"'\''")))
+}
+
+/// One substitution for two: what is written, and what is meant where that stands in no other.
+fn both(written: &str, meant: &str) -> Rc<str> {
+    let meant = inside(meant);
+    if meant.is_empty() || written.contains(meant) {
+        return substitution(written).into();
+    }
+    let own = inside(written);
+    let bare = |text: &str| text.replace(['\'', '"', '\\'], "");
+    if meant.contains(own) || bare(own) == bare(meant) || own.len() + meant.len() > SOURCE_MAX {
+        return format!("$({meant})").into();
+    }
+    format!("$({own}; {meant})").into()
 }
 
 /// What a command writes to its standard output. An unknown output has no source yet.

@@ -3,6 +3,7 @@
 use super::{
     Word,
     expand::Atom,
+    packages,
     shells::is_shell,
     simple::base_name,
     state::State,
@@ -14,12 +15,11 @@ impl State {
     /// Opens a command: what it starts is added behind it.
     pub(super) fn open(&mut self, name: &str, words: &[Word], input: &Input) {
         if is_shell(name) {
-            return self.shell(words, input);
+            return self.in_place(|state| state.shell(name, words, input));
         }
         let rest = words.get(1..).unwrap_or_default();
-        if is_interpreter(name) {
-            self.interpreter(rest, input);
-        }
+        self.interpreted(name, words, input);
+        self.data_client(name, words, input);
         match name {
             "eval" => {
                 let rest = if rest.first().is_some_and(|word| word.text == "--") {
@@ -34,6 +34,7 @@ impl State {
                     self.code_of(file, input);
                 }
             }
+            "cd" | "pushd" | "chdir" => self.moved(words),
             "trap" => {
                 if let Some(action) = rest.iter().find(|word| word.text != "--")
                     && rest.len() > 1
@@ -43,8 +44,9 @@ impl State {
                 }
             }
             "alias" => {
-                for (_, value) in rest.iter().filter_map(|word| word.text.split_once('=')) {
+                for (name, value) in rest.iter().filter_map(|word| word.text.split_once('=')) {
                     self.code(value, input);
+                    self.aliases.insert(name.to_owned(), value.to_owned());
                 }
             }
             "set" => self.set_positional(rest),
@@ -80,24 +82,12 @@ impl State {
             "find" | "gfind" => self.find(rest),
             "fd" | "fdfind" => self.fd(rest),
             "parallel" | "sem" => self.parallel(rest, input),
-            "git" => self.git(rest),
+            "git" => self.git(words),
+            "docker" | "podman" | "nerdctl" | "docker-compose" | "podman-compose" => {
+                self.in_container(name, words, input);
+            }
+            "concurrently" | "cross-env-shell" => self.texts(rest),
             _ => self.wrapper(name, words, input),
-        }
-    }
-
-    /// An interpreter without a program of its own runs what comes in on standard input; its language is not read.
-    fn interpreter(&mut self, rest: &[Word], input: &Input) {
-        let program = rest.first().is_some_and(|word| {
-            !matches!(
-                word.text.as_str(),
-                "-" | "-u" | "-q" | "-s" | "-B" | "--" | "/dev/stdin"
-            )
-        });
-        let file = rest.iter().find(|word| !word.text.starts_with('-'));
-        let held = file.and_then(|file| self.held(&file.text));
-        let input = held.as_ref().or((!program).then_some(input));
-        if let Some(input @ Input::Unknown(_)) = input {
-            self.code_from(input);
         }
     }
 
@@ -165,6 +155,9 @@ impl State {
         {
             return;
         }
+        if packages::runs(name) && self.code_option(words, 'c', &["call"], input) {
+            return;
+        }
         let Some(inner) = wrappers::inner(name, words) else {
             return;
         };
@@ -176,6 +169,9 @@ impl State {
             }
         }
         command.extend_from_slice(words.get(inner.at..).unwrap_or_default());
+        if packages::runs(name) {
+            packages::unversioned(&mut command);
+        }
         // `coproc NAME { …; }`.
         if name == "coproc"
             && command
@@ -361,72 +357,6 @@ impl State {
             );
         }
     }
-
-    /// Commands in git's own options: aliases, `rebase --exec`, `bisect run`, `submodule foreach`.
-    fn git(&mut self, rest: &[Word]) {
-        for pair in rest.windows(2) {
-            let [option, value] = pair else { continue };
-            let alias = value
-                .text
-                .strip_prefix("alias.")
-                .and_then(|alias| alias.split_once('='));
-            let code = match option.text.as_str() {
-                "-c" => alias
-                    .and_then(|(_, value)| value.strip_prefix('!'))
-                    .map(str::to_owned),
-                "-x" | "--exec" if rest.iter().any(|word| word.text == "rebase") => {
-                    Some(value.text.clone())
-                }
-                "--tree-filter" | "--index-filter" | "--env-filter" | "--msg-filter"
-                | "--commit-filter" => Some(value.text.clone()),
-                name if name.starts_with("alias.") => {
-                    value.text.strip_prefix('!').map(str::to_owned)
-                }
-                _ => None,
-            };
-            if let Some(code) = code {
-                self.code(&code, &Input::Inherited);
-            }
-        }
-        let behind = |first: &str, second: &str| {
-            let at = rest
-                .windows(2)
-                .position(|pair| pair[0].text == first && pair[1].text == second)?;
-            rest.get(at + 2..).map(<[Word]>::to_vec)
-        };
-        if let Some(command) = behind("bisect", "run") {
-            self.nested(|state| {
-                state.simple(command, &Input::Inherited);
-            });
-        }
-        if let Some(command) = behind("submodule", "foreach") {
-            let command: Vec<Word> = command
-                .into_iter()
-                .skip_while(|word| word.text.starts_with('-'))
-                .collect();
-            self.code(&joined(&command), &Input::Inherited);
-        }
-    }
-}
-
-/// Whether a base name is that of an interpreter that takes a program from standard input.
-fn is_interpreter(name: &str) -> bool {
-    let plain = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    matches!(
-        plain,
-        "python"
-            | "pypy"
-            | "perl"
-            | "ruby"
-            | "node"
-            | "nodejs"
-            | "php"
-            | "lua"
-            | "deno"
-            | "bun"
-            | "osascript"
-            | "pwsh"
-    )
 }
 
 /// Whether an option of a shell says that code follows: `-c`, or bundled as in `-lc`.
@@ -437,7 +367,7 @@ fn is_code_option(word: &str) -> bool {
 }
 
 /// Words as one text.
-fn joined(words: &[Word]) -> String {
+pub(super) fn joined(words: &[Word]) -> String {
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     texts.join(" ")
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use super::expand::{Atom, Choice, Word, known_text};
+use super::expand::{Atom, Choice, Word, known_text, value};
 
 /// Most values that are kept of one variable.
 pub(super) const VALUES_MAX: usize = 64;
@@ -60,8 +60,7 @@ impl Variables {
 
     /// Assigns a text.
     pub fn assign_text(&mut self, name: &str, text: &str, certain: bool) {
-        let atoms = text.chars().map(Atom::Quoted).collect();
-        self.assign(name, Some(vec![atoms]), certain);
+        self.assign(name, Some(vec![value(text, false)]), certain);
     }
 
     /// `name+=value`.
@@ -174,11 +173,17 @@ fn push(atoms: &mut Vec<Atom>, element: &[Atom], separators: Option<&str>) {
 
 /// A value as it is kept: characters and holes.
 fn stored(atoms: &[Atom]) -> Vec<Atom> {
-    let kept = atoms.iter().filter_map(|atom| match atom {
-        Atom::Bare(c) | Atom::Value(c) | Atom::Quoted(c) => Some(Atom::Quoted(*c)),
-        Atom::Break => Some(Atom::Quoted(' ')),
-        Atom::Empty => None,
-        Atom::Hole(_) | Atom::Choice(_) => Some(atom.clone()),
-    });
+    let home = atoms.first() == Some(&Atom::Bare('~'));
+    let kept = atoms
+        .iter()
+        .enumerate()
+        .filter_map(|(at, atom)| match atom {
+            // The shell has put the home directory there.
+            Atom::Bare('~') if home && at == 0 => Some(atom.clone()),
+            Atom::Bare(c) | Atom::Value(c) | Atom::Quoted(c) => Some(Atom::Quoted(*c)),
+            Atom::Break => Some(Atom::Quoted(' ')),
+            Atom::Empty => None,
+            Atom::Hole(_) | Atom::Choice(_) => Some(atom.clone()),
+        });
     kept.collect()
 }

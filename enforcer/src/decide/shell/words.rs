@@ -80,7 +80,7 @@ impl State {
 
     /// Puts a text into a word: quoted, or to fall apart at separators.
     pub fn push_text(&self, value: &str, quoting: Quoting, atoms: &mut Vec<Atom>) {
-        let value: Vec<Atom> = value.chars().map(Atom::Quoted).collect();
+        let value = super::expand::value(value, false);
         let separators = self.variables.separators();
         let separators = (!quoting.quoted()).then_some(separators.as_str());
         atoms.extend(expanded(&[value], Element::At(0), separators));
@@ -164,7 +164,7 @@ impl State {
                     Some(data) => {
                         self.push_text(data.trim_end_matches('\n'), quoting, atoms);
                     }
-                    None => atoms.push(Atom::Hole(source.into())),
+                    None => atoms.push(Atom::Hole(output.named(source))),
                 }
             }
             "process_substitution" => {
@@ -229,6 +229,11 @@ impl State {
                         atoms.push(Atom::Quoted('$'));
                     }
                 }
+                // The grammar takes them for letters in here documents and in `${x:-…}`.
+                ('`', _) => {
+                    let inside = backquoted(&mut chars);
+                    self.push_backquoted(&inside, quoting, atoms);
+                }
                 ('\'', Quoting::Bare) => {
                     atoms.push(Atom::Empty);
                     while let Some(inside) = chars.next_if(|c| *c != '\'') {
@@ -243,6 +248,29 @@ impl State {
         }
     }
 
+    /// A substitution in backquotes that is no node of its own.
+    fn push_backquoted(&mut self, inside: &str, quoting: Quoting, atoms: &mut Vec<Atom>) {
+        let source = format!("`{inside}`");
+        let code = unescaped(inside, &['`', '$', '\\']);
+        let outer = self.variables.clone();
+        let output =
+            self.in_place(|state| state.nested(|state| state.text(&code, &Input::Inherited)));
+        self.variables = outer;
+        match output.known() {
+            Some(data) => self.push_text(data.trim_end_matches('\n'), quoting, atoms),
+            None => atoms.push(Atom::Hole(output.named(&source))),
+        }
+    }
+
+    /// Runs the substitutions in a text that the grammar has not taken apart.
+    pub(super) fn substitutions_in(&mut self, text: &str) {
+        for inside in substitutions(text) {
+            let outer = self.variables.clone();
+            self.code(&inside, &Input::Inherited);
+            self.variables = outer;
+        }
+    }
+
     /// What a substitution's commands write.
     pub fn substitution(&mut self, text: &str, node: Node<'_>) -> Input {
         let source = tree::source(text, node);
@@ -251,11 +279,13 @@ impl State {
         {
             let inside = inside.strip_suffix('`').unwrap_or(inside);
             let inside = unescaped(inside, &['`', '$', '\\']);
-            return self.nested(|state| state.text(&inside, &Input::Inherited));
+            return self
+                .in_place(|state| state.nested(|state| state.text(&inside, &Input::Inherited)));
         }
         // What is assigned inside stays inside.
         let outer = self.variables.clone();
-        let output = self.deeper(|state| state.sequence(text, node, &Input::Inherited));
+        let output = self
+            .in_place(|state| state.deeper(|state| state.sequence(text, node, &Input::Inherited)));
         self.variables = outer;
         output
     }
@@ -360,6 +390,58 @@ fn expands(node: &Node<'_>) -> bool {
             | "ansi_c_string"
             | "translated_string"
     )
+}
+
+/// What stands before the next backquote, which is taken too.
+fn backquoted(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> String {
+    let mut inside = String::new();
+    while let Some(c) = chars.next() {
+        match c {
+            '`' => break,
+            '\\' => {
+                inside.push(c);
+                inside.extend(chars.next());
+            }
+            c => inside.push(c),
+        }
+    }
+    inside
+}
+
+/// The commands of all substitutions in a text, `$(…)` and in backquotes; one that is not closed goes on to the end.
+pub(super) fn substitutions(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                chars.next();
+            }
+            '`' => {
+                let inside = backquoted(&mut chars);
+                found.push(unescaped(&inside, &['`', '$', '\\']));
+            }
+            '$' if chars.peek() == Some(&'(') => {
+                chars.next();
+                let mut inside = String::new();
+                let mut depth = 1usize;
+                for c in chars.by_ref() {
+                    match c {
+                        '(' => depth += 1,
+                        ')' => depth -= 1,
+                        _ => {}
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                    inside.push(c);
+                }
+                found.push(inside);
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Takes the backslash before each of the characters away.

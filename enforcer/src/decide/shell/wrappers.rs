@@ -56,14 +56,11 @@ const WRAPPERS: &[Wrapper] = &[
             "ccache",
             "sccache",
             "distcc",
-            "npx",
-            "bunx",
-            "pnpx",
-            "uvx",
             "entr",
             "prlimit",
             "noglob",
             "nocorrect",
+            "corepack",
         ],
         ..PLAIN
     },
@@ -306,29 +303,96 @@ const WRAPPERS: &[Wrapper] = &[
         ..PLAIN
     },
     Wrapper {
-        names: &["poetry", "pipenv", "pdm", "rye", "hatch", "uv"],
+        names: &["npx", "bunx", "pnpx", "uvx"],
+        short: "pw",
+        long: &["package", "workspace", "from", "with", "python", "prefix"],
+        ..PLAIN
+    },
+    Wrapper {
+        names: &["cross-env"],
+        assignments: true,
+        ..PLAIN
+    },
+    Wrapper {
+        names: &["env-cmd"],
+        short: "fer",
+        long: &["file", "environments", "rc-file"],
+        ..PLAIN
+    },
+    Wrapper {
+        names: &[
+            "poetry", "pipenv", "pdm", "rye", "hatch", "uv", "pipx", "volta",
+        ],
         word: "run",
-        long: &["with", "python", "project", "directory", "extra", "group"],
+        long: &[
+            "with",
+            "python",
+            "project",
+            "directory",
+            "extra",
+            "group",
+            "spec",
+            "node",
+        ],
         short: "pC",
         ..PLAIN
     },
     Wrapper {
-        names: &["bundle", "pnpm", "npm", "yarn", "mise", "rtx", "asdf"],
+        names: &[
+            "bundle", "pnpm", "npm", "yarn", "mise", "rtx", "asdf", "fnm",
+        ],
         word: "exec",
+        short: "w",
+        long: &["package", "workspace", "filter", "prefix", "using", "dir"],
         ..PLAIN
     },
     Wrapper {
-        names: &["direnv"],
+        names: &["npm", "bun", "mise"],
+        word: "x",
+        short: "w",
+        long: &["package", "workspace", "prefix"],
+        ..PLAIN
+    },
+    Wrapper {
+        names: &["pnpm", "yarn"],
+        word: "dlx",
+        short: "p",
+        long: &["package", "filter"],
+        ..PLAIN
+    },
+    Wrapper {
+        names: &["direnv", "nvm", "aws-vault", "chamber"],
         word: "exec",
         operands: 1,
         ..PLAIN
     },
     Wrapper {
-        names: &["doppler", "op", "dotenv"],
+        names: &["doppler", "op", "dotenv", "dotenvx", "infisical"],
         word: "run",
+        short: "fpce",
+        long: &["env-file", "project", "config", "env", "path", "account"],
+        ..PLAIN
+    },
+    Wrapper {
+        names: &["dotenv"],
+        short: "epvc",
         ..PLAIN
     },
 ];
+
+impl Wrapper {
+    /// Where its own options begin: behind its word, before which options may stand, each with or without a value.
+    fn begin(&self, words: &[Word]) -> Option<usize> {
+        if self.word.is_empty() {
+            return Some(1);
+        }
+        let at = words.iter().position(|word| word.text == self.word)?;
+        let option = |word: &Word| word.text.starts_with('-') && word.text != "--";
+        (1..at)
+            .all(|before| option(&words[before]) || before > 1 && option(&words[before - 1]))
+            .then_some(at + 1)
+    }
+}
 
 /// Where the inner command starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -341,11 +405,10 @@ pub(super) struct Inner {
 
 /// The command that `words` start, if their program is a wrapper.
 pub(super) fn inner(name: &str, words: &[Word]) -> Option<Inner> {
-    let second = words.get(1).map(|word| word.text.as_str());
-    let wrapper = WRAPPERS.iter().find(|wrapper| {
-        wrapper.names.contains(&name) && (wrapper.word.is_empty() || second == Some(wrapper.word))
-    })?;
-    let mut at = 1 + usize::from(!wrapper.word.is_empty());
+    let (wrapper, mut at) = WRAPPERS
+        .iter()
+        .filter(|wrapper| wrapper.names.contains(&name))
+        .find_map(|wrapper| Some((wrapper, wrapper.begin(words)?)))?;
     let mut operands = wrapper.operands;
     let mut before = None;
     while let Some(word) = words.get(at) {

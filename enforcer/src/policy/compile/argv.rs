@@ -42,6 +42,15 @@ const ANY: &str = r"(?:\x00[^\x00]*)*";
 /// Words that end with one behind which no word can be an option's value: one without a dash, or one that has its
 /// value (`--name=value`).
 const CALM: &str = r"(?:(?:\x00-(?:[^\x00\-][^\x00]*|-[^\x00=]+))*\x00(?:(?:[^\x00\-][^\x00]*)?|-|--[^\x00=]*=[^\x00]*))*";
+/// The same, where behind these flags no word is a value either.
+fn calm(bare: &[String]) -> String {
+    if bare.is_empty() {
+        return CALM.to_owned();
+    }
+    let ending = CALM.strip_suffix("))*").unwrap_or(CALM);
+    format!("{ending}|{}))*", alternatives(bare))
+}
+
 /// Letters of a long option's shortest abbreviation.
 const ABBREVIATION_MIN: usize = 3;
 
@@ -89,8 +98,8 @@ pub(super) fn pieces(pattern: &ArgvPattern, prefix: &str, reading: Reading<'_>) 
 
 /// The expressions of lines that the rule's `flags_none` lift it from: the first without the second.
 ///
-/// A flag counts where it cannot be another option's value: as the first word, or behind a word without a dash or
-/// with its value (`--name=value`), and before `--`. It must be the whole word. It is taken back by any word that
+/// A flag counts where it cannot be another option's value: as the first word, or behind a word without a dash, with
+/// its value (`--name=value`) or of `flags_bare`, and before `--`. It must be the whole word. It is taken back by any word that
 /// begins with `--no` (`--no-dry-run`, or an abbreviation), and by one that gives the same option another value.
 pub(super) fn lifted(pattern: &ArgvPattern, prefix: &str) -> Option<[String; 2]> {
     if pattern.flags_none.is_empty() {
@@ -119,7 +128,8 @@ pub(super) fn lifted(pattern: &ArgvPattern, prefix: &str) -> Option<[String; 2]>
         }
     }
     // Every word from the first on is one that is not `--`, up to the flag.
-    let calm = format!(r"{prefix}{CALM}\x00{flags}{END_AND_REST}");
+    let calm = calm(&pattern.flags_bare);
+    let calm = format!(r"{prefix}{calm}\x00{flags}{END_AND_REST}");
     Some([calm, format!(r"{prefix}{ANY}\x00(?:{back}){END_AND_REST}")])
 }
 

@@ -191,6 +191,31 @@ impl Automaton {
         lasting
     }
 
+    /// The same, but it accepts at the end of the text only: for what must hold there together with others.
+    pub(super) fn ending(&self) -> Self {
+        let mut ending = self.clone();
+        let last = self.accept.len() as u32;
+        let (seen, end) = (last, last + 1);
+        let accepts = |state: u32| self.accept[state as usize] > 0;
+        for row in ending.next.chunks_exact_mut(self.stride) {
+            for (column, target) in row.iter_mut().enumerate() {
+                if accepts(*target) {
+                    *target = if column + 1 == self.stride { end } else { seen };
+                }
+            }
+        }
+        if accepts(self.start) {
+            ending.start = seen;
+        }
+        ending.next.extend(vec![seen; self.stride - 1]);
+        ending.next.push(end);
+        ending.next.extend(vec![0; self.stride]);
+        ending.accept.fill(0);
+        ending.accept.extend([0, 1]);
+        ending.reduce();
+        ending
+    }
+
     /// What is left to be matched behind a beginning of the text; `None` if that alone matches.
     pub(super) fn behind(&self, beginning: &[u8]) -> Option<Self> {
         let mut state = self.start;

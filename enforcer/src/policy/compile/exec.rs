@@ -2,7 +2,10 @@
 
 mod patterns;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use enforcer_common::{
     rule::{HEAD_GROUPS, HEAD_NAME_MAX, Head, PolicyHeader, SHARED_GROUPS},
@@ -87,6 +90,7 @@ fn sorted<'a>(
         shared: Lists::default(),
         known: HashMap::new(),
         within: HashMap::new(),
+        lifts: HashMap::new(),
     };
     compiler.learn();
     compiler.collect(transparent)?;
@@ -122,6 +126,8 @@ struct Compiler<'a> {
     known: HashMap<String, Known>,
     /// What is dangerous of patterns, by what decides on it: alphabet, expressions, where the danger's walk stands.
     within: HashMap<(Alphabet, Vec<usize>, u32), Option<Vec<usize>>>,
+    /// The lines that rules are lifted from, by their places.
+    lifts: HashMap<usize, Rc<super::automaton::Automaton>>,
 }
 
 /// Which list of a program, or of what is shared, a pattern goes to.

@@ -27,6 +27,7 @@ fn rule(decision: Decision, matcher: Matcher) -> Rule {
         decision,
         risk: Risk::Low,
         matcher,
+        unless: Vec::new(),
         justification: None,
         suggestion: None,
         requires: Vec::new(),
@@ -410,6 +411,7 @@ fn argv_pattern() -> impl Strategy<Value = ArgvPattern> {
                 flags_any,
                 flags_all,
                 flags_none,
+                flags_bare: Vec::new(),
                 args_any,
             },
         )

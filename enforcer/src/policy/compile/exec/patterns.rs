@@ -81,6 +81,7 @@ impl Compiler<'_> {
             &pattern.flags_any,
             &pattern.flags_all,
             &pattern.flags_none,
+            &pattern.flags_bare,
             &pattern.args_any,
         ];
         let flags = flags.into_iter().flatten();
@@ -192,6 +193,45 @@ impl Compiler<'_> {
         self.wrong(rank, text, &why, SIMPLER)
     }
 
+    /// The lines that the rule with this rank is lifted from by its `unless`: over the whole text, NUL and space alike.
+    fn unless(&mut self, rank: u16) -> Result<Option<Rc<Automaton>>, CompileError> {
+        let Some(at) = self.ranks.refs[usize::from(rank)].rule() else {
+            return Ok(None);
+        };
+        let unless = &self.exec.rules[at].unless;
+        if unless.is_empty() {
+            return Ok(None);
+        }
+        if let Some(known) = self.lifts.get(&at) {
+            return Ok(Some(Rc::clone(known)));
+        }
+        let joined: Vec<String> = unless.iter().map(|text| format!("(?:{text})")).collect();
+        let whole = format!(r"\A(?:{})\z", joined.join("|"));
+        let made = search::parse(&whole)
+            .map_err(Failure::Unsupported)
+            .and_then(|hir| Automaton::of(&hir, Alphabet::Text, LIMIT))
+            .map(Rc::new)
+            .map_err(|failure| self.failed(rank, &joined.join("|"), failure))?;
+        self.lifts.insert(at, Rc::clone(&made));
+        Ok(Some(made))
+    }
+
+    /// What a pattern matches behind a program's name and `unless` does not.
+    fn lift(
+        &mut self,
+        alphabet: Alphabet,
+        item: &mut Item,
+        name: &[u8],
+        unless: &Automaton,
+    ) -> Result<(), CompileError> {
+        let whole = self.groups.whole(alphabet, &item.pieces);
+        let left = whole
+            .and_then(|whole| without(&whole.ending(), &unless.after(name), LIMIT))
+            .map_err(|failure| self.failed(item.rank, &item.text, failure))?;
+        item.pieces = vec![self.groups.add_automaton(alphabet, Rc::new(left))];
+        Ok(())
+    }
+
     /// Whether it stands for the dangerous part of a rule.
     pub(super) fn splits(&self, of: RuleRef) -> bool {
         matches!(of, RuleRef::Raised(at) if self.exec.rules[at].risk == Risk::High)
@@ -205,6 +245,10 @@ impl Compiler<'_> {
         list: List,
         mut item: Item,
     ) -> Result<(), CompileError> {
+        if let Some(unless) = self.unless(item.rank)? {
+            let name = head.as_deref().unwrap_or_default();
+            self.lift(list.alphabet(), &mut item, name, &unless)?;
+        }
         if self.splits(self.ranks.refs[usize::from(item.rank)]) {
             let name = head.as_deref().unwrap_or_default();
             let found = self

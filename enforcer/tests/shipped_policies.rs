@@ -129,6 +129,49 @@ fn the_examples_of_ci_hold() {
     examples_hold("ci.json");
 }
 
+/// One policy for Codex with its own sandbox and one for Codex without: nothing else tells them apart.
+#[test]
+fn codex_has_a_policy_with_and_one_without_its_sandbox() {
+    let [with, without] = ["codex.json", "codex-unsandboxed.json"].map(|name| shipped(name).policy);
+    assert_eq!(with.exec.descriptor, Decision::Allow);
+    assert_eq!(without.exec.descriptor, Decision::Deny);
+    let opened: Vec<&str> = (with.syscalls.allow.iter())
+        .map(|hatch| hatch.name.as_str())
+        .collect();
+    assert_eq!(opened, ["namespaces", "mount"]);
+    assert!(without.syscalls.allow.is_empty());
+    let [with, without] = ["codex.json", "codex-unsandboxed.json"].map(|name| {
+        let path = repository().join("policies").join(name);
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut policy: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let keys = policy.as_object_mut().unwrap();
+        keys.remove("description");
+        keys.remove("syscalls");
+        keys["exec"].as_object_mut().unwrap().remove("descriptor");
+        policy
+    });
+    assert!(with == without, "the two have drifted apart");
+    let engine = Engine::new(shipped("codex.json").policy, 1).unwrap();
+    let bwrap = |words: &str| {
+        let argv = format!("/proc/self/fd/3 {words}");
+        let action = ExecAction {
+            path: b"/proc/self/fd/3".to_vec(),
+            argv: argv
+                .split(' ')
+                .map(|word| word.as_bytes().to_vec())
+                .collect(),
+            resolved: Some(b"/opt/codex/bwrap".to_vec()),
+            ..ExecAction::default()
+        };
+        engine.exec(&action).decision
+    };
+    assert_eq!(
+        bwrap("--ro-bind / / --unshare-user -- bash -c ls"),
+        Decision::Allow
+    );
+    assert_eq!(bwrap("-rf /"), Decision::Deny);
+}
+
 /// What two policies have in common must not drift apart.
 #[test]
 fn the_agents_policies_have_every_rule_of_the_general_one() {

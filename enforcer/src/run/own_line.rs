@@ -1,12 +1,18 @@
 //! The operator's own command line, started again by its launcher: npm's `codex` is a script that starts the program with
 //! the same words.
 
-use std::{collections::BTreeSet, sync::Mutex, sync::PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use crate::{decide::ExecAction, seccomp::target::Who};
 
 /// How often a command is started again by what it has started.
 const STEPS: usize = 4;
+/// How long after the start that counts: a launcher does nothing else. Later it is the agent who starts it.
+const START: Duration = Duration::from_secs(30);
 
 /// What the operator gave to `enforcer run`, and who has started it so far.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ struct Chain {
     /// Who runs it: the agent's first process, and those that were let start it again.
     by: BTreeSet<u32>,
     left: usize,
+    /// When the operator's exec was seen.
+    since: Instant,
 }
 
 impl OwnLine {
@@ -33,6 +41,7 @@ impl OwnLine {
                 arguments: Vec::new(),
                 by: BTreeSet::from([operator]),
                 left: STEPS,
+                since: Instant::now(),
             }),
         }
     }
@@ -42,6 +51,7 @@ impl OwnLine {
         let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         chain.name = name(path).to_vec();
         chain.arguments = argv.iter().skip(1).cloned().collect();
+        chain.since = Instant::now();
     }
 
     /// Whether an exec is the operator's command once more: a program of the same name with the same words, started by
@@ -49,6 +59,7 @@ impl OwnLine {
     pub fn is_again(&self, who: Who, action: &ExecAction) -> bool {
         let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         let same = chain.left > 0
+            && chain.since.elapsed() < START
             && !chain.arguments.is_empty()
             && (chain.by.contains(&who.tgid) || chain.by.contains(&who.ppid))
             && name(&action.path) == chain.name
@@ -128,6 +139,16 @@ mod tests {
             !OwnLine::new(10).is_again(who(10, 1), &yes),
             "nothing was given"
         );
+    }
+
+    #[test]
+    fn later_it_is_the_agents() {
+        let line = line();
+        line.chain.lock().unwrap().since = Instant::now()
+            .checked_sub(START)
+            .expect("the machine runs for longer");
+        let yes = action("/opt/vendor/bin/codex", &["codex", "exec", "--yolo"]);
+        assert!(!line.is_again(who(10, 1), &yes));
     }
 
     #[test]

@@ -42,8 +42,9 @@ pub struct ExecGrant {
     pub device: u32,
     /// Device of the working directory; 0 any.
     pub cwd_device: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0: nobody has answered yet, and the process stands behind its exec until somebody does. It ends no row of
+    /// denials.
+    pub unanswered: u32,
 }
 
 /// Key of a connect's grant.

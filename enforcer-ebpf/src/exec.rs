@@ -182,7 +182,14 @@ extern "C" fn settle_exec(
     } else {
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_allowed) });
-        if judgement.permits() && judgement.is_limited() && judgement.cause != CAUSE_OPERATOR {
+        // SAFETY: claimed scratch memory.
+        let unanswered = judgement.cause == CAUSE_APPROVED
+            && unsafe { ptr::read_volatile(ptr::addr_of!((*scratch).grant.unanswered)) } != 0;
+        if judgement.permits()
+            && judgement.is_limited()
+            && judgement.cause != CAUSE_OPERATOR
+            && !unanswered
+        {
             count_allowance(state, slot, judgement.cause);
         }
     }

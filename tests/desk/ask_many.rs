@@ -46,8 +46,8 @@ fn a_thousand_wait_for_one_answer() {
     let socket = running.socket();
     let aside = socket.with_extension("aside");
     fs::rename(&socket, &aside).unwrap();
-    // What the last request brought with it may still be going on.
-    thread::sleep(Duration::from_secs(1));
+    // What the last requests brought with them may still be going on: each was let do its exec, and stopped behind it.
+    thread::sleep(Duration::from_secs(2));
     let before = ticks(&running);
     thread::sleep(Duration::from_secs(2));
     let used = ticks(&running) - before;

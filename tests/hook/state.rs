@@ -222,7 +222,12 @@ fn a_breaker_is_one_in_upper_and_lower_case() {
 
 #[test]
 fn the_trail_has_what_was_asked_as_it_was_asked() {
-    let scene = Scene::new(&hook_policy());
+    let mut policy = hook_policy();
+    policy["bash"]["whitelist"]
+        .as_array_mut()
+        .unwrap()
+        .push("FOO=bar ls".into());
+    let scene = Scene::new(&policy);
     assert_eq!(scene.bash("FOO=bar ls").0, "allow");
     scene.ask("Write", json!({"file_path": "src/x", "content": ""}));
     assert_eq!(scene.trail()[0]["parameters"]["command"], "FOO=bar ls");

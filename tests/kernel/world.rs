@@ -262,7 +262,7 @@ pub fn grant(file: &Path, request: u64) -> ExecGrant {
         changed_ns: file.ctime_nsec() as u32,
         device: kernel_device(file.dev()),
         cwd_device: kernel_device(directory.dev()),
-        reserved: 0,
+        unanswered: 0,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{format::Format, input::Event, project::Scene, resolve, state::Kind};
+use super::{format::Format, input::Event, probe, project::Scene, resolve, state::Kind};
 use crate::{
     decide::{
         ByText, Decision, Engine, Find, Outcome,
@@ -59,9 +59,14 @@ pub fn judge(
     match call {
         Call::Text(text) => {
             let patches = patch::in_text(&text);
-            let judged = command(&text, shlex::split(&text), engine, |engine| {
+            let (mut judged, by_default) = command(&text, shlex::split(&text), engine, |engine| {
                 command_text::judge_found(engine, &text, &*find)
             });
+            // It asks whether the hook answers, not whether a list has a command that does nothing.
+            if by_default && probe::is_harmless(event) {
+                judged.outcome = tool::allowed(None, "It does nothing".to_owned());
+            }
+            let judged = (judged, by_default);
             patched(judged, patches, event, policy, scene, grounds)
         }
         Call::Words(words) => {

@@ -56,10 +56,15 @@ impl Probe {
 
 /// Whether an event is a probe.
 pub fn is_one(event: &Event) -> bool {
-    let same = |probe: Probe| {
-        let command = Value::from(probe.command());
-        event.input == Map::from_iter([("command".to_owned(), command)])
-    };
+    is(event, Probe::Forbidden) || is_harmless(event)
+}
+
+/// Whether an event is the harmless probe.
+pub fn is_harmless(event: &Event) -> bool {
+    is(event, Probe::Harmless)
+}
+
+fn is(event: &Event, probe: Probe) -> bool {
     let tool = match event.shape.format {
         Format::Claude | Format::Codex => "Bash",
         Format::Gemini => "run_shell_command",
@@ -67,7 +72,7 @@ pub fn is_one(event: &Event) -> bool {
     };
     event.session.as_deref() == Some(SESSION)
         && event.tool == tool
-        && (same(Probe::Forbidden) || same(Probe::Harmless))
+        && event.input == Map::from_iter([("command".to_owned(), Value::from(probe.command()))])
 }
 
 #[cfg(test)]

@@ -428,7 +428,7 @@ impl Shared {
             changed_ns: exec.file.changed.1,
             device: device(&exec.file.path, exec.file.device),
             cwd_device: device(&exec.cwd.path, exec.cwd.device),
-            reserved: 0,
+            unanswered: 0,
         };
         Ok((key, grant))
     }

@@ -90,13 +90,14 @@ impl Shared {
         let now = boot_ns()?;
         self.with.grants.sweep(now)?;
         let expires_ns = now + u64::try_from(GRANT.as_nanos()).unwrap_or(u64::MAX);
-        let (key, grant) = self.exec_grant(
+        let (key, mut grant) = self.exec_grant(
             parking.who,
             &parking.exec,
             parking.script,
             number,
             expires_ns,
         )?;
+        grant.unanswered = 1;
         self.with.recorder.park(number);
         self.with.grants.allow_exec(&key, &grant)?;
         parked.0.insert(parking.id, number);
@@ -123,6 +124,7 @@ impl Shared {
         if matches!(answer.ending, Ending::Approved { .. }) {
             // On record before it runs.
             self.with.recorder.approve_parked(number, answer)?;
+            self.with.limiter.allowed(pid);
             self.with.stops.release(pid);
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::Instant,
 };
 
 use nix::{
@@ -21,8 +22,10 @@ use nix::{
 
 use super::{Message, Order};
 
-/// Milliseconds between looks at what has been sent to the held processes.
-const LOOK_MS: u16 = 200;
+/// Milliseconds between looks at what has been sent to the held processes, and how many more for each of them: many that
+/// stand still must not keep a processor busy.
+const LOOK_MS: usize = 200;
+const LOOK_EACH_MS: usize = 2;
 
 /// Signals that end no process that has just executed a program, by their numbers: it handles none.
 const HARMLESS: [Signal; 8] = [
@@ -55,15 +58,17 @@ pub fn serve(orders: BorrowedFd<'_>) -> io::Result<()> {
     ended.thread_block()?;
     let changed = SignalFd::with_flags(&ended, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let mut traced: HashMap<Pid, Traced> = HashMap::new();
+    let mut looked = Instant::now();
     loop {
         let mut wanted = [
             PollFd::new(orders, PollFlags::POLLIN),
             PollFd::new(changed.as_fd(), PollFlags::POLLIN),
         ];
-        let timeout = if traced.values().any(|one| one.stopped) {
-            PollTimeout::from(LOOK_MS)
-        } else {
+        let pause = LOOK_MS + LOOK_EACH_MS * traced.len();
+        let timeout = if traced.is_empty() {
             PollTimeout::NONE
+        } else {
+            PollTimeout::from(u16::try_from(pause).unwrap_or(u16::MAX))
         };
         match poll(&mut wanted, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -76,10 +81,13 @@ pub fn serve(orders: BorrowedFd<'_>) -> io::Result<()> {
         {
             note(&mut traced, status);
         }
-        for (pid, _) in traced.iter().filter(|(_, one)| one.stopped) {
-            // Not one instruction is run to die of a signal.
-            if is_to_die(*pid) {
-                let _ = kill(*pid, Signal::SIGKILL);
+        if looked.elapsed().as_millis() >= pause as u128 {
+            looked = Instant::now();
+            for (pid, _) in traced.iter().filter(|(_, one)| one.stopped) {
+                // Not one instruction is run to die of a signal.
+                if is_to_die(*pid) {
+                    let _ = kill(*pid, Signal::SIGKILL);
+                }
             }
         }
         if !take_orders(orders, &mut traced)? {

@@ -172,6 +172,27 @@ fn codex_has_a_policy_with_and_one_without_its_sandbox() {
     assert_eq!(bwrap("-rf /"), Decision::Deny);
 }
 
+/// What is harmless as several words is not as one.
+#[test]
+fn no_word_of_a_dangerous_command_poses_as_a_dry_run() {
+    for name in ["coding-agent.json", "claude-code.json", "codex.json"] {
+        let engine = Engine::new(shipped(name).policy, 1).unwrap();
+        for words in [
+            &["kubectl", "delete", "ns", "prod", "-n x --dry-run=client"][..],
+            &["kubectl", "delete", "pod", "a", "b --dry-run=client"],
+            &["helm", "uninstall", "a", "b --dry-run"],
+            &["npm", "unpublish", "pkg", "x --dry-run"],
+            &["rsync", "-a", "--delete", "a --dry-run", "b"],
+            &["aws", "s3", "rm", "s3://b", "x --dryrun"],
+        ] {
+            let words = words.iter().map(|word| word.as_bytes().to_vec());
+            let action = ExecAction::from_words(words.collect());
+            let outcome = engine.exec(&action);
+            assert_ne!(outcome.decision, Decision::Allow, "{name}: {outcome:?}");
+        }
+    }
+}
+
 /// What two policies have in common must not drift apart.
 #[test]
 fn the_agents_policies_have_every_rule_of_the_general_one() {

@@ -54,6 +54,46 @@ fn a_rule_does_not_match_what_its_unless_matches_as_a_whole() {
     }
 }
 
+/// The program reads one word where a line has two.
+#[test]
+fn one_word_does_not_pose_as_several() {
+    for rule in [
+        r#"{"id": "r", "decision": "ask", "regex": ["^helm uninstall(?: |$)"],
+            "unless": ["helm uninstall(?: [^- ][^ ]*)* --dry-run"]}"#,
+        r#"{"id": "r", "decision": "ask", "glob": ["helm uninstall*"],
+            "unless": ["helm uninstall(?: [^- ][^ ]*)* --dry-run"]}"#,
+        r#"{"id": "r", "decision": "ask", "argv": {"program": "helm", "words": ["uninstall"]},
+            "unless": ["helm uninstall(?: [^- ][^ ]*)* --dry-run"]}"#,
+        r#"{"id": "r", "decision": "ask", "regex": ["uninstall"],
+            "unless": ["helm uninstall(?: [^- ][^ ]*)* --dry-run"]}"#,
+    ] {
+        let engine = engine(rule);
+        let decides = |words: &[&str]| {
+            let words = words.iter().map(|word| word.as_bytes().to_vec());
+            engine
+                .exec(&ExecAction::from_words(words.collect()))
+                .decision
+        };
+        let harmless = ["helm", "uninstall", "a", "b", "--dry-run"];
+        assert_eq!(decides(&harmless), Decision::Allow, "{rule}");
+        for words in [
+            &["helm", "uninstall", "a", "b --dry-run"][..],
+            &["helm", "uninstall", "a b", "--dry-run"],
+            &["helm", "uninstall", "a", " --dry-run"],
+            &["helm", "uninstall", "a", "--dry-run "],
+            &["helm", "uninstall", "a", "", "--dry-run"],
+            &["helm", "uninstall a --dry-run"],
+        ] {
+            let asked = decides(words) == Decision::Ask;
+            // The last is no such command to an argv rule.
+            assert!(
+                asked || rule.contains("argv") && words.len() == 2,
+                "{rule}: {words:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_harmless_flag_counts_behind_flags_that_take_no_value() {
     let engine = engine(

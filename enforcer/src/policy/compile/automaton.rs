@@ -83,6 +83,25 @@ impl Automaton {
         Ok(automaton)
     }
 
+    /// The same for whole words: a space of the expression is the end of a word (NUL), and a space within a word matches
+    /// nothing.
+    pub(super) fn by_words(self) -> Self {
+        let before = self.stride;
+        let mut by_words = Self {
+            stride: before + 1,
+            next: Vec::with_capacity(self.next.len() + self.accept.len()),
+            ..self
+        };
+        for row in self.next.chunks_exact(before) {
+            by_words.next.extend(&row[..before - 1]);
+            by_words.next.extend([0, row[before - 1]]);
+        }
+        by_words.classes[0] = by_words.classes[usize::from(b' ')];
+        by_words.classes[usize::from(b' ')] = (before - 1) as u8;
+        by_words.reduce();
+        by_words
+    }
+
     /// Whether it matches nothing. It must be reduced.
     pub(super) fn is_nothing(&self) -> bool {
         self.start == 0

@@ -193,7 +193,8 @@ impl Compiler<'_> {
         self.wrong(rank, text, &why, SIMPLER)
     }
 
-    /// The lines that the rule with this rank is lifted from by its `unless`: over the whole text, NUL and space alike.
+    /// The lines that the rule with this rank is lifted from by its `unless`: whole words. Were a space within a word the end
+    /// of one there, a word could pose as several, and what it says would not be what the program reads.
     fn unless(&mut self, rank: u16) -> Result<Option<Rc<Automaton>>, CompileError> {
         let Some(at) = self.ranks.refs[usize::from(rank)].rule() else {
             return Ok(None);
@@ -209,7 +210,8 @@ impl Compiler<'_> {
         let whole = format!(r"\A(?:{})\z", joined.join("|"));
         let made = search::parse(&whole)
             .map_err(Failure::Unsupported)
-            .and_then(|hir| Automaton::of(&hir, Alphabet::Text, LIMIT))
+            .and_then(|hir| Automaton::of(&hir, Alphabet::Exact, LIMIT))
+            .map(Automaton::by_words)
             .map(Rc::new)
             .map_err(|failure| self.failed(rank, &joined.join("|"), failure))?;
         self.lifts.insert(at, Rc::clone(&made));

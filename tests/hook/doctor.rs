@@ -1,12 +1,8 @@
 //! Whether agents ask their hook, as `enforcer hook doctor` finds out.
 
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
-use enforcer_tests::enforcer;
+use enforcer_tests::{copy_program, enforcer};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, hook_policy, run};
@@ -18,7 +14,11 @@ fn hooked(policy: &Value) -> Scene {
     let scene = Scene::new(policy);
     scene.trusted();
     // Root starts no program that others could have changed, and a checkout may belong to anybody.
-    fs::copy(enforcer().get_program(), scene.path().join("enforcer")).unwrap();
+    let program = enforcer();
+    copy_program(
+        Path::new(program.get_program()),
+        &scene.path().join("enforcer"),
+    );
     for agent in AGENTS {
         let mut command = own(&scene, &["hook", "install", agent, "--project", "--policy"]);
         command.arg(scene.policy());
@@ -193,8 +193,9 @@ fn codex_has_the_last_word_on_its_trust() {
             "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo codex-cli 0.171.0; exit; }}\nwhile read -r line; do case $line in \
              *hooks/list*) cat <<'E'\n{reply}\nE\n;; esac; done\n"
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let text = scene.path().join("codex-script");
+        fs::write(&text, script).unwrap();
+        copy_program(&text, &program);
         let mut command = doctor(&scene, &["codex", "--json"]);
         command.env(
             "PATH",

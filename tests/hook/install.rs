@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use enforcer_tests::{enforcer, root};
+use enforcer_tests::{copy_program, enforcer, root};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, decided, hook_policy, run};
@@ -127,7 +127,7 @@ fn settings_of_the_machine_are_shown_and_want_what_only_root_can_change() {
     }
     let scene = Scene::new(&hook_policy());
     let program = scene.path().join("enforcer");
-    fs::copy(enforcer().get_program(), &program).unwrap();
+    copy_program(Path::new(enforcer().get_program()), &program);
     let dry = |agent: &str, policy: &Path| {
         let mut command = Command::new(&program);
         command

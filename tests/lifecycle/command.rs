@@ -6,10 +6,11 @@ use std::{
         fd::AsRawFd,
         unix::{fs::PermissionsExt, process::CommandExt},
     },
+    path::Path,
     process::{Command, Stdio},
 };
 
-use enforcer_tests::{agent_user, root};
+use enforcer_tests::{agent_user, copy_program, root};
 
 use crate::launch::{free, launch, no_empty_parent, own, text};
 
@@ -74,7 +75,7 @@ fn a_variable_comes_through_sudo_when_it_is_wanted() {
     let (uid, gid) = agent_user();
     // A program of that name that starts another as it does: with an environment of its own making, as its child.
     let sudo = session.directory().join("sudo");
-    fs::copy("/bin/sh", &sudo).unwrap();
+    copy_program(Path::new("/bin/sh"), &sudo);
     let script = format!(
         "env -i PATH=/usr/bin:/bin SUDO_UID={uid} SUDO_GID={gid} '{}' run -q --agent {} --policy '{}' --audit '{}' \
          --env KEY_OF_MINE --env GIVEN=here --env NOT_THERE -- sh -c 'echo \"$KEY_OF_MINE $GIVEN ${{OTHER:-gone}}\"'; exit $?",

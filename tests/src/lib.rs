@@ -15,7 +15,9 @@ mod trail;
 pub use approvals::{Request, approvals};
 pub use attempts::{Attempt, Attempts, Outcomes, forbidding, loosening, open};
 pub use machine::{Level, in_guest, level, patience, program, quick, root, skip};
-pub use session::{Ended, Running, Session, agent_user, cgroup_root, cgroups, enforcer, left_over};
+pub use session::{
+    Ended, Running, Session, agent_user, cgroup_root, cgroups, copy_program, enforcer, left_over,
+};
 pub use trail::{Denial, Line, Trail};
 
 /// The path of an offender (a file of `tests/probes`) that the tests were built with.

@@ -236,15 +236,7 @@ impl Session {
                 fs::set_permissions(&here, Permissions::from_mode(0o755)).unwrap();
             }
         }
-        // By another process: what a thread of ours has open for writing another thread's child has open too, for a
-        // moment, and such a file cannot be executed.
-        let copied = Command::new("cp").arg(executable).arg(&target).status();
-        assert!(
-            copied.is_ok_and(|status| status.success()),
-            "{}",
-            executable.display()
-        );
-        fs::set_permissions(&target, Permissions::from_mode(0o755)).unwrap();
+        copy_program(executable, &target);
         target
     }
 
@@ -307,6 +299,22 @@ impl Session {
             stderr,
         }
     }
+}
+
+/// Copies a file that is to be executed, by another process: what a thread of ours has open for writing another thread's
+/// child has open too, for a moment, and such a file cannot be executed.
+///
+/// # Panics
+///
+/// When it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status();
+    assert!(
+        copied.is_ok_and(|status| status.success()),
+        "{}",
+        from.display()
+    );
+    fs::set_permissions(to, Permissions::from_mode(0o755)).unwrap();
 }
 
 /// A session that runs.

@@ -6,13 +6,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket};
 
 use super::*;
-use crate::launch::rig::Rig;
+use crate::launch::rig::{PATIENCE, Rig};
 
 fn stream() -> OwnedFd {
     socket(
@@ -62,8 +62,13 @@ fn it_connects_as_the_agents_user_and_from_its_cgroup() {
     assert_eq!(text, "hello");
     // Nothing of the launcher's is left open, and no privilege.
     let proc = format!("/proc/{}", connector.pid());
-    let open: Vec<_> = fs::read_dir(format!("{proc}/fd")).unwrap().collect();
-    assert_eq!(open.len(), 4, "{open:?}");
+    // The socket that it has connected is closed behind the answer.
+    let open = || fs::read_dir(format!("{proc}/fd")).unwrap().count();
+    let start = Instant::now();
+    while open() != 4 && start.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(open(), 4);
     let status = fs::read_to_string(format!("{proc}/status")).unwrap();
     assert!(status.contains("CapPrm:\t0000000000000000"), "{status}");
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");

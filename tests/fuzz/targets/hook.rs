@@ -51,9 +51,13 @@ fn answered(shape: &Shape, decision: Decision, text: &str) {
         &said["permission"],
         &said["decision"],
         &said["hookSpecificOutput"]["permissionDecision"],
+        &said["hookSpecificOutput"]["decision"]["behavior"],
     ];
+    // Where the agent is about to ask its user, to say nothing lets it ask.
+    let about_to_ask = shape.event == "PermissionRequest";
     let kept = match (decision, words.into_iter().find_map(Value::as_str)) {
         (Decision::Allow, word) => word.is_none_or(|word| word == "allow"),
+        (Decision::Ask, None) => about_to_ask && line == "{}",
         (Decision::Ask, word) => matches!(word, Some("ask" | "deny")),
         (Decision::Deny, word) => word == Some("deny"),
     };

@@ -168,10 +168,11 @@ pub fn directory(path: &Path, mode: u32) -> Result<Done, DirectoryError> {
             .open(path);
         let directory = match opened {
             Ok(directory) => directory,
-            // Another process has taken it away meanwhile; a link that leads nowhere is there for ever.
+            // Another process has taken it away meanwhile, and may have made it again; a link that leads nowhere is there
+            // for ever.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
-                    && fs::symlink_metadata(path).is_err() =>
+                    && !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) =>
             {
                 continue;
             }

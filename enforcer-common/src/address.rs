@@ -20,6 +20,16 @@ pub fn from_v4(bytes: [u8; 4]) -> [u8; 16] {
     address
 }
 
+/// The two halves of an address, in some order of bytes.
+#[inline(always)]
+pub fn halves(address: &[u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    [
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+    ]
+}
+
 /// Whether an address in the normal form ([`normalise`]) is a loopback address.
 #[inline(always)]
 pub fn is_loopback(address: &[u8; 16]) -> bool {

@@ -22,6 +22,8 @@
 //!
 //! The clock is `CLOCK_BOOTTIME`, which cannot be set and does not go backwards.
 
+use crate::address;
+
 /// How often an attempt is made before it is given up. Each failed one means that another processor has succeeded.
 pub const TRIES: u32 = 4096;
 
@@ -329,6 +331,62 @@ pub fn try_turn(
     let word = cells.load(0)?;
     let (new, said) = turn(word, ask, rules, pid, now_ms);
     (new == word || cells.replace(0, word, new)).then_some(said)
+}
+
+/// What was denied: the same number for the same thing, 0 for what is never the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thing(u64);
+
+impl Thing {
+    /// What is never the same.
+    pub const NONE: Self = Self(0);
+
+    /// A program, by the number of its file.
+    #[inline(always)]
+    pub const fn program(inode: u64) -> Self {
+        Self(mix(1, inode))
+    }
+
+    /// An address, as the trie knows it.
+    #[inline(always)]
+    pub fn address(address: &[u8; 16], protocol: u32, port: u32) -> Self {
+        let [high, low] = address::halves(address);
+        let socket = (protocol as u64) << 32 | port as u64;
+        Self(mix(mix(mix(2, high), low), socket))
+    }
+
+    /// A unix socket, by whatever tells it from others.
+    #[inline(always)]
+    pub const fn socket(number: u64) -> Self {
+        Self(mix(3, number))
+    }
+
+    /// The denial of it to a process, 0 for none.
+    #[inline(always)]
+    pub const fn denied_to(self, pid: u32) -> u64 {
+        if self.0 == 0 {
+            0
+        } else {
+            mix(self.0, pid as u64) | 1
+        }
+    }
+}
+
+#[inline(always)]
+const fn mix(hash: u64, word: u64) -> u64 {
+    (hash ^ word)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(29)
+        .wrapping_add(hash)
+}
+
+/// Whether a denial is the row's last one once more: what a program tries again by itself is one denial. `word` is the
+/// breaker's, `last` the denial before, `denial` this one ([`Thing::denied_to`]).
+#[inline(always)]
+pub const fn is_repeat(word: u64, last: u64, denial: u64) -> bool {
+    // An allowance has ended the row, or the breaker is open.
+    let in_a_row = word != 0 && word >> 32 == 0;
+    in_a_row && denial != 0 && denial == last
 }
 
 /// `rank` of an exec that is too complex: too many arguments.

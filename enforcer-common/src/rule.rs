@@ -102,6 +102,17 @@ pub struct PolicyHeader {
     pub limits: Limits,
 }
 
+/// `IPPROTO_ICMP`, and `IPPROTO_ICMPV6`, which is judged as the same.
+pub const ICMP: u32 = 1;
+/// See [`ICMP`].
+pub const ICMP_V6: u32 = 58;
+
+/// The protocol that connect rules know a socket's by.
+#[inline(always)]
+pub const fn judged_protocol(protocol: u32) -> u32 {
+    if protocol == ICMP_V6 { ICMP } else { protocol }
+}
+
 /// Key data of the connect tries, after the prefix length: slot, protocol, port, address.
 ///
 /// Integers are big-endian, because a trie compares from the first byte. Protocol 0 and port 0 stand for
@@ -160,6 +171,8 @@ pub struct SlotState {
     pub breaker: u64,
     /// Denials in a row when the breaker opened last.
     pub tripped_at: u64,
+    /// The denial that was counted last ([`crate::limits::Thing::denied_to`]).
+    pub last_denied: u64,
 }
 
 const _: () = assert!(size_of::<GroupRef>() == 16);
@@ -169,7 +182,7 @@ const _: () =
     assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 48 + 72 + 16 + 16 + 96);
 const _: () = assert!(size_of::<ConnectKey>() == 24);
 const _: () = assert!(size_of::<ConnectValue>() == 8);
-const _: () = assert!(size_of::<SlotState>() == 80);
+const _: () = assert!(size_of::<SlotState>() == 88);
 
 #[cfg(feature = "user")]
 mod pod {

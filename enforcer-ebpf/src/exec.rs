@@ -15,6 +15,7 @@ use enforcer_common::{
         CAUSE_APPROVED, CAUSE_ESCAPE, CAUSE_INTERNAL, CAUSE_OPERATOR, EXEC_TEXT_MAX, ExecTail,
         Header, KIND_EXEC, STAGE_EXEC, VERDICT_ALLOWED, VERDICT_KILLED,
     },
+    limits::Thing,
     rule::{ALLOW, ASK, DENY, SlotState},
 };
 
@@ -163,7 +164,7 @@ extern "C" fn settle_exec(
     let tripped = if judgement.permits() {
         0
     } else {
-        count_denial(slot, judgement.cause)
+        count_denial(slot, judgement.cause, program(scratch))
     };
     // Who has left the agent's cgroup is out of sight: that is no matter of the policy.
     let passes = judgement.permits() || observed(slot) && judgement.cause != CAUSE_ESCAPE;
@@ -233,6 +234,14 @@ extern "C" fn deny_bare(slot: u32) -> u32 {
     count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
     kill();
     0
+}
+
+/// The program of the exec in the scratch memory.
+#[inline(always)]
+pub fn program(scratch: *const Scratch) -> Thing {
+    // SAFETY: claimed scratch memory.
+    let inode = unsafe { (*scratch).own_inode };
+    read_kernel::<u64>(inode + offset!(inode_number)).map_or(Thing::NONE, Thing::program)
 }
 
 /// Writes the event of a judgement; false when there was no room for it. `tripped` is what [`count_denial`] gave.

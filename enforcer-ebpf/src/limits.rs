@@ -14,7 +14,7 @@ use enforcer_common::{
     },
     limits::{
         Ask, COMPLEX_ARGUMENTS, COMPLEX_BYTES, COMPLEX_DEPTH, Cells, Limits, Rate, Said, TRIES,
-        Taking, complexity_rank, try_take, try_turn,
+        Taking, Thing, complexity_rank, is_repeat, try_take, try_turn,
     },
     rule::{DENY, SlotState},
 };
@@ -159,20 +159,29 @@ pub fn admits(state: *mut SlotState, slot: u32) -> bool {
 
 /// Counts a denial, if its cause counts. Gives the denials in a row if it opened the breaker, else 0.
 #[inline(always)]
-pub fn count_denial(slot: u32, cause: u32) -> u64 {
-    denied_for(slot, cause)
+pub fn count_denial(slot: u32, cause: u32, thing: Thing) -> u64 {
+    denied_for(slot, cause, thing.denied_to(pid()))
 }
 
 /// See [`count_denial`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn denied_for(slot: u32, cause: u32) -> u64 {
+extern "C" fn denied_for(slot: u32, cause: u32, denial: u64) -> u64 {
     if !counts_for_breaker(cause) {
         return 0;
     }
     let Some(state) = slot_state(slot) else {
         return 0;
     };
+    // SAFETY: fields of a map value.
+    unsafe {
+        let word = ptr::read_volatile(ptr::addr_of!((*state).breaker));
+        let last = ptr::addr_of_mut!((*state).last_denied);
+        if is_repeat(word, ptr::read_volatile(last), denial) {
+            return 0;
+        }
+        ptr::write_volatile(last, denial);
+    }
     let said = ask_breaker(slot, Ask::Denied as u32);
     // SAFETY: a field of a map value; only who opens the breaker writes it.
     unsafe {

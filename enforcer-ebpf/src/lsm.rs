@@ -20,7 +20,7 @@ use enforcer_common::{
 
 use crate::{
     event::{count, is_operator, now, pid, slot_state},
-    exec::record,
+    exec::{program, record},
     facts::{Facts, Judgement, judge_exec},
     grant::{connect_granted, exec_granted},
     kept,
@@ -96,7 +96,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
             judgement = within_rates(judgement, member.slot, Kind::Exec, Rates::Look);
         }
         if !judgement.permits() && judgement.cause != CAUSE_UNREADABLE {
-            let tripped = count_denial(member.slot, judgement.cause);
+            let tripped = count_denial(member.slot, judgement.cause, program(scratch));
             record(
                 scratch,
                 member.slot,

@@ -18,7 +18,10 @@ use enforcer_common::{
         ConnectTail, Header, KIND_CONNECT, KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED,
         VERDICT_ERRNO,
     },
-    rule::{ALLOW, ASK, CONNECT_KEY_BITS, ConnectKey, DENY},
+    limits::Thing,
+    rule::{
+        ALLOW, ASK, CONNECT_KEY_BITS, ConnectKey, DENY, ICMP, ICMP_V6, judged_protocol,
+    },
 };
 
 use crate::{
@@ -31,10 +34,10 @@ use crate::{
     task::{self, unproven},
 };
 
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
+pub const AF_INET: u32 = 2;
+pub const AF_INET6: u32 = 10;
 const SOCK_STREAM: u32 = 1;
-const SOCK_DGRAM: u32 = 2;
+pub const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 
@@ -84,6 +87,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     let (family, kind, protocol) = unsafe { ((*sock).family, (*sock).type_, (*sock).protocol) };
     if (kind == SOCK_STREAM && protocol == IPPROTO_TCP)
         || (kind == SOCK_DGRAM && protocol == IPPROTO_UDP)
+        || (kind == SOCK_DGRAM && is_echo(family, protocol))
     {
         return PASS;
     }
@@ -104,6 +108,13 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     };
     record(&aim, KIND_SOCKET, judgement, 0, STAGE_CGROUP, now());
     if observed(slot) { PASS } else { REFUSE }
+}
+
+/// Whether it is a socket for ICMP echo: the kernel lets it send nothing else. What it sends is judged on its way out
+/// ([`crate::packet`]): no program sees its datagrams before.
+#[inline(always)]
+fn is_echo(family: u32, protocol: u32) -> bool {
+    (family == AF_INET && protocol == ICMP) || (family == AF_INET6 && protocol == ICMP_V6)
 }
 
 /// The slot of whoever uses the socket. The program runs for sockets made inside an agent's cgroup, also
@@ -223,7 +234,7 @@ fn judge<const CONNECT: bool>(
         address,
         slot: slot_of_socket_user(),
         port: u32::from(port),
-        protocol,
+        protocol: judged_protocol(protocol),
         family,
         socket_type,
         reserved: 0,
@@ -252,7 +263,7 @@ fn judge<const CONNECT: bool>(
 /// where it is called.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn settle(aim: *const Aim, judgement: u64, start: u64) -> u32 {
+pub extern "C" fn settle(aim: *const Aim, judgement: u64, start: u64) -> u32 {
     // SAFETY: null, or an `Aim` of the caller's.
     let Some(aim) = (unsafe { aim.as_ref() }) else {
         return 0;
@@ -426,7 +437,8 @@ extern "C" fn write_event(
     let permitted = judgement.permits();
     let allowed = permitted || observed(slot);
     if !permitted {
-        event.header.tripped = count_denial(slot, judgement.cause);
+        let thing = Thing::address(&aim.address, aim.protocol, aim.port);
+        event.header.tripped = count_denial(slot, judgement.cause, thing);
     }
     event.header.approval = approval;
     event.header.decision = judgement.decision;

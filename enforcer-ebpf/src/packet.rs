@@ -1,28 +1,31 @@
 //! Packets on their way out: none may be led on to another address than the one that was judged, and none to a
 //! loopback address may leave the machine (by `SO_BINDTODEVICE`, `IP_PKTINFO`, `IP_UNICAST_IF` and their like).
+//!
+//! An ICMP echo is judged here: its socket need not be connected, and no program sees what it sends before.
 
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    helpers::generated::{bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id, bpf_skb_load_bytes},
+    bindings::__sk_buff,
+    helpers::generated::{
+        bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id, bpf_skb_load_bytes,
+    },
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
 use enforcer_common::{
     address,
     event::{CAUSE_ROUTED, ConnectTail, Header, KIND_PACKET, STAGE_CGROUP, VERDICT_ERRNO},
-    rule::DENY,
+    rule::{DENY, ICMP, judged_protocol},
 };
 
 use crate::{
     event::{count, next_seq, now, output, slot_state},
     maps::{AGENTS, constant, offset, settings},
-    net::{NetEvent, PASS, REFUSE},
-    task::{current_address, parent_pid, read_kernel, slot_of_task_cgroup},
+    net::{self, AF_INET, AF_INET6, Aim, NetEvent, PASS, REFUSE, SOCK_DGRAM},
+    task::{current_address, parent_pid, read_kernel, slot_of_task_cgroup, unproven},
 };
 
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
 /// The loopback device has this number in each network namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK_DEVICE: u32 = 1;
 
@@ -64,17 +67,29 @@ fn load<const SIZE: usize>(packet: &SkBuffContext, at: u32) -> Option<[u8; SIZE]
     (result == 0).then_some(bytes)
 }
 
-/// What a packet is sent to, and in which family of addresses; `None` if it cannot be read.
+/// Puts what a packet is sent to into `address`, and gives its family of addresses; 0 if it cannot be read. (No `Option`:
+/// the verifier refuses to let what is not there be copied.)
 #[inline(always)]
-fn destination(packet: &SkBuffContext) -> Option<([u8; 16], u32)> {
-    let [first] = load::<1>(packet, 0)?;
+fn destination(packet: &SkBuffContext, address: &mut [u8; 16]) -> u32 {
+    let Some([first]) = load::<1>(packet, 0) else {
+        return 0;
+    };
     match first >> 4 {
-        4 => Some((
-            address::from_v4(load::<4>(packet, DESTINATION_V4_AT)?),
-            AF_INET,
-        )),
-        6 => Some((load::<16>(packet, DESTINATION_AT)?, AF_INET6)),
-        _ => None,
+        4 => {
+            let Some(bytes) = load::<4>(packet, DESTINATION_V4_AT) else {
+                return 0;
+            };
+            *address = address::from_v4(bytes);
+            AF_INET
+        }
+        6 => {
+            let Some(bytes) = load::<16>(packet, DESTINATION_AT) else {
+                return 0;
+            };
+            *address = bytes;
+            AF_INET6
+        }
+        _ => 0,
     }
 }
 
@@ -89,12 +104,14 @@ fn is_loopback(address: [u8; 16]) -> bool {
 /// Whether the packet goes to the address that it names, which was judged; `false` also for what cannot be read.
 #[inline(always)]
 fn goes_where_it_says(packet: &SkBuffContext) -> bool {
-    let Some((destination, family)) = destination(packet) else {
+    let mut to = [0; 16];
+    let family = destination(packet, &mut to);
+    if family == 0 {
         return false;
-    };
+    }
     // SAFETY: the verifier turns this into a read of the context.
     let device = unsafe { (*packet.skb.skb).ifindex };
-    if device != LOOPBACK_DEVICE && is_loopback(destination) {
+    if device != LOOPBACK_DEVICE && is_loopback(to) {
         return false;
     }
     if family == AF_INET {
@@ -164,32 +181,75 @@ fn no_routing_header(packet: &SkBuffContext) -> bool {
 #[cgroup_skb(egress)]
 pub fn packet_out(ctx: SkBuffContext) -> i32 {
     let start = now();
-    if goes_where_it_says(&ctx) {
-        return PASS;
+    if !goes_where_it_says(&ctx) {
+        record(ctx.skb.skb, start);
+        return REFUSE;
     }
-    record(&ctx, start);
-    REFUSE
+    if is_echo(&ctx) && !echo_may_go(&ctx, start) {
+        return REFUSE;
+    }
+    PASS
 }
 
-/// Writes the event of a dropped packet.
+/// Whether the packet comes from a socket for ICMP echo.
 #[inline(always)]
-fn record(packet: &SkBuffContext, start: u64) {
+fn is_echo(packet: &SkBuffContext) -> bool {
+    // SAFETY: the verifier turns these into reads of the context and of the socket, which the helper checks.
+    unsafe {
+        let sock = (*packet.skb.skb).__bindgen_anon_2.sk;
+        if sock.is_null() {
+            return false;
+        }
+        let sock = bpf_sk_fullsock(sock);
+        !sock.is_null() && judged_protocol((*sock).protocol) == ICMP
+    }
+}
+
+/// What the rules say of an echo. It leaves in the time of whoever sends it.
+#[inline(always)]
+fn echo_may_go(packet: &SkBuffContext, start: u64) -> bool {
+    let slot = slot_of(packet);
+    let mut to = [0; 16];
+    let family = destination(packet, &mut to);
+    if family == 0 || slot_of_task_cgroup(current_address()) != Some(slot) {
+        return false;
+    }
+    let aim = Aim {
+        address: address::normalise(to),
+        slot,
+        port: 0,
+        protocol: ICMP,
+        family,
+        socket_type: SOCK_DGRAM,
+        reserved: 0,
+    };
+    unproven(net::settle(&aim, net::weigh(&aim).packed(), start)) != 0
+}
+
+/// The agent whose packet it is.
+#[inline(always)]
+fn slot_of(packet: &SkBuffContext) -> u32 {
     let level = constant(&settings().agent_level) as i32;
     // SAFETY: the context's own packet.
-    let (agent, cgroup) = unsafe {
-        (
-            bpf_skb_ancestor_cgroup_id(packet.skb.skb, level),
-            bpf_skb_cgroup_id(packet.skb.skb),
-        )
-    };
+    let agent = unsafe { bpf_skb_ancestor_cgroup_id(packet.skb.skb, level) };
     // SAFETY: entries are only ever added and removed as a whole.
-    let slot = unsafe { AGENTS.get(agent) }
+    unsafe { AGENTS.get(agent) }
         .copied()
-        .unwrap_or(constant(&settings().sole_slot));
+        .unwrap_or(constant(&settings().sole_slot))
+}
+
+/// Writes the event of a dropped packet. A function of its own, so that its frame is not under that of an echo.
+#[inline(never)]
+fn record(packet: *mut __sk_buff, start: u64) {
+    let packet = &SkBuffContext::new(packet);
+    let slot = slot_of(packet);
+    // SAFETY: the context's own packet.
+    let cgroup = unsafe { bpf_skb_cgroup_id(packet.skb.skb) };
     let Some(state) = slot_state(slot) else {
         return;
     };
-    let (address, family) = destination(packet).unwrap_or_default();
+    let mut address = [0; 16];
+    let family = destination(packet, &mut address);
     let mut event = NetEvent {
         header: Header::default(),
         tail: ConnectTail {

@@ -17,6 +17,7 @@ use enforcer_common::{
         CAUSE_UNREADABLE, CAUSE_UNSEEN, Header, KIND_UNIX, STAGE_CGROUP, STAGE_LSM, UNIX_NAME_MAX,
         UnixTail, VERDICT_ALLOWED, VERDICT_ERRNO,
     },
+    limits::Thing,
     rule::{ALLOW, ASK, DENY, SlotState},
 };
 
@@ -411,7 +412,12 @@ fn record(
         let event = ptr::addr_of_mut!((*scratch).unix);
         describe(&mut (*event).header, KIND_UNIX, slot, stage);
         if !permitted {
-            (*event).header.tripped = count_denial(slot, judgement.cause);
+            let thing = if wanted.way == BOUND {
+                Thing::socket(wanted.other)
+            } else {
+                Thing::NONE
+            };
+            (*event).header.tripped = count_denial(slot, judgement.cause, thing);
         }
         (*event).header.decision = judgement.decision;
         (*event).header.cause = judgement.cause;

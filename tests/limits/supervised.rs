@@ -91,7 +91,7 @@ fn connects_to_unix_sockets_count_once_wherever_they_are_judged() {
     policy["connect"]["unix_default"] = json!("allow");
     policy["connect"]["rules"] = json!([{
         "id": "no-socket", "decision": "deny", "justification": "Not this socket",
-        "unix": ["*/closed.sock"],
+        "unix": ["*.closed.sock"],
     }]);
     let scene = Scene::new(&policy);
     let place = |name: &str| {
@@ -101,14 +101,22 @@ fn connects_to_unix_sockets_count_once_wherever_they_are_judged() {
             .unwrap();
         (path.display().to_string(), listener)
     };
-    let ((fine, _one), (closed, _two)) = (place("fine.sock"), place("closed.sock"));
+    let (fine, _fine) = place("fine.sock");
+    // The same again would be one denial.
+    let [(one, _one), (two, _two), (three, _three)] =
+        ["1.closed.sock", "2.closed.sock", "3.closed.sock"].map(place);
     let ended = scene.run(&[
-        &format!("unix {closed} 2"),
+        &format!("unix {one} 4"),
         &format!("unix {fine} 6"),
-        &format!("unix {closed} 3"),
+        &format!("unix {one} 1"),
+        &format!("unix {two} 1"),
+        &format!("unix {three} 1"),
         &format!("unix {fine} 1"),
     ]);
-    assert_eq!(ended.text(), "unix 0 2\nunix 4 2\nunix 0 3\nunix 0 1\n");
+    assert_eq!(
+        ended.text(),
+        "unix 0 4\nunix 4 2\nunix 0 1\nunix 0 1\nunix 0 1\nunix 0 1\n"
+    );
     let (by_rule, rate) = (
         "Not this socket [no-socket]",
         "Rate limit exceeded: 4/4 calls per hour",
@@ -116,7 +124,8 @@ fn connects_to_unix_sockets_count_once_wherever_they_are_judged() {
     assert_eq!(
         told(&ended.trail),
         [
-            by_rule, by_rule, rate, rate, by_rule, by_rule, by_rule, "trip 3", OPEN
+            by_rule, by_rule, by_rule, by_rule, rate, rate, by_rule, by_rule, by_rule, "trip 3",
+            OPEN
         ]
     );
 }

@@ -120,6 +120,52 @@ fn send_to(fd: c_int, address: &Address, flags: c_int) {
     );
 }
 
+/// A socket for ICMP echo.
+fn echo_socket(family: c_int) -> c_int {
+    let protocol = if family == libc::AF_INET {
+        libc::IPPROTO_ICMP
+    } else {
+        libc::IPPROTO_ICMPV6
+    };
+    socket(family, libc::SOCK_DGRAM, protocol)
+}
+
+/// Sends an echo request and waits for the reply.
+fn send_echo(fd: c_int, family: c_int, to: Option<&Address>) {
+    // Type, code, checksum, identifier, sequence number, data: the kernel fills in what it knows better.
+    let mut request = [0_u8; 16];
+    request[0] = if family == libc::AF_INET { 8 } else { 128 };
+    let (pointer, length) = to.map_or((std::ptr::null(), 0), |to| (to.pointer(), to.length));
+    let sent = unsafe {
+        libc::sendto(
+            fd,
+            request.as_ptr().cast(),
+            request.len(),
+            0,
+            pointer,
+            length,
+        )
+    };
+    check(sent as i64, "sendto");
+    let patience = libc::timeval {
+        tv_sec: 10,
+        tv_usec: 0,
+    };
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const patience).cast(),
+            size_of_val(&patience) as libc::socklen_t,
+        )
+    };
+    check(result, "SO_RCVTIMEO");
+    let mut reply = [0_u8; 64];
+    let received = unsafe { libc::recv(fd, reply.as_mut_ptr().cast(), reply.len(), 0) };
+    check(received as i64, "recv");
+}
+
 fn message(address: &Address, part: &mut libc::iovec) -> libc::msghdr {
     *part = libc::iovec {
         iov_base: WORD.as_ptr().cast_mut().cast(),
@@ -330,6 +376,15 @@ fn dial(way: &str, target: &Address) {
             );
         },
         "udp-sendto" => send_to(datagram(), target, 0),
+        "echo" => {
+            let fd = echo_socket(family);
+            send_echo(fd, family, Some(target));
+        }
+        "echo-connected" => {
+            let fd = echo_socket(family);
+            connect(fd, target);
+            send_echo(fd, family, None);
+        }
         "udp-sendto-again" => {
             // A socket that is connected elsewhere may still send to any address.
             let fd = datagram();

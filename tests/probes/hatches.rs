@@ -610,6 +610,10 @@ fn main() {
             let program: Vec<String> = words[2..].iter().map(ToString::to_string).collect();
             stack(way, &program);
         }
+        ["traced-by-launcher"] => {
+            assert_eq!(call!(libc::SYS_ptrace, 0, 0, 0, 0), 0);
+            unsafe { libc::raise(libc::SIGUSR1) };
+        }
         ["hold", key] => hold(key.parse().expect("a key")),
         ["objects", key] => {
             for (name, id) in objects(key.parse().expect("a key"), false) {

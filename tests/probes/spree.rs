@@ -7,6 +7,8 @@
 //! * `arguments PROGRAM COUNT BYTES`: executes PROGRAM with so many arguments of so many bytes.
 //! * `deep PROGRAM LEVELS`: forks so many times, each parent ends at once, and the last child executes PROGRAM.
 //! * `dial PORT THREADS COUNT`: connects to 127.0.0.1; prints `dial ALLOWED DENIED`.
+//! * `dials PORT COUNT`: connects to so many addresses, 127.0.1.1 and on; prints `dials ALLOWED DENIED`.
+//! * `again PROGRAM COUNT`: executes PROGRAM so often from one process, which never forks; prints `again DENIED`.
 //! * `unix NAME COUNT`: connects to a unix socket; prints `unix ALLOWED DENIED`.
 //! * `sign NAME`: makes a file. `await NAME`: waits for one. `say TEXT`: prints it.
 #![allow(
@@ -107,6 +109,28 @@ fn step(words: &[&str]) {
         "dial" => many("dial", number(2), number(3), || {
             allowed(TcpStream::connect(("127.0.0.1", number(1) as u16)))
         }),
+        "dials" => {
+            let (mut yes, mut no) = (0, 0);
+            for last in 1..=number(2) as u8 {
+                let to = (std::net::Ipv4Addr::new(127, 0, 1, last), number(1) as u16);
+                *(if allowed(TcpStream::connect(to)) {
+                    &mut yes
+                } else {
+                    &mut no
+                }) += 1;
+            }
+            println!("dials {yes} {no}");
+        }
+        "again" => {
+            let name = CString::new(words[1]).expect("no NUL");
+            let argv = [name.as_ptr(), ptr::null()];
+            let denied = (0..number(2)).filter(|_| {
+                let environment = [ptr::null()];
+                unsafe { libc::execve(name.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+                io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+            });
+            println!("again {}", denied.count());
+        }
         "unix" => many("unix", 1, number(2), || {
             allowed(UnixStream::connect(words[1]))
         }),

@@ -61,6 +61,8 @@ busybox hostname enforcer-vm
 busybox chmod 700 /root
 busybox chown -R agent:agent /home/agent
 busybox ip link set lo up || fail "no loopback"
+# As systemd sets it: `ping` needs no privileges.
+busybox sysctl -qw net.ipv4.ping_group_range='0 2147483647' || fail "no ping"
 
 # Should the program that watches us be killed, the machine must not run on for ever.
 (

@@ -5,9 +5,12 @@ use std::{fmt::Write, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{
-    approval::{Asked, Subject},
-    redact,
+use crate::{
+    decide::{
+        approval::{Asked, Subject},
+        redact,
+    },
+    policy::model::Protocol,
 };
 
 /// Bytes of a command line, path or socket name that a person can be asked to judge. What is longer is not put to
@@ -223,11 +226,10 @@ impl Record {
                     .any(|raw| is_unprintable(raw));
             }
             Subject::Connect(connect) => {
-                let protocol = match connect.protocol {
-                    6 => "tcp".to_owned(),
-                    17 => "udp".to_owned(),
-                    other => format!("protocol {other}"),
-                };
+                let protocol = Protocol::numbered(connect.protocol.into()).map_or_else(
+                    || format!("protocol {}", connect.protocol),
+                    |protocol| protocol.name().to_owned(),
+                );
                 "connect".clone_into(&mut self.kind);
                 self.command = format!(
                     "{protocol} {}",

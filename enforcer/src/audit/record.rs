@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::action::{Action, Approval, Connect, Event, Exec, Stage, Syscall, Verdict};
 use crate::decide::{Decision, redact};
+use crate::policy::model::Protocol;
 
 /// Longest string that is kept, in bytes before redaction; a longer one is cut and the record says `truncated`.
 const STRING_MAX: usize = 64 * 1024;
@@ -400,13 +401,9 @@ fn agent_name(agent: &str) -> String {
     }
 }
 
-/// TCP and UDP by name, others by number.
-fn protocol_name(protocol: u32) -> Value {
-    match protocol {
-        6 => "tcp".into(),
-        17 => "udp".into(),
-        other => other.into(),
-    }
+/// What rules can name by name, others by number.
+fn protocol_name(number: u32) -> Value {
+    Protocol::numbered(number).map_or_else(|| number.into(), |protocol| protocol.name().into())
 }
 
 /// The length in bytes of each word of a command as it is written down, where its spaces do not tell its words apart.

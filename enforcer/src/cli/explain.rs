@@ -24,7 +24,7 @@ use crate::{
     ground::Ground,
     launch::{Identity, OwnProgram},
     on_disk::Finder,
-    policy::{Policy, compile::protocol_number, model::Protocol},
+    policy::{Policy, model::Protocol},
     policy_file,
     say::{self, say},
 };
@@ -302,15 +302,15 @@ pub fn judge_host(
     protocol: Option<&str>,
 ) -> Result<Explanation, String> {
     let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("tcp") => Protocol::Tcp,
-        Some("udp") => Protocol::Udp,
-        Some(other) => return Err(format!("protocol `{other}` is not known; write tcp or udp")),
+        None => Protocol::Tcp,
+        Some(name) => Protocol::named(name)
+            .ok_or_else(|| format!("protocol `{name}` is not known; write tcp, udp or icmp"))?,
     };
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
     if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
-        let action = ConnectAction::new(address, port, protocol_number(protocol));
+        let action = ConnectAction::new(address, port, protocol.number());
         return Ok(engine.explain_connect(&action));
     }
     let decision = engine.policy().connect.default;

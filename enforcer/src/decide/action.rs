@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use enforcer_common::address;
+use enforcer_common::{address, rule::judged_protocol};
 
 /// One exec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl ConnectAction {
         Self {
             address,
             port,
-            protocol,
+            protocol: judged_protocol(protocol.into()) as u16,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::policy::{
     Policy,
     compile::{
         CompileError, RuleRef, Tables, compile_for, compile_rule, connect_matches, programs,
-        protocol_number, unix_matches,
+        unix_matches,
     },
     model::{self, ConnectRule, ExecPolicy, Protocol, Rule},
     standing::{self, Standing},
@@ -190,7 +190,7 @@ impl Engine {
         let decision = self.policy.connect.outside.tcp;
         let address = address::normalise(action.address);
         let asked = decision != Decision::Allow
-            && action.protocol == protocol_number(Protocol::Tcp)
+            && action.protocol == Protocol::Tcp.number()
             && address::is_loopback(&address)
             && !self.matcher.names_port(action);
         asked.then(|| self.wording.connect_outcome(by_listener(decision)))

@@ -277,17 +277,14 @@ impl Writer<'_> {
     }
 
     fn connect(&mut self, when: &str, address: String, port: u16, protocol: Option<Protocol>) {
-        let name = match protocol {
-            Some(Protocol::Tcp) => "tcp",
-            Some(Protocol::Udp) => "udp",
-            None => {
-                return self.leave_out(
-                    "rules name tcp and udp only",
-                    &format!("{address} port {port}"),
-                );
-            }
+        let Some(protocol) = protocol else {
+            return self.leave_out(
+                "rules name tcp, udp and icmp only",
+                &format!("{address} port {port}"),
+            );
         };
-        if port == 0 {
+        let name = protocol.name();
+        if port == 0 && protocol != Protocol::Icmp {
             return self.leave_out("no rule can name port 0", &format!("{address} {name}"));
         }
         let (seen, addresses) = self.connects.entry((name, port)).or_default();
@@ -320,9 +317,13 @@ impl Writer<'_> {
         }
         let mut connect = Vec::new();
         for ((protocol, port), (seen, addresses)) in &self.connects {
-            connect.push(json!({
+            let mut rule = json!({
                 "id": ids.claim(&format!("{protocol} {port}")), "decision": "allow", "hosts": addresses,
-                "ports": [port], "protocols": [protocol], "justification": seen.justification()}));
+                "protocols": [protocol], "justification": seen.justification()});
+            if *port != 0 {
+                rule["ports"] = json!([port]);
+            }
+            connect.push(rule);
         }
         for (name, seen) in &self.sockets {
             connect.push(json!({

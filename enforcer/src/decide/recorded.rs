@@ -14,6 +14,7 @@ use super::{
     engine::Engine,
     wording::Outcome,
 };
+use crate::policy::model::Protocol;
 
 /// What a replaced secret begins with.
 const REDACTED: &str = "[REDACTED";
@@ -277,8 +278,7 @@ fn connect(parameters: &Map<String, Value>) -> Recorded {
     }
     let port = parameters.get("port").and_then(Value::as_u64);
     let protocol = match parameters.get("protocol") {
-        Some(Value::String(name)) if name == "tcp" => Some(6),
-        Some(Value::String(name)) if name == "udp" => Some(17),
+        Some(Value::String(name)) => Protocol::named(name).map(|protocol| protocol.number().into()),
         Some(number) => number.as_u64(),
         None => None,
     };

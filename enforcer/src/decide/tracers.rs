@@ -1,6 +1,7 @@
-//! Programs that live by system calls which are refused under every policy that does not give them back.
+//! Programs that live by system calls which are refused: under every policy that does not give them back, or under one
+//! that denies what is given.
 
-use crate::policy::Policy;
+use crate::policy::{Policy, model::HatchChoice};
 
 /// Groups of system calls (`policies/escape-hatches.json`), and well-known programs that need them.
 const NEED: [(&str, &[&str]); 5] = [
@@ -50,14 +51,15 @@ const NEED: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// The groups that a program needs and the policy does not give back.
+/// Given wherever processes outside the agent are out of reach.
+const GIVEN: [&str; 1] = ["ptrace"];
+
+/// The groups that a program needs and the policy does not give.
 pub fn refused(policy: &Policy, program: &[u8]) -> Vec<&'static str> {
+    let syscalls = &policy.syscalls;
     let open = |group: &str| {
-        policy
-            .syscalls
-            .allow
-            .iter()
-            .any(|hatch| hatch.name == group)
+        let named = |choices: &[HatchChoice]| choices.iter().any(|hatch| hatch.name == group);
+        named(&syscalls.allow) || GIVEN.contains(&group) && !named(&syscalls.deny)
     };
     NEED.iter()
         .filter(|(group, programs)| {

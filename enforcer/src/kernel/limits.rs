@@ -17,7 +17,10 @@ use aya::{
     maps::{Map, MapData},
 };
 use enforcer_common::{
-    limits::{Ask, Breaker, Cells, Limits, Rate, Said, TRIES, Taking, try_take, try_turn, used},
+    limits::{
+        Ask, Breaker, Cells, Limits, Rate, Said, TRIES, Taking, Thing, is_repeat, try_take,
+        try_turn, used,
+    },
     rule::SlotState,
 };
 use nix::time::{ClockId, clock_gettime};
@@ -30,6 +33,7 @@ pub(super) const PINNED: [&str; 5] = ["EVENTS", "SLOTS", "RATES", "USER_EXECS", 
 /// Cells of one slot's state.
 const STATE_CELLS: u32 = (size_of::<SlotState>() / size_of::<u64>()) as u32;
 const BREAKER_CELL: u32 = (mem::offset_of!(SlotState, breaker) / size_of::<u64>()) as u32;
+const LAST_DENIED_CELL: u32 = (mem::offset_of!(SlotState, last_denied) / size_of::<u64>()) as u32;
 const TRIPPED_CELL: u32 = (mem::offset_of!(SlotState, tripped_at) / size_of::<u64>()) as u32;
 
 /// What a limit is about.
@@ -226,8 +230,17 @@ impl Limiter {
         self.ask(Ask::Admit, pid) == Some(Said::Noted)
     }
 
-    /// Counts a denial that the policy or a person made. Gives the denials in a row if it opened the breaker.
-    pub fn denied(&self, pid: u32) -> Option<u64> {
+    /// Counts a denial that the policy or a person made, unless it is the row's last one once more. Gives the denials in a
+    /// row if it opened the breaker.
+    pub fn denied(&self, pid: u32, thing: Thing) -> Option<u64> {
+        let denial = thing.denied_to(pid);
+        let last = self.state(LAST_DENIED_CELL);
+        let last = last.map.cell(last.first)?;
+        let word = self.state(BREAKER_CELL).load(0)?;
+        if is_repeat(word, last.load(Ordering::SeqCst), denial) {
+            return None;
+        }
+        last.store(denial, Ordering::SeqCst);
         let said = self.ask(Ask::Denied, pid)?;
         let place = self.state(TRIPPED_CELL);
         let cell = place.map.cell(place.first)?;

@@ -201,11 +201,7 @@ fn of_lines(lines: &[&Line]) -> anyhow::Result<(Suggestion, LeftOut)> {
 }
 
 fn connect(line: &Line) -> Option<What> {
-    let protocol = match line.entry.parameter("protocol").as_str() {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        _ => None,
-    };
+    let protocol = Protocol::named(&line.entry.parameter("protocol"));
     Some(What::Connect {
         address: line.entry.parameter("address"),
         port: line.entry.parameter("port").parse().ok()?,

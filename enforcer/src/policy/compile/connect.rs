@@ -141,7 +141,12 @@ pub fn matches(rule: &ConnectRule, action: &ConnectAction) -> bool {
     };
     let hosts = rule.hosts.iter().map(|host| masked(normalise(*host)));
     let fits = |listed: &[u16], own: u16| listed.is_empty() || listed.contains(&own);
-    let protocols: Vec<u16> = rule.protocols.iter().copied().map(number).collect();
+    let protocols: Vec<u16> = rule
+        .protocols
+        .iter()
+        .copied()
+        .map(Protocol::number)
+        .collect();
     hosts.into_iter().any(|host| contains(&host, &address))
         && fits(&rule.ports, action.port)
         && fits(&protocols, action.protocol)
@@ -175,15 +180,7 @@ fn protocols(protocols: &[Protocol]) -> Vec<u16> {
     if protocols.is_empty() {
         return vec![0];
     }
-    protocols.iter().map(|protocol| number(*protocol)).collect()
-}
-
-/// The IP protocol number (IANA) of a protocol.
-pub fn number(protocol: Protocol) -> u16 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    }
+    protocols.iter().map(|protocol| protocol.number()).collect()
 }
 
 fn ports(ports: &[u16]) -> Vec<u16> {

@@ -52,7 +52,7 @@ mod unix;
 #[cfg(test)]
 mod unix_tests;
 
-pub use connect::{ConnectPrefix, matches as connect_matches, number as protocol_number};
+pub use connect::{ConnectPrefix, matches as connect_matches};
 pub use danger::is_dangerous;
 pub use exec::programs;
 pub use glob::Glob;

@@ -100,6 +100,13 @@ fn rule_of(
     if rule.protocols.is_some() {
         validate::not_empty(protocols.len(), &at.key("protocols"), problems);
     }
+    if !ports.is_empty() && protocols.contains(&ProtocolName::Icmp) {
+        problems.error(
+            &at.key("ports"),
+            "ICMP has no ports",
+            "make a rule without `ports` for \"icmp\"",
+        );
+    }
     ConnectRule {
         id: rule.id,
         decision: rule.decision,
@@ -109,6 +116,7 @@ fn rule_of(
         protocols: distinct(protocols.iter().map(|protocol| match protocol {
             ProtocolName::Tcp => Protocol::Tcp,
             ProtocolName::Udp => Protocol::Udp,
+            ProtocolName::Icmp => Protocol::Icmp,
         })),
         unix,
         justification: rule.justification,

@@ -174,7 +174,7 @@ fn first_judgements(in_force: &InForce) -> Option<FirstJudgements> {
     let under = |text| {
         let policy = policy::parse(text).ok()?.policy;
         let (lsm, unix) = (in_force.has("exec_check"), in_force.unix());
-        let first = FirstJudgement::choose(&policy, lsm, unix, OnDeny::Errno, false);
+        let first = FirstJudgement::choose(&policy, lsm, unix, OnDeny::Errno, false, true);
         Some(first.describe())
     };
     Some(FirstJudgements {

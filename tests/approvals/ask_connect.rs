@@ -119,6 +119,62 @@ fn a_datagram_waits() {
     }
 }
 
+/// A thread whose socket does not block has more to do than to wait for a person: it is told to come again.
+#[test]
+fn a_socket_that_does_not_block_is_told_to_try_again() {
+    if !root() {
+        return;
+    }
+    for approve in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let session = session(&asking_port(port));
+        let running = session.start([
+            "/bin/sh",
+            "-c",
+            &format!(
+                "D='$DIAL tcp-nonblocking 127.0.0.1 {port}'; eval $D; echo status $?; eval $D; echo status $?; \
+                 while [ ! -e go ]; do sleep 0.1; done; eval $D; echo status $?; eval $D; echo status $?"
+            ),
+        ]);
+        running.until("it has tried twice", |running| {
+            running.stdout().matches("status 1").count() == 2
+        });
+        let request = running.request();
+        assert!(listener.accept().is_err(), "heard before anyone answered");
+        if approve {
+            request.approve(&["--reason", "fine"]);
+        } else {
+            request.deny(&["--reason", "no"]);
+        }
+        // The answer comes to the launcher by another thread.
+        std::thread::sleep(Duration::from_millis(500));
+        sign(&session, "go");
+        let ended = running.wait();
+        let short = request.id().split('-').next().unwrap();
+        let hint = format!("it waits for `enforcer approvals approve {short}`; then try again");
+        assert_eq!(
+            ended.stderr.matches(&hint).count(),
+            if approve { 3 } else { 2 },
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(listener.accept().is_ok(), approve);
+        let statuses: Vec<bool> = ended
+            .text()
+            .lines()
+            .filter_map(|line| line.strip_prefix("status "))
+            .map(|status| status == "0")
+            .collect();
+        // An approval is for one more try; the fourth is asked about anew.
+        assert_eq!(statuses, [false, false, approve, false]);
+        assert_eq!(ended.requests().len(), if approve { 2 } else { 1 });
+        let allowed = ended.trail.connects().filter(|line| !line.denied()).count();
+        assert_eq!(allowed, usize::from(approve), "{}", ended.trail.shown());
+    }
+}
+
 /// What cannot be held is denied.
 #[test]
 fn a_message_cannot_wait() {

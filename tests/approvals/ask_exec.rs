@@ -267,3 +267,49 @@ fn five_that_ask_the_same_share_one_answer() {
     assert!(own.iter().all(|line| !line.denied()));
     assert_eq!(ended.requests().len(), 1);
 }
+
+/// With `retry` nothing waits: what was approved meanwhile goes through when it is tried again, once.
+#[test]
+fn what_is_approved_meanwhile_goes_through_at_the_next_try() {
+    if !root() {
+        return;
+    }
+    let session = session(&asking(json!({"mode": "retry"})));
+    let running = session.start([
+        "/bin/sh",
+        "-c",
+        "$ASKED one; echo status $?; while [ ! -e go ]; do sleep 0.1; done; \
+         $ASKED two; echo status $?; $ASKED one; echo status $?; $ASKED one; echo status $?",
+    ]);
+    let request = running.request();
+    running.until("it has tried", |running| {
+        running.stdout().contains("status 126")
+    });
+    request.approve(&["--reason", "fine"]);
+    // The answer comes to the launcher by another thread.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    crate::scene::sign(&session, "go");
+    let ended = running.wait();
+    assert_eq!(
+        ended
+            .text()
+            .lines()
+            .filter(|line| line.starts_with("status"))
+            .collect::<Vec<_>>(),
+        ["status 126", "status 126", "status 0", "status 126"],
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(marks(&session), 1);
+    // Each text is a request of its own, and a used approval is none.
+    assert_eq!(ended.requests().len(), 3);
+    let line = ended
+        .trail
+        .execs()
+        .find(|line| line.text("approver") == "root")
+        .unwrap();
+    assert!(
+        !line.denied() && line.text("approval") == request.id(),
+        "{line:?}"
+    );
+}

@@ -16,7 +16,8 @@ use std::{
 };
 
 use enforcer_tests::{
-    Attempts, Session, agent_user, forbidding, loosening, open, probe, program, quick, root, skip,
+    Attempts, Session, agent_user, forbidding, loosening, open, probe, program, quick, root,
+    shutting, skip,
 };
 
 fn session() -> Session {
@@ -70,6 +71,7 @@ fn each_hatch_is_shut() {
         })
         .collect();
     for session in [&session, &self::session().as_root()] {
+        session.set_policy(&shutting(open()));
         let ended = session.run([hatches(session).as_os_str(), "each".as_ref()]);
         let shut = outcomes(&ended.text());
         assert_eq!(shut.len(), free[0].len(), "{}", ended.stderr);
@@ -84,6 +86,69 @@ fn each_hatch_is_shut() {
     assert!(told_apart.len() >= 20, "alike outside: {alike:?}; {free:?}");
     let through = free[0].values().filter(|errno| **errno == 0).count();
     assert!(through >= 8, "{:?}", free[0]);
+}
+
+/// Debuggers and sanitizers work, on what is the agent's own.
+#[test]
+fn an_agents_own_processes_can_be_traced() {
+    if !root() {
+        return;
+    }
+    for session in [session(), session().as_root()] {
+        // Its first process makes the launcher its tracer, too: that one lets it go on.
+        let ended = session.run([hatches(&session).as_os_str(), "each".as_ref()]);
+        let outcomes = outcomes(&ended.text());
+        for name in [
+            "ptrace-seize",
+            "ptrace-traceme",
+            "process-vm-readv",
+            "process-vm-writev",
+            "pidfd-getfd",
+            "kcmp",
+        ] {
+            assert_eq!(outcomes[name], 0, "{name}: {}", ended.stderr);
+        }
+        assert_eq!(outcomes["bpf-map"], libc::EPERM);
+        let signalled = session.run([hatches(&session).as_os_str(), "traced-by-launcher".as_ref()]);
+        assert_eq!(
+            signalled.code(),
+            128 + libc::SIGUSR1,
+            "{}",
+            signalled.stderr
+        );
+    }
+}
+
+/// Who traces the process that execs changes nothing of what is judged: the exec is refused, or killed before its tracer
+/// can let it run.
+#[test]
+fn a_tracer_gets_no_denied_program_to_run() {
+    if !root() {
+        return;
+    }
+    if program("strace").is_none() {
+        return skip("no strace");
+    }
+    let session = session();
+    session.set_policy(&forbidding());
+    let victim = session.place(probe!("victim"), "bin/forbidden");
+    let fine = session.place(probe!("victim"), "bin/fine");
+    let mark = session.work().join("mark");
+    let session = session.variable("MARK", &mark).variable("TAG", "t");
+    let run = |program: &std::path::Path| {
+        let words = ["strace", "-f", "-qq", "-o", "/dev/null"].map(std::ffi::OsStr::new);
+        session.run(words.into_iter().chain([program.as_os_str()]))
+    };
+    assert_eq!(run(&fine).code(), 0);
+    assert!(fs::read(&mark).is_ok_and(|marks| !marks.is_empty()));
+    fs::remove_file(&mark).unwrap();
+    let ended = run(&victim);
+    assert!(!mark.exists(), "{}", ended.stderr);
+    assert!(
+        ended.trail.execs().any(|line| line.denied()),
+        "{}",
+        ended.trail.shown()
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use enforcer_tests::{Session, loosening, open, probe, root};
+use enforcer_tests::{Session, loosening, open, probe, root, shutting};
 
 /// The groups, and for some an attempt that answers otherwise on every kernel when the group is open.
 const GROUPS: [(&str, &str); 5] = [
@@ -36,12 +36,17 @@ fn one_hatch_is_opened_by_its_name() {
     if !root() {
         return;
     }
-    let session = Session::new(&loosening(open(), &[]));
+    let session = Session::new(&shutting(open()));
     session.place(probe!("hatches"), "bin/hatches");
     let shut = outcomes(&session);
     assert!(shut.values().all(|errno| *errno != 0), "{shut:?}");
     for (group, attempt) in GROUPS {
-        session.set_policy(&loosening(open(), &[group]));
+        let opening = loosening(open(), &[group]);
+        session.set_policy(&if group == "ptrace" {
+            opening
+        } else {
+            shutting(opening)
+        });
         let open = outcomes(&session);
         assert_eq!(open[attempt], 0, "{group}");
         for (_, other) in GROUPS.iter().filter(|(name, _)| *name != group) {

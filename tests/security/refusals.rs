@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer_tests::{Ended, Line, Session, loosening, open, probe, root};
+use enforcer_tests::{Ended, Line, Session, loosening, open, probe, root, shutting};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ fn asking() -> Value {
     let mut policy = open();
     policy["exec"]["rules"] =
         json!([{"id": "asked", "decision": "ask", "argv": {"program": "nobody-starts-this"}}]);
-    policy
+    shutting(policy)
 }
 
 fn session() -> (Session, PathBuf) {
@@ -121,7 +121,7 @@ fn what_the_policy_allows_is_not_refused() {
         return;
     }
     let (session, probe) = session();
-    session.set_policy(&loosening(asking(), &["io-uring"]));
+    session.set_policy(&shutting(loosening(asking(), &["io-uring"])));
     let ended = run(&session, &probe, &["each"]);
     // What the kernel says to a null pointer.
     assert_ne!(outcomes(&ended.text())["io-uring"], libc::ENOSYS);

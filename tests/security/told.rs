@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use enforcer_tests::{Session, agent_user, enforcer, probe, root, skip};
+use enforcer_tests::{Session, agent_user, enforcer, probe, quick, root, skip};
 use serde_json::{Value, json};
 
 /// Nothing is allowed to connect anywhere, but for enforcer's own socket.
@@ -61,6 +61,29 @@ fn an_agent_learns_why_it_was_denied() {
     assert!(what.as_str().unwrap().contains("forbidden one"), "{what}");
     assert_eq!(parsed(again), last);
     assert_eq!(refused, "2");
+}
+
+/// Whoever is refused may end at once: the reason is there before.
+#[test]
+fn the_reason_of_a_denied_connect_comes_before_the_end_of_its_program() {
+    if !root() {
+        return;
+    }
+    let session = Session::new(&json!({
+        "version": "2",
+        "exec": {"default": "allow"},
+        "connect": {"default": "allow", "rules": [{
+            "id": "no-host", "decision": "deny", "hosts": ["127.0.0.2"], "justification": "Nobody lives there",
+        }]},
+    }));
+    let dial = session.place(probe!("dial"), "bin/dial");
+    let times = quick(1000, 20);
+    let ended = session.variable("DIAL", dial).sh(&format!(
+        "n=0; i=0; while [ $i -lt {times} ]; do i=$((i+1)); \
+         case \"$($DIAL tcp 127.0.0.2 9 2>&1)\" in *'connect 127.0.0.2:9: Nobody lives there'*) n=$((n+1));; esac; done; \
+         echo $n"
+    ));
+    assert_eq!(ended.text().trim(), times.to_string(), "{}", ended.stderr);
 }
 
 /// Takes what a process of the agent's is told on a socket, and shows who has written it.

@@ -13,7 +13,7 @@ mod session;
 mod trail;
 
 pub use approvals::{Request, approvals};
-pub use attempts::{Attempt, Attempts, Outcomes, forbidding, loosening, open};
+pub use attempts::{Attempt, Attempts, Outcomes, forbidding, loosening, open, shutting};
 pub use machine::{Level, in_guest, level, patience, program, quick, root, skip};
 pub use session::{
     Ended, Running, Session, agent_user, cgroup_root, cgroups, copy_program, enforcer, left_over,

@@ -156,23 +156,34 @@ pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
     faults
 }
 
-/// System calls that a policy allows by a name that no group of them has.
+/// System calls that a policy allows by a name that no group of them has, or denies though they are refused anyway.
 pub fn unknown_hatches(parsed: &Parsed) -> Vec<PolicyError> {
     let Ok(hatches) = Hatches::shipped() else {
         return Vec::new();
     };
     let known: Vec<&str> = hatches.names().collect();
-    let allowed = parsed.policy.syscalls.allow.iter().enumerate();
-    allowed
-        .filter(|(_, hatch)| !known.contains(&hatch.name.as_str()))
-        .map(|(index, hatch)| {
-            parsed.error_at_syscall(
-                index,
-                format!("there is no group of system calls `{}`", hatch.name),
-                format!("name one of: {}", known.join(", ")),
-            )
-        })
-        .collect()
+    let open: Vec<&str> = hatches.open_where_fenced().collect();
+    let syscalls = &parsed.policy.syscalls;
+    let mut errors = Vec::new();
+    for (key, choices, names) in [
+        ("allow", &syscalls.allow, &known),
+        ("deny", &syscalls.deny, &open),
+    ] {
+        for (index, choice) in choices.iter().enumerate() {
+            let name = choice.name.as_str();
+            if names.contains(&name) {
+                continue;
+            }
+            let what = if known.contains(&name) {
+                format!("the system calls of `{name}` are refused anyway")
+            } else {
+                format!("there is no group of system calls `{name}`")
+            };
+            let mend = format!("name one of: {}", names.join(", "));
+            errors.push(parsed.error_at_syscall(key, index, what, mend));
+        }
+    }
+    errors
 }
 
 /// The examples of a policy's rules: the faults. The policy's `engine`, if there is one, spares most rules tables of

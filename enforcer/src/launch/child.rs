@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
@@ -139,6 +140,8 @@ impl Child {
             WaitStatus::Signaled(_, signal, _) => {
                 self.ended = Some(ExitStatus::Signal(signal as i32));
             }
+            // It has made us its tracer (`PTRACE_TRACEME`), and would stand still at each signal.
+            WaitStatus::Stopped(pid, signal) if let_go(pid, signal) => {}
             WaitStatus::Stopped(..) if self.terminal.has_job_control() => {
                 self.terminal.take_back();
                 stop_self();
@@ -162,6 +165,13 @@ impl Child {
         // It may be gone, or have become what we may not signal: neither needs an answer.
         let _ = kill(target, signal);
     }
+}
+
+/// Lets a process go on that is traced by us, with the signal that it stopped for; false if it is not.
+fn let_go(pid: Pid, signal: Signal) -> bool {
+    // What an exec gives to a tracer ends who has none.
+    let signal = (signal != Signal::SIGTRAP).then_some(signal);
+    ptrace::detach(pid, signal).is_ok()
 }
 
 impl Drop for Child {

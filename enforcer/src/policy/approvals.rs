@@ -151,6 +151,16 @@ pub fn asks(policy: &Policy) -> Asks {
     }
 }
 
+/// Whether some connects to addresses are denied.
+pub fn denies_addresses(policy: &Policy) -> bool {
+    let connect = &policy.connect;
+    [connect.default, connect.outside.tcp].contains(&Decision::Deny)
+        || connect
+            .rules
+            .iter()
+            .any(|rule| rule.unix.is_empty() && standing::connect_can_deny(rule))
+}
+
 /// Why nobody can answer what a policy asks, if so. `agent_user` is the name of the user that the agent runs as,
 /// who never can. A named group counts as somebody.
 pub fn unanswerable(policy: &Policy, agent_user: Option<&str>) -> Option<String> {

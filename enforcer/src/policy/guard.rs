@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     error::Problems,
-    model::{Example, Guard, LoosenedHatch, Matcher, Rule},
+    model::{Example, Guard, HatchChoice, Matcher, Rule},
     native::GuardSection,
     place::{JsonPath, quoted},
     validate::GUARD_ID,
@@ -128,7 +128,7 @@ fn read(text: &str) -> Result<Vec<GuardRule>, String> {
 /// Turns `guard` of either form into the model.
 pub(super) fn lower(section: GuardSection, problems: &mut Problems<'_>) -> Guard {
     let at = JsonPath::top().key("guard").key("allow");
-    let mut allow: Vec<LoosenedHatch> = Vec::with_capacity(section.allow.len());
+    let mut allow: Vec<HatchChoice> = Vec::with_capacity(section.allow.len());
     for (index, entry) in section.allow.into_iter().enumerate() {
         let (at, entry) = (at.index(index), entry.0);
         if ![COMMANDS, FILES].contains(&entry.name.as_str()) {
@@ -154,7 +154,7 @@ pub(super) fn lower(section: GuardSection, problems: &mut Problems<'_>) -> Guard
                 "say why the agent needs it: it can take away what guards it then",
             );
         }
-        allow.push(LoosenedHatch {
+        allow.push(HatchChoice {
             name: entry.name,
             reason: entry.reason,
         });

@@ -9,13 +9,15 @@ use super::error::Problems;
 use super::governance;
 use super::guard;
 use super::model::{
-    ArgvPattern, DEFAULT_TRUSTED_DIRS, Example, ExecPolicy, Form, LoosenedHatch, Matcher, Policy,
+    ArgvPattern, DEFAULT_TRUSTED_DIRS, Example, ExecPolicy, Form, HatchChoice, Matcher, Policy,
     Rule, Syscalls,
 };
-use super::native::{ArgvSection, ExecRule, ExecSection, NativePolicy, SyscallsSection};
+use super::native::{
+    ArgvSection, ExecRule, ExecSection, HatchSection, NativePolicy, SyscallsSection,
+};
 use super::place::{JsonPath, quoted};
 use super::reach;
-use super::shape::TextOrList;
+use super::shape::{Object, TextOrList};
 use super::tools;
 use super::validate::{self, Ids};
 use crate::decide::{Decision, Risk};
@@ -325,10 +327,29 @@ fn examples(given: Vec<TextOrList>, at: &JsonPath, problems: &mut Problems<'_>) 
 }
 
 fn syscalls(section: SyscallsSection, problems: &mut Problems<'_>) -> Syscalls {
-    let at = JsonPath::top().key("syscalls").key("allow");
-    let mut allow = Vec::with_capacity(section.allow.len());
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    for (index, entry) in section.allow.into_iter().enumerate() {
+    let mut seen = HashMap::new();
+    let mut list = |key, entries, why| hatches(key, entries, why, &mut seen, problems);
+    Syscalls {
+        allow: list(
+            "allow",
+            section.allow,
+            "say why the agent needs it: this opens a way around the policy",
+        ),
+        deny: list("deny", section.deny, "say why the agent must not have it"),
+    }
+}
+
+/// One list of groups of system calls. `seen`: where a name has stood already, in either list.
+fn hatches(
+    key: &'static str,
+    entries: Vec<Object<HatchSection>>,
+    why: &str,
+    seen: &mut HashMap<String, JsonPath>,
+    problems: &mut Problems<'_>,
+) -> Vec<HatchChoice> {
+    let at = JsonPath::top().key("syscalls").key(key);
+    let mut choices = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.into_iter().enumerate() {
         let (at, entry) = (at.index(index), entry.0);
         if entry.name.is_empty() {
             problems.error(
@@ -339,7 +360,7 @@ fn syscalls(section: SyscallsSection, problems: &mut Problems<'_>) -> Syscalls {
         } else if let Some(first) = seen.get(&entry.name) {
             problems.error_with_line(
                 &at.key("name"),
-                &JsonPath::top().key("syscalls").key("allow").index(*first),
+                first,
                 |line| {
                     format!(
                         "{} stands twice (first at line {line})",
@@ -349,21 +370,17 @@ fn syscalls(section: SyscallsSection, problems: &mut Problems<'_>) -> Syscalls {
                 "keep one of the two",
             );
         } else {
-            seen.insert(entry.name.clone(), index);
+            seen.insert(entry.name.clone(), at.clone());
         }
         if entry.reason.trim().is_empty() {
-            problems.error(
-                &at.key("reason"),
-                "the reason is empty",
-                "say why the agent needs it: this opens a way around the policy",
-            );
+            problems.error(&at.key("reason"), "the reason is empty", why);
         }
-        allow.push(LoosenedHatch {
+        choices.push(HatchChoice {
             name: entry.name,
             reason: entry.reason,
         });
     }
-    Syscalls { allow }
+    choices
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ fn faults_of_rules_about_unix_sockets_are_told() {
 {"id": "a", "decision": "deny", "unix": ["/run/x"], "ports": [1]},
 {"id": "b", "decision": "deny", "unix": []},
 {"id": "c", "decision": "deny", "unix": ["docker.sock", "/run/../x"]},
+{"id": "d", "decision": "allow", "protocols": ["tcp", "icmp"], "ports": [1]},
 {"id": "socket:docker", "decision": "deny", "unix": ["/x"]}]}}"#;
     let told = faults(text);
     for wanted in [
@@ -46,7 +47,8 @@ fn faults_of_rules_about_unix_sockets_are_told() {
         ":3:33: connect.rules[1].unix: the list is empty",
         ":4:42: connect.rules[2].unix[0]: \"docker.sock\" names no unix socket; write an absolute path",
         ":4:57: connect.rules[2].unix[1]: \"/run/../x\" is not a path in its shortest form",
-        ":5:2: connect.rules[3].id: the id \"socket:docker\" is kept",
+        ":5:64: connect.rules[3].ports: ICMP has no ports",
+        ":6:2: connect.rules[4].id: the id \"socket:docker\" is kept",
     ] {
         assert!(
             told.iter()
@@ -54,7 +56,7 @@ fn faults_of_rules_about_unix_sockets_are_told() {
             "{wanted}\n{told:#?}"
         );
     }
-    assert_eq!(told.len(), 5, "{told:#?}");
+    assert_eq!(told.len(), 6, "{told:#?}");
 }
 
 #[test]
@@ -73,14 +75,16 @@ fn system_calls_are_given_back_by_name_and_with_a_reason() {
         ("ptrace", "the agent debugs its own programs")
     );
     assert_eq!(
-        parsed.error_at_syscall(1, "x", "y").to_string(),
+        parsed.error_at_syscall("allow", 1, "x", "y").to_string(),
         "line 3, column 2: syscalls.allow[1].name: x; y"
     );
     let told = faults(
         r#"{"version": "2", "exec": {}, "connect": {}, "syscalls": {"allow": [
 {"name": "ptrace", "reason": " "},
 {"name": "ptrace", "reason": "twice"},
-{"name": "", "reason": "x"}]}}"#,
+{"name": "", "reason": "x"}], "deny": [
+{"name": "ptrace", "reason": "both"},
+{"name": "bpf", "reason": ""}]}}"#,
     );
     assert_eq!(
         told,
@@ -90,6 +94,8 @@ fn system_calls_are_given_back_by_name_and_with_a_reason() {
             "p.json:3:2: syscalls.allow[1].name: \"ptrace\" stands twice (first at line 2); keep one of the two",
             "p.json:4:2: syscalls.allow[2].name: the name is empty; write the name of a group of \
              `policies/escape-hatches.json`, such as \"ptrace\"",
+            "p.json:5:2: syscalls.deny[0].name: \"ptrace\" stands twice (first at line 2); keep one of the two",
+            "p.json:6:17: syscalls.deny[1].reason: the reason is empty; say why the agent must not have it",
         ]
     );
 }

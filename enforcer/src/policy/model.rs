@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use enforcer_common::rule::ICMP;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -236,6 +237,45 @@ pub enum Protocol {
     Tcp,
     /// UDP, 17.
     Udp,
+    /// ICMP echo, 1; of either IP version.
+    Icmp,
+}
+
+impl Protocol {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Icmp];
+
+    /// The IP protocol number (IANA).
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Icmp => ICMP as u16,
+        }
+    }
+
+    /// The name, as policies and the trail have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        }
+    }
+
+    /// The protocol of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|protocol| protocol.name() == name)
+    }
+
+    /// The protocol of an IP protocol number.
+    pub fn numbered(number: u32) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|protocol| u32::from(protocol.number()) == number)
+    }
 }
 
 /// Agents named by a policy.
@@ -320,6 +360,8 @@ pub enum Waiting {
     Auto,
     /// Always before the exec. The caller's parent can stand still as long.
     Hold,
+    /// Not at all: it fails at once, and goes through when it is tried again after the approval.
+    Retry,
 }
 
 impl Default for Approvals {
@@ -339,15 +381,17 @@ impl Default for Approvals {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Syscalls {
     /// Groups of the escape hatches that stay open, in the order of the file.
-    pub allow: Vec<LoosenedHatch>,
+    pub allow: Vec<HatchChoice>,
+    /// Groups that are shut also where they would be open.
+    pub deny: Vec<HatchChoice>,
 }
 
-/// A group of built-in refusals that a policy leaves open.
+/// A group of built-in refusals, and what a policy says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoosenedHatch {
+pub struct HatchChoice {
     /// The group's name. Whether there is such a group of escape hatches is checked where these are known.
     pub name: String,
-    /// Why the agents need it.
+    /// Why.
     pub reason: String,
 }
 
@@ -355,7 +399,7 @@ pub struct LoosenedHatch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     /// Groups of the built-in rules that do not hold, in the order of the file.
-    pub allow: Vec<LoosenedHatch>,
+    pub allow: Vec<HatchChoice>,
 }
 
 impl Guard {

@@ -240,6 +240,8 @@ pub enum ProtocolName {
     Tcp,
     /// UDP.
     Udp,
+    /// ICMP echo, as `ping` sends it, of either IP version; it has no ports.
+    Icmp,
 }
 
 /// Agents that the policy names.
@@ -347,7 +349,9 @@ pub struct ApprovalsSection {
     /// How an exec waits for its answer. `auto`, unless given: before the exec where its caller is a shell or another
     /// program that waits for its child anyway, and a denial is `EPERM`; for all others after the exec, stopped before
     /// the first instruction, so that the caller's timers, threads and terminal go on, and a denial is `SIGKILL`.
-    /// `hold`: always before the exec.
+    /// A connect waits in its call, or fails at once if its socket does not block, and may be tried again after the
+    /// approval. `hold`: always in the call. `retry`: nothing waits; what is asked fails at once, and goes through once
+    /// when it is tried again after the approval.
     pub mode: Option<Waiting>,
     /// A program of the operator's that hears of each new request: its path, absolute, and its arguments. It gets the
     /// request on standard input, as `enforcer approvals show --json` has it, runs as the launcher's user, outside the
@@ -375,17 +379,21 @@ pub struct ApprovalsSection {
 pub struct SyscallsSection {
     /// What is given back.
     #[serde(default)]
-    pub allow: Vec<Object<LoosenedSection>>,
+    pub allow: Vec<Object<HatchSection>>,
+    /// What is refused also where it would be given: `ptrace`, which the agent may use on its own processes wherever
+    /// processes outside were seen to be out of its reach.
+    #[serde(default)]
+    pub deny: Vec<Object<HatchSection>>,
 }
 
-/// A group of system calls that the agent may use.
+/// A group of system calls.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LoosenedSection {
+pub struct HatchSection {
     /// The group's name, as `policies/escape-hatches.json` has it.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// Why the agent needs it.
+    /// Why the agent needs it, or must not have it.
     #[schemars(length(min = 1), regex(pattern = r"\S"))]
     pub reason: String,
 }

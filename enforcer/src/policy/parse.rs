@@ -68,14 +68,15 @@ impl Parsed {
         self.error_at(&self.rule_path(index), what, mend)
     }
 
-    /// An error about the name of the group with this index in `policy.syscalls.allow`.
+    /// An error about the name of the group with this index in `policy.syscalls.allow`, or `deny` (`key`).
     pub fn error_at_syscall(
         &self,
+        key: &'static str,
         index: usize,
         what: impl Into<String>,
         mend: impl Into<String>,
     ) -> PolicyError {
-        let path = JsonPath::top().key("syscalls").key("allow");
+        let path = JsonPath::top().key("syscalls").key(key);
         self.error_at(&path.index(index).key("name"), what, mend)
     }
 

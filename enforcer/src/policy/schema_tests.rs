@@ -182,7 +182,7 @@ fn schema_and_reader_agree_on_rules() {
         r#"{"id": "b", "decision": "ask"}"#,
         r#"{"id": "b", "decision": "ask", "ports": [0]}"#,
         r#"{"id": "b", "decision": "ask", "ports": [65536]}"#,
-        r#"{"id": "b", "decision": "ask", "protocols": ["icmp"]}"#,
+        r#"{"id": "b", "decision": "ask", "protocols": ["sctp"]}"#,
         r#"{"id": "b", "decision": "ask", "hosts": []}"#,
         r#"{"id": "b", "decision": "ask", "unix": []}"#,
         r#"{"id": "b", "decision": "ask", "unix": ["run/x"]}"#,
@@ -298,7 +298,7 @@ fn schema_and_reader_know_the_same_keys() {
             r#"{"version": "2", "syscalls": {PROBE}}"#,
         ),
         (
-            "/$defs/LoosenedSection",
+            "/$defs/HatchSection",
             r#"{"version": "2", "syscalls": {"allow": [{PROBE}]}}"#,
         ),
         (

@@ -63,6 +63,11 @@ pub fn connect_can_ask(rule: &ConnectRule) -> bool {
         || rule.decision == Decision::Allow && rule.risk == Risk::Critical
 }
 
+/// Whether a connect rule can come to deny, whoever acts.
+pub fn connect_can_deny(rule: &ConnectRule) -> bool {
+    rule.decision == Decision::Deny || !rule.requires.is_empty()
+}
+
 /// The capabilities that a rule requires and the agent lacks, in the rule's order.
 pub fn missing<'a>(
     requires: &'a [String],

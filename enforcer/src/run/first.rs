@@ -30,6 +30,8 @@ pub struct FirstJudgement {
     pub asks: bool,
     /// Connects to addresses are asked about.
     pub asks_connect: bool,
+    /// The supervisor looks at connects to addresses: to ask about them, or to tell of their denial before it happens.
+    pub addresses: bool,
     /// Who connects to the paths of unix sockets: the connector, once the supervisor has judged them.
     pub connector: bool,
 }
@@ -42,6 +44,7 @@ impl FirstJudgement {
         unix: UnixJudgement,
         on_deny: OnDeny,
         keep: bool,
+        tells: bool,
     ) -> Self {
         let Asks {
             exec,
@@ -51,18 +54,20 @@ impl FirstJudgement {
         // Who goes on when the launcher has ended has no supervisor: every exec would fail.
         let possible = !keep;
         let refuses = possible && !lsm && on_deny == OnDeny::Errno;
+        let addresses = possible && (connect || tells && approvals::denies_addresses(policy));
         let connector = possible && (unix != UnixJudgement::Bound || unix_asks);
         Self {
             lsm,
             unix,
             notified: Notified {
                 exec: refuses || possible && exec,
-                connect: connector || possible && connect,
+                connect: connector || addresses,
                 sendto: possible && connect,
             },
             refuses,
             asks: possible && (exec || connect || unix_asks),
             asks_connect: possible && connect,
+            addresses,
             connector,
         }
     }
@@ -94,8 +99,10 @@ mod tests {
         crate::policy::parse(text).unwrap().policy
     }
 
-    const PLAIN: &str = r#"{"version": "2", "exec": {"default": "deny"}}"#;
-    const ASKING: &str = r#"{"version": "2", "exec": {"default": "ask"}}"#;
+    const PLAIN: &str =
+        r#"{"version": "2", "exec": {"default": "deny"}, "connect": {"default": "allow"}}"#;
+    const ASKING: &str =
+        r#"{"version": "2", "exec": {"default": "ask"}, "connect": {"default": "allow"}}"#;
 
     #[test]
     fn the_kernel_judges_first_where_it_can_and_nothing_is_asked() {
@@ -105,6 +112,7 @@ mod tests {
             UnixJudgement::Bound,
             OnDeny::Errno,
             false,
+            true,
         );
         assert!(!first.supervised() && !first.asks);
     }
@@ -117,6 +125,7 @@ mod tests {
             UnixJudgement::Bound,
             OnDeny::Errno,
             false,
+            true,
         );
         assert!(first.notified.exec && !first.refuses && first.asks);
         assert!(!first.notified.connect);
@@ -125,7 +134,14 @@ mod tests {
     #[test]
     fn without_lsm_the_supervisor_refuses_unless_denied_execs_are_to_be_killed() {
         let choose = |on_deny| {
-            FirstJudgement::choose(&policy(PLAIN), false, UnixJudgement::Called, on_deny, false)
+            FirstJudgement::choose(
+                &policy(PLAIN),
+                false,
+                UnixJudgement::Called,
+                on_deny,
+                false,
+                true,
+            )
         };
         assert!(choose(OnDeny::Errno).refuses);
         let kill = choose(OnDeny::Kill);
@@ -133,9 +149,26 @@ mod tests {
     }
 
     #[test]
+    fn the_supervisor_sees_connects_that_it_has_to_tell_of() {
+        const METADATA: &str = r#"{"version": "2", "exec": {}, "connect": {"default": "allow",
+            "outside_listeners": {"tcp": "allow", "unix": "allow"}, "rules": [
+            {"id": "one", "decision": "deny", "hosts": ["169.254.169.254"]}]}}"#;
+        let open = METADATA.replace("deny", "allow");
+        let choose = |text: &str, tells| {
+            let unix = UnixJudgement::Bound;
+            FirstJudgement::choose(&policy(text), true, unix, OnDeny::Errno, false, tells)
+        };
+        let told = choose(METADATA, true);
+        assert!(told.addresses && told.notified.connect && !told.asks_connect);
+        assert!(!choose(METADATA, false).supervised());
+        assert!(!choose(&open, true).supervised());
+    }
+
+    #[test]
     fn the_supervisor_judges_unix_sockets_where_the_kernel_does_not() {
         let choose = |lsm, unix| {
-            let first = FirstJudgement::choose(&policy(PLAIN), lsm, unix, OnDeny::Errno, false);
+            let first =
+                FirstJudgement::choose(&policy(PLAIN), lsm, unix, OnDeny::Errno, false, true);
             first.connector && first.notified.connect
         };
         assert!(choose(false, UnixJudgement::Absent));
@@ -150,6 +183,7 @@ mod tests {
             false,
             UnixJudgement::Called,
             OnDeny::Errno,
+            true,
             true,
         );
         assert!(!first.supervised() && !first.asks);

@@ -14,6 +14,7 @@ use anyhow::Context;
 use enforcer_common::{
     address,
     grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, kernel_device},
+    limits::Thing,
 };
 use nix::{
     sys::statfs::{BTRFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs},
@@ -23,7 +24,8 @@ use nix::{
 use super::{
     lines::{SLOT, Wanted},
     parked::{ParkedExecs, Parking},
-    paths::PathConnect,
+    paths::{self, PathConnect},
+    retry::Retries,
     supervisor::Shared,
 };
 use crate::{
@@ -67,6 +69,8 @@ pub struct Held {
     pub outcome: Outcome,
     /// It is the operator's own command line once more: nobody is asked.
     pub own: bool,
+    /// It fails while somebody is asked, and may be tried again.
+    pub later: bool,
     /// What it wants.
     pub wish: Wish,
 }
@@ -89,6 +93,20 @@ pub enum Wish {
     },
 }
 
+impl Wish {
+    /// What it is, to tell a repeat from another.
+    fn thing(&self) -> Thing {
+        match self {
+            Self::Exec(found) => found.thing(),
+            Self::Connect(subject) => {
+                let key = connect_key(0, *subject);
+                Thing::address(&key.address, key.protocol, key.port)
+            }
+            Self::Unix { name, .. } => paths::thing(name),
+        }
+    }
+}
+
 /// What the holding thread is told.
 #[derive(Debug)]
 pub enum Message {
@@ -98,6 +116,10 @@ pub enum Message {
     Waits(Box<Parking>),
     /// An answer has come.
     Answered(Box<Held>, Box<Subject>, Answer),
+    /// Someone has been asked (the request's id), and the call does not wait.
+    Later(Box<Held>, Box<Subject>, String),
+    /// An answer has come to what did not wait.
+    AnsweredLater(Box<Subject>, Answer),
     /// The run ends; nothing comes after this.
     End,
 }
@@ -116,10 +138,10 @@ pub fn send(holder: &Sender<Message>, held: Held) -> anyhow::Result<()> {
 
 /// What was refused a moment ago.
 #[derive(Debug, Default)]
-struct Refusals(VecDeque<(Instant, u32, ExecSubject, Answer)>);
+pub(super) struct Refusals(VecDeque<(Instant, u32, ExecSubject, Answer)>);
 
 impl Refusals {
-    fn remember(&mut self, pid: u32, subject: &Subject, answer: &Answer) {
+    pub(super) fn remember(&mut self, pid: u32, subject: &Subject, answer: &Answer) {
         if let Subject::Exec(exec) = subject {
             if self.0.len() >= REMEMBERED {
                 self.0.pop_front();
@@ -130,7 +152,7 @@ impl Refusals {
     }
 
     /// The answer that this process has just been given, if only the path to the program differs.
-    fn find(&self, pid: u32, subject: &Subject) -> Option<Answer> {
+    pub(super) fn find(&self, pid: u32, subject: &Subject) -> Option<Answer> {
         let Subject::Exec(exec) = subject else {
             return None;
         };
@@ -153,13 +175,25 @@ pub fn hold(shared: &Arc<Shared>, messages: &Receiver<Message>, sender: &Sender<
     let mut grants = 0;
     let mut refusals = Refusals::default();
     let mut parked = ParkedExecs::default();
+    let mut retries = Retries::default();
     while let Ok(message) = messages.recv() {
         let done = match message {
             Message::Ask(held) if held.own => {
                 grants += 1;
                 shared.go_on_as_the_operators(*held, grants)
             }
+            Message::Ask(held) if held.later => {
+                grants += 1;
+                shared.ask_for_later(*held, sender, &refusals, &mut retries, grants)
+            }
             Message::Ask(held) => shared.ask(*held, sender, &refusals),
+            Message::Later(held, subject, id) => {
+                shared.refuse_for_now(&held, *subject, &id, &mut retries, &mut refusals)
+            }
+            Message::AnsweredLater(subject, answer) => {
+                shared.keep_answer(*subject, answer, &mut retries);
+                Ok(())
+            }
             Message::Waits(parking) => {
                 grants += 1;
                 shared.park(&parking, grants, &mut parked)
@@ -194,30 +228,13 @@ impl Shared {
             .and_then(|subject| Ok((subject, descriptor::process(held.who.tgid)?)));
         let (subject, process) = match asked {
             Ok(asked) => asked,
-            Err(error) => {
-                let answer = Answer {
-                    request: String::new(),
-                    ending: Ending::Refused(format!("{error:#}")),
-                };
-                return self.refuse_held(&held, &answer, None);
-            }
+            Err(error) => return self.refuse_unreadable(&held, &error),
         };
         if let Some(answer) = refusals.find(held.who.tgid, &subject) {
             // Counted when it was given.
             return self.refuse_held(&held, &answer, None);
         }
-        let asked = Asked {
-            agent: self.with.agent.clone(),
-            pid: held.who.tgid,
-            ppid: held.who.ppid,
-            uid: held.who.uid,
-            subject: subject.clone(),
-            parents: self.parents(held.who.tgid),
-            rule: held.outcome.rule.clone(),
-            reason: held.outcome.reason.clone(),
-            risk: held.outcome.risk,
-            suggestion: held.outcome.suggestion.clone(),
-        };
+        let asked = self.asked(&held, &subject);
         let waiting = {
             let (shared, who) = (Arc::clone(self), held.who);
             let (what, reason) = (self.what(&held.wish), held.outcome.reason.clone());
@@ -238,6 +255,35 @@ impl Shared {
         Ok(())
     }
 
+    /// What the desk is told of a call.
+    pub(super) fn asked(&self, held: &Held, subject: &Subject) -> Asked {
+        Asked {
+            agent: self.with.agent.clone(),
+            pid: held.who.tgid,
+            ppid: held.who.ppid,
+            uid: held.who.uid,
+            subject: subject.clone(),
+            parents: self.parents(held.who.tgid),
+            rule: held.outcome.rule.clone(),
+            reason: held.outcome.reason.clone(),
+            risk: held.outcome.risk,
+            suggestion: held.outcome.suggestion.clone(),
+        }
+    }
+
+    /// Has a call fail that cannot be put to anybody.
+    pub(super) fn refuse_unreadable(
+        &self,
+        held: &Held,
+        error: &anyhow::Error,
+    ) -> anyhow::Result<()> {
+        let answer = Answer {
+            request: String::new(),
+            ending: Ending::Refused(format!("{error:#}")),
+        };
+        self.refuse_held(held, &answer, None)
+    }
+
     /// Lets go on what the operator has answered by giving the command.
     fn go_on_as_the_operators(self: &Arc<Self>, held: Held, number: u64) -> anyhow::Result<()> {
         let ending = |ending| Answer {
@@ -254,13 +300,11 @@ impl Shared {
                 };
                 self.settle(held, &subject, ending(approved), number)
             }
-            Err(error) => {
-                self.refuse_held(&held, &ending(Ending::Refused(format!("{error:#}"))), None)
-            }
+            Err(error) => self.refuse_unreadable(&held, &error),
         }
     }
 
-    fn subject(held: &Held) -> anyhow::Result<Subject> {
+    pub(super) fn subject(held: &Held) -> anyhow::Result<Subject> {
         Ok(match &held.wish {
             Wish::Exec(found) => Subject::Exec(ExecSubject {
                 path: found.action.path.clone(),
@@ -298,19 +342,35 @@ impl Shared {
     }
 
     fn tell_waiting(&self, who: Who, id: &str, what: &[u8], reason: &str) {
-        let short = id.split('-').next().unwrap_or(id);
-        let line = line::waiting_line(short, what, reason, self.with.timeout);
+        let line = self.waiting_line(id, what, reason);
         self.with
             .telling
             .line(who.tgid, who.ppid, &line, Duration::ZERO);
-        // Whoever started the agent is told, too, where the process's words go somewhere else.
+        self.tell_launcher(who, &line);
+    }
+
+    /// Tells whoever started the agent that somebody is asked about a call which does not wait; its process hears that by
+    /// its denial.
+    pub(super) fn tell_asked(&self, held: &Held, id: &str) {
+        let what = self.what(&held.wish);
+        let line = self.waiting_line(id, &what, &held.outcome.reason);
+        self.tell_launcher(held.who, &line);
+    }
+
+    fn waiting_line(&self, id: &str, what: &[u8], reason: &str) -> String {
+        let short = id.split('-').next().unwrap_or(id);
+        line::waiting_line(short, what, reason, self.with.timeout)
+    }
+
+    /// Says a line on the launcher's standard error, where the process's words go somewhere else.
+    fn tell_launcher(&self, who: Who, line: &str) {
         if self.with.telling.tells() && !say::is_ours(who.tgid) {
-            say!("{}", say::aside(&line));
+            say!("{}", say::aside(line));
         }
     }
 
     /// Carries an answer out. `number` is the grant's.
-    fn settle(
+    pub(super) fn settle(
         self: &Arc<Self>,
         held: Held,
         subject: &Subject,
@@ -390,7 +450,7 @@ impl Shared {
         // Who is gone was not denied anything, nor is a request that could not be put to anybody.
         let counts = matches!(answer.ending, Ending::Denied { .. } | Ending::Expired(_));
         counts
-            .then(|| self.with.limiter.denied(held.who.tgid))
+            .then(|| self.with.limiter.denied(held.who.tgid, held.wish.thing()))
             .flatten()
     }
 
@@ -435,7 +495,7 @@ impl Shared {
 
     /// Has a call fail for want of an approval, and says so. `tripped`: the denials in a row, if this one opened the
     /// breaker.
-    fn refuse_held(
+    pub(super) fn refuse_held(
         &self,
         held: &Held,
         answer: &Answer,

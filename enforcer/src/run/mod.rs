@@ -4,6 +4,7 @@
 //! are in force, tested and pinned before the agent's process leaves its starting line; and whatever fails on
 //! the way takes away what was made so far.
 
+mod addresses;
 mod announce;
 mod breaker;
 mod first;
@@ -19,6 +20,7 @@ mod parked;
 mod paths;
 mod record;
 mod refused;
+mod retry;
 mod scene;
 pub mod selftest;
 mod serving;
@@ -208,6 +210,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         in_force.unix(),
         options.on_deny,
         options.keep || options.observe,
+        !options.quiet,
     );
     let grants = instance.grants();
     let limiter = instance.limiter(SLOT)?;
@@ -230,8 +233,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         open_files.raise()?;
     }
     let confinement = confinement(&identity, &audit, &options.policy, &directory)?;
-    let loosened = loosened(&loaded.parsed, &options.policy)?;
     let hatches = Hatches::shipped()?;
+    let loosened = loosened(&loaded.parsed, &options.policy, hatches, in_force.tracing())?;
     // One filter in either case: only one may have a listener, and each costs every system call.
     let (filters, notify) = if first.supervised() {
         let filter = hatches.filter_with_listener(&loosened, first.notified)?;
@@ -421,8 +424,14 @@ fn prepare(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The groups of system calls that the policy allows.
-fn loosened(parsed: &Parsed, file: &Path) -> anyhow::Result<Vec<String>> {
+/// The groups of system calls that the agent may use: what the policy allows, and where processes outside cannot be traced
+/// (`fenced`) what is about those alone.
+fn loosened(
+    parsed: &Parsed,
+    file: &Path,
+    hatches: &Hatches,
+    fenced: bool,
+) -> anyhow::Result<Vec<String>> {
     let errors = unknown_hatches(parsed);
     if !errors.is_empty() {
         return Err(PolicyFileError::Invalid {
@@ -431,15 +440,23 @@ fn loosened(parsed: &Parsed, file: &Path) -> anyhow::Result<Vec<String>> {
         }
         .into());
     }
-    let allowed = &parsed.policy.syscalls.allow;
-    Ok(allowed.iter().map(|hatch| hatch.name.clone()).collect())
+    let syscalls = &parsed.policy.syscalls;
+    let mut loosened: Vec<String> = syscalls.allow.iter().map(|it| it.name.clone()).collect();
+    if fenced {
+        let given = hatches
+            .open_where_fenced()
+            .filter(|name| !syscalls.deny.iter().any(|denied| denied.name == *name));
+        loosened.extend(given.map(str::to_owned));
+    }
+    loosened.sort_unstable();
+    loosened.dedup();
+    Ok(loosened)
 }
 
 /// Whether the agent's processes can have another root directory or mount namespace.
 fn roots(policy: &policy::Policy) -> Roots {
-    let loosened = |hatch: &policy::model::LoosenedHatch| {
-        ["namespaces", "mount"].contains(&hatch.name.as_str())
-    };
+    let loosened =
+        |hatch: &policy::model::HatchChoice| ["namespaces", "mount"].contains(&hatch.name.as_str());
     if policy.syscalls.allow.iter().any(loosened) {
         Roots::Any
     } else {

@@ -4,7 +4,9 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hasher},
+    io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -13,6 +15,8 @@ use std::{
     sync::{Arc, atomic::Ordering, mpsc::Sender},
     thread,
 };
+
+use enforcer_common::limits::Thing;
 
 use super::{
     held::{self, Held, Message, Wish},
@@ -55,6 +59,13 @@ pub struct PathConnect {
     pub own: bool,
     /// Nobody knows yet who listens there, and it matters.
     pub unknown: bool,
+}
+
+/// A unix socket by its name, to tell one denial from another.
+pub(super) fn thing(name: &[u8]) -> Thing {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name);
+    Thing::socket(hasher.finish())
 }
 
 impl Shared {
@@ -214,6 +225,7 @@ impl Shared {
                         who,
                         outcome,
                         own: false,
+                        later: self.fails_meanwhile(&socket),
                         wish: Wish::Unix {
                             socket,
                             place,
@@ -228,7 +240,7 @@ impl Shared {
                 let tripped = if uncounted {
                     None
                 } else {
-                    self.with.limiter.denied(who.tgid)
+                    self.with.limiter.denied(who.tgid, thing(&name))
                 };
                 self.refuse_connect(id, who, Wanted::Unix(&name), &outcome, tripped)?;
             }
@@ -260,7 +272,7 @@ impl Shared {
         let tripped = if by_limit {
             None
         } else {
-            self.with.limiter.denied(who.tgid)
+            self.with.limiter.denied(who.tgid, thing(&name))
         };
         self.refuse_connect(id, who, Wanted::Unix(&name), &outcome, tripped)
     }

@@ -4,7 +4,6 @@
 //! cannot be read, a path that leads nowhere) is left to the kernel; nothing is decided by a guess.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -24,7 +23,6 @@ use super::{
     lines::{Caller, Wanted},
     listeners::{Listeners, Told},
     own_line::OwnLine,
-    paths::socket_of,
     record::Recorder,
     refused::Refusals,
     serving::{Served, Serving},
@@ -35,10 +33,7 @@ use crate::{
     audit::Verdict,
     changer::Changer,
     decide::{
-        ConnectAction, Decision, Engine, ExecAction, Outcome, Wording,
-        approval::{Answer, ConnectSubject},
-        line,
-        own::starts_hook,
+        Decision, Engine, ExecAction, Outcome, Wording, approval::Answer, line, own::starts_hook,
     },
     kernel::{
         grants::Grants,
@@ -48,7 +43,7 @@ use crate::{
     launch::{CgroupRoot, Connector, ExecStops, OwnProgram},
     policy::Waiting,
     seccomp::{
-        Address, Call, ConnectCall, ExecCall, Eyes, Listener, Notification, descriptor,
+        Address, Call, ConnectCall, ExecCall, Eyes, Listener, Notification,
         resolve::{Found, Resolver, Roots},
         target::{self, Who},
     },
@@ -297,6 +292,7 @@ impl Shared {
                 who,
                 outcome,
                 own,
+                later: self.with.waiting == Waiting::Retry && !own,
                 wish: Wish::Exec(found),
             };
             return held::send(holder, held);
@@ -308,7 +304,7 @@ impl Shared {
             let tripped = if by_limit {
                 None
             } else {
-                self.with.limiter.denied(who.tgid)
+                self.with.limiter.denied(who.tgid, found.thing())
             };
             self.record_exec(who, &found.action, &outcome, None, Verdict::Errno, tripped)?;
             self.refuse(id, libc::EPERM);
@@ -368,74 +364,14 @@ impl Shared {
             Some(Address::Abstract(name)) if self.with.first.unix == UnixJudgement::Absent => {
                 self.judge_abstract_alone(notification, &name)
             }
-            Some(Address::Inet(address, port)) if self.with.first.asks_connect => {
-                let who = target::who(tid).unwrap_or_default();
-                let Ok(protocol) = socket_of(who, call).and_then(|fd| descriptor::protocol(&fd))
-                else {
-                    self.go_on(id);
-                    return Ok(());
-                };
-                let action = ConnectAction::new(address, port, protocol);
-                let outcome = self.inet_outcome(&action);
-                if outcome.decision != Decision::Ask {
-                    if outcome.decision == Decision::Deny && self.with.listener.is_valid(id) {
-                        // The kernel refuses and records it; who is refused may end at once, so the reason goes first.
-                        let to = SocketAddr::new(address.to_canonical(), port);
-                        let what = format!("connect {to}");
-                        let suggestion = outcome.suggestion.as_deref();
-                        self.tell_denial(who, what.as_bytes(), &outcome, suggestion);
-                    }
-                    self.go_on(id);
-                    return Ok(());
-                }
-                if let Some(limited) = self.limited(tid, Kind::Connect, &outcome) {
-                    return self.refuse_connect(
-                        id,
-                        who,
-                        Wanted::Connect {
-                            address: address.to_canonical(),
-                            port,
-                            protocol: protocol.into(),
-                        },
-                        &limited,
-                        None,
-                    );
-                }
-                let held = Held {
-                    id,
-                    tid,
-                    who,
-                    outcome,
-                    own: false,
-                    wish: Wish::Connect(ConnectSubject {
-                        address: address.to_canonical(),
-                        port,
-                        protocol,
-                    }),
-                };
-                if self.with.listener.is_valid(id) {
-                    held::send(holder, held)?;
-                }
-                Ok(())
+            Some(Address::Inet(address, port)) if self.with.first.addresses => {
+                self.judge_inet(notification, call, (address, port), holder)
             }
             // Judged in the kernel, on its own copy of the address.
             _ => {
                 self.go_on(id);
                 Ok(())
             }
-        }
-    }
-
-    /// What the rules say of an address; where they allow it, whose the listener is counts too.
-    fn inet_outcome(&self, action: &ConnectAction) -> Outcome {
-        let by_rules = self.with.engine.connect(action);
-        if by_rules.decision != Decision::Allow {
-            return by_rules;
-        }
-        match self.with.engine.connect_outside(action) {
-            // What cannot be told here the kernel sees.
-            Some(outside) if self.with.listeners.is_outside_tcp(action).unwrap_or(false) => outside,
-            _ => by_rules,
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use enforcer_common::limits::Thing;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -95,7 +96,7 @@ impl Tools {
             Decision::Deny => Ended {
                 answered,
                 reason,
-                tripped: limiter.denied(reporter.pid),
+                tripped: limiter.denied(reporter.pid, Thing::NONE),
             },
             Decision::Allow => {
                 let kind = match report.kind {

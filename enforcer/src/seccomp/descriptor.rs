@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 /// A descriptor of the process `pid` itself (a pidfd): readable when it has ended.
 ///
 /// # Errors
@@ -20,6 +22,12 @@ pub fn process(pid: u32) -> io::Result<OwnedFd> {
 pub fn descriptor(process: &OwnedFd, number: i32) -> io::Result<OwnedFd> {
     // SAFETY: numbers only; the pidfd is open.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
+}
+
+/// Whether calls on a descriptor return rather than wait.
+pub fn is_non_blocking(descriptor: &OwnedFd) -> bool {
+    fcntl(descriptor, FcntlArg::F_GETFL)
+        .is_ok_and(|flags| OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
 }
 
 /// The protocol number of a socket.

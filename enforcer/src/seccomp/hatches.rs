@@ -72,6 +72,8 @@ struct FileForm {
 struct GroupForm {
     name: String,
     why: String,
+    #[serde(default)]
+    open_where_fenced: bool,
     refuse: Vec<RefusalForm>,
 }
 
@@ -130,6 +132,8 @@ pub struct Group {
     pub name: String,
     /// Why it is shut.
     pub why: String,
+    /// It is only about processes outside the agent, so it stays open where these are out of reach anyway.
+    pub open_where_fenced: bool,
     /// What is refused.
     pub refusals: Vec<Refusal>,
 }
@@ -190,6 +194,7 @@ impl Hatches {
                         .map_err(|what: String| format!("group `{name}`: {what}"))?,
                     name,
                     why: group.why,
+                    open_where_fenced: group.open_where_fenced,
                 })
             })
             .collect::<Result<Vec<_>, String>>()?;
@@ -204,6 +209,14 @@ impl Hatches {
     /// The names by which a policy can loosen.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().map(|group| group.name.as_str())
+    }
+
+    /// The names of the groups that stay open where processes outside the agent are out of reach.
+    pub fn open_where_fenced(&self) -> impl Iterator<Item = &str> {
+        self.groups
+            .iter()
+            .filter(|group| group.open_where_fenced)
+            .map(|group| group.name.as_str())
     }
 
     /// The filter that refuses every group but the loosened ones, each call with its errno.

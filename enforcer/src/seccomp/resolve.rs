@@ -9,6 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use enforcer_common::limits::Thing;
+use nix::sys::stat::fstat;
+
 use super::eyes::Eyes;
 use super::identity::{self, IdentityError};
 use super::notify::ExecCall;
@@ -61,6 +64,11 @@ impl Found {
     /// The file: for a script, the script.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Which file it is, roughly: to tell one denial from another.
+    pub fn thing(&self) -> Thing {
+        fstat(&self.file).map_or(Thing::NONE, |stat| Thing::program(stat.st_ino))
     }
 
     /// Says exactly which file it is. Reads all of it, so ask only where a person is asked.

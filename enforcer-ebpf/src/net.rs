@@ -15,7 +15,7 @@ use enforcer_common::{
     address,
     event::{
         CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_LISTENER, CAUSE_RULE,
-        ConnectTail, Header, KIND_CONNECT, KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED,
+        ConnectTail, Header, KIND_CONNECT, KIND_SOCKET, PROGRAM_MAX, STAGE_CGROUP, VERDICT_ALLOWED,
         VERDICT_ERRNO,
     },
     rule::{ALLOW, ASK, CONNECT_KEY_BITS, ConnectKey, DENY},
@@ -420,8 +420,11 @@ extern "C" fn write_event(
             protocol: aim.protocol,
             family: aim.family,
             socket_type: aim.socket_type,
+            program: [0; PROGRAM_MAX],
         },
     };
+    // SAFETY: as long as it takes.
+    unsafe { task::program_of(task::current_address(), event.tail.program.as_mut_ptr()) };
     describe(&mut event.header, kind & 0xffff, slot, kind >> 16);
     let permitted = judgement.permits();
     let allowed = permitted || observed(slot);

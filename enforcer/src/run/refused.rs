@@ -176,7 +176,7 @@ impl Shared {
             left_out,
         };
         self.with.recorder.answered(
-            self.caller(who),
+            &self.caller(who),
             Wanted::Syscall(call),
             outcome,
             None,

@@ -157,6 +157,9 @@ pub struct ExecTail {
     pub argv_bytes: u32,
 }
 
+/// Bytes of a program's name that the event of a connect or a socket stores, its NUL included.
+pub const PROGRAM_MAX: usize = 32;
+
 /// What follows the header of a connect or a refused socket.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -171,6 +174,8 @@ pub struct ConnectTail {
     pub family: u32,
     /// Type of the socket.
     pub socket_type: u32,
+    /// Name of the file that the process executes, up to a NUL.
+    pub program: [u8; PROGRAM_MAX],
 }
 
 /// Longest name of a unix socket with the `@` of an abstract one, bytes (`sun_path` of `unix(7)`).
@@ -184,6 +189,8 @@ pub struct UnixTail {
     pub name_len: u32,
     /// Type of the socket.
     pub socket_type: u32,
+    /// Name of the file that the process executes, up to a NUL.
+    pub program: [u8; PROGRAM_MAX],
 }
 
 /// What follows the header of an event about another process.
@@ -206,14 +213,14 @@ pub const REACH_TRACE: u32 = 1;
 pub const REACH_SIGNAL: u32 = 2;
 
 const _: () = assert!(size_of::<Header>() == 88);
-const _: () = assert!(size_of::<UnixTail>() == 8);
+const _: () = assert!(size_of::<UnixTail>() == 40);
 const _: () = assert!(size_of::<ProcessTail>() == 16);
 const _: () = assert!(size_of::<ExecTail>() == 16);
-const _: () = assert!(size_of::<ConnectTail>() == 32);
+const _: () = assert!(size_of::<ConnectTail>() == 64);
 
 #[cfg(feature = "user")]
 mod pod {
-    // SAFETY: each is `repr(C)`, made of integers only, and has no padding (sizes asserted above).
+    // SAFETY: each is `repr(C)`, made of integers and bytes only, and has no padding (sizes asserted above).
     unsafe impl aya::Pod for super::Header {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::ExecTail {}

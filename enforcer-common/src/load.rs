@@ -28,6 +28,8 @@ pub struct Offsets {
     pub mm_arg_start: u32,
     /// `mm_struct.arg_end`
     pub mm_arg_end: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
     /// `linux_binprm.file`
     pub bprm_file: u32,
     /// `linux_binprm.filename`
@@ -168,6 +170,7 @@ impl Offsets {
         task_cgroups: 0,
         mm_arg_start: 0,
         mm_arg_end: 0,
+        mm_exe_file: 0,
         bprm_file: 0,
         bprm_filename: 0,
         bprm_interp: 0,
@@ -234,7 +237,7 @@ impl Settings {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * 61);
+const _: () = assert!(size_of::<Offsets>() == 4 * 62);
 const _: () = assert!(size_of::<Settings>() == 20 + 4 * AGENT_GROUPS);
 
 #[cfg(feature = "user")]

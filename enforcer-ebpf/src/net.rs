@@ -15,7 +15,7 @@ use enforcer_common::{
     address,
     event::{
         CAUSE_APPROVED, CAUSE_DEFAULT, CAUSE_FAMILY, CAUSE_INTERNAL, CAUSE_LISTENER, CAUSE_RULE,
-        ConnectTail, Header, KIND_CONNECT, KIND_SOCKET, STAGE_CGROUP, VERDICT_ALLOWED,
+        ConnectTail, Header, KIND_CONNECT, KIND_SOCKET, PROGRAM_MAX, STAGE_CGROUP, VERDICT_ALLOWED,
         VERDICT_ERRNO,
     },
     limits::Thing,
@@ -401,10 +401,21 @@ pub fn record(
     stage: u32,
     start: u64,
 ) -> bool {
-    write_event(aim, judgement.packed(), approval, start, kind | stage << 16) != 0
+    // Here, not behind the event: both take much of the stack.
+    let tripped = if judgement.permits() {
+        0
+    } else {
+        count_denial(
+            aim.slot,
+            judgement.cause,
+            Thing::address(&aim.address, aim.protocol, aim.port),
+        )
+    };
+    let what = u64::from(kind | stage << 16) | tripped << 32;
+    write_event(aim, judgement.packed(), approval, start, what) != 0
 }
 
-/// See [`record`]; kind and, in the upper half, stage.
+/// See [`record`]; `what` is the kind, the stage, and in the upper half the denials in a row if this one opened the breaker.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn write_event(
@@ -412,7 +423,7 @@ extern "C" fn write_event(
     judgement: u64,
     approval: u64,
     start: u64,
-    kind: u32,
+    what: u64,
 ) -> u32 {
     // SAFETY: null, or an `Aim` of the caller's.
     let Some(aim) = (unsafe { aim.as_ref() }) else {
@@ -431,15 +442,15 @@ extern "C" fn write_event(
             protocol: aim.protocol,
             family: aim.family,
             socket_type: aim.socket_type,
+            program: [0; PROGRAM_MAX],
         },
     };
+    // SAFETY: as long as it takes.
+    unsafe { task::program_of(task::current_address(), event.tail.program.as_mut_ptr()) };
+    let kind = what as u32;
     describe(&mut event.header, kind & 0xffff, slot, kind >> 16);
-    let permitted = judgement.permits();
-    let allowed = permitted || observed(slot);
-    if !permitted {
-        let thing = Thing::address(&aim.address, aim.protocol, aim.port);
-        event.header.tripped = count_denial(slot, judgement.cause, thing);
-    }
+    event.header.tripped = what >> 32;
+    let allowed = judgement.permits() || observed(slot);
     event.header.approval = approval;
     event.header.decision = judgement.decision;
     event.header.cause = judgement.cause;

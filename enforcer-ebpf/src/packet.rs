@@ -15,7 +15,9 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     address,
-    event::{CAUSE_ROUTED, ConnectTail, Header, KIND_PACKET, STAGE_CGROUP, VERDICT_ERRNO},
+    event::{
+        CAUSE_ROUTED, ConnectTail, Header, KIND_PACKET, PROGRAM_MAX, STAGE_CGROUP, VERDICT_ERRNO,
+    },
     rule::{DENY, ICMP, judged_protocol},
 };
 
@@ -23,7 +25,9 @@ use crate::{
     event::{count, next_seq, now, output, slot_state},
     maps::{AGENTS, constant, offset, settings},
     net::{self, AF_INET, AF_INET6, Aim, NetEvent, PASS, REFUSE, SOCK_DGRAM},
-    task::{current_address, parent_pid, read_kernel, slot_of_task_cgroup, unproven},
+    task::{
+        current_address, parent_pid, program_of, read_kernel, slot_of_task_cgroup, unproven,
+    },
 };
 
 /// The loopback device has this number in each network namespace (`LOOPBACK_IFINDEX`).
@@ -258,6 +262,7 @@ fn record(packet: *mut __sk_buff, start: u64) {
             protocol: 0,
             family,
             socket_type: 0,
+            program: [0; PROGRAM_MAX],
         },
     };
     event.header.kind = KIND_PACKET;
@@ -272,6 +277,8 @@ fn record(packet: *mut __sk_buff, start: u64) {
     if slot_of_task_cgroup(task) == Some(slot) {
         event.header.pid = read_kernel::<u32>(task + offset!(task_tgid)).unwrap_or(0);
         event.header.ppid = parent_pid(task);
+        // SAFETY: as long as it takes.
+        unsafe { program_of(task, event.tail.program.as_mut_ptr()) };
         event.header.uid = read_kernel::<u64>(task + offset!(task_cred))
             .and_then(|cred| read_kernel::<u32>(cred + offset!(cred_uid)))
             .unwrap_or(0);

@@ -6,11 +6,12 @@ use aya_ebpf::{
     bindings::task_struct,
     helpers::generated::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf,
-        bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
+        bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+        bpf_probe_read_user_str,
     },
 };
 
-use enforcer_common::rule::SlotState;
+use enforcer_common::{event::PROGRAM_MAX, rule::SlotState};
 
 use crate::maps::{AGENTS, constant, mark_of, offset, settings};
 
@@ -152,6 +153,24 @@ pub fn parent_pid(task: u64) -> u32 {
     read_kernel::<u64>(task + offset!(task_real_parent))
         .and_then(|parent| read_kernel::<u32>(parent + offset!(task_tgid)))
         .unwrap_or(0)
+}
+
+/// Puts the name of the file that a task executes, with a NUL, at `target`: nothing but NULs for a task without one.
+///
+/// # Safety
+///
+/// `target` points at [`PROGRAM_MAX`] bytes of the caller's.
+#[inline(always)]
+pub unsafe fn program_of(task: u64, target: *mut u8) {
+    // What cannot be read is 0, and nothing can be read there.
+    let mm = read_kernel_or_zero::<u64>(task + offset!(task_mm));
+    let file = read_kernel_or_zero::<u64>(mm + offset!(mm_exe_file));
+    let dentry = read_kernel_or_zero::<u64>(file + offset!(file_dentry));
+    let name = read_kernel_or_zero::<u64>(dentry + offset!(dentry_name));
+    // SAFETY: by contract; the helper checks the source, and fills the target with zeros where it fails.
+    unsafe {
+        bpf_probe_read_kernel_str(target.cast(), PROGRAM_MAX as u32, name as *const c_void);
+    }
 }
 
 /// The file tree that a task sees: its mount namespace and its root directory.

@@ -427,6 +427,10 @@ fn record(
         } else {
             VERDICT_ERRNO
         };
+        task::program_of(
+            task::current_address(),
+            ptr::addr_of_mut!((*event).tail.program).cast(),
+        );
         (*event).tail.socket_type =
             u32::from(read_kernel::<u16>(wanted.sock + offset!(sock_type)).unwrap_or(0));
         let end = now();

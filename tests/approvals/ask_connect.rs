@@ -67,6 +67,7 @@ fn dialled(way: &str, port: u16, heard: impl Fn() -> bool, approve: bool) {
     assert_eq!(line.text("approval"), request.id(), "{way}: {line:?}");
     assert_eq!(line.text("approver"), "root", "{way}");
     assert_eq!(line.number("port"), u64::from(port), "{way}");
+    assert_eq!(line.text("exe"), "dial", "{way}");
     assert_eq!(line.denied(), !approve, "{way}: {line:?}");
     if approve {
         assert!(

@@ -108,6 +108,8 @@ fn nothing_runs_unjudged_and_what_waited_is_denied() {
         assert!(line.denied(), "{line:?}");
         assert_eq!(line.text("approval_state"), "denied", "{line:?}");
         assert!(line.reason().contains("ended before"), "{line:?}");
+        assert_eq!(line.0["security_risk"], true, "{line:?}");
+        assert_ne!(line.rule(), "", "{line:?}");
     }
     let requests = killed.requests();
     assert_eq!(requests.len(), 2);

@@ -43,7 +43,13 @@ fn ten_denials_open_the_breaker_until_it_is_reset() {
     for command in ["ls", "sudo id"] {
         let (decision, reason) = scene.bash(command);
         assert!(decision == "deny" && reason.starts_with(OPEN), "{reason}");
+        assert!(reason.contains("enforcer hook breaker reset"), "{reason}");
+        let line = scene.trail().pop().unwrap();
+        assert_eq!(line["parameters"]["command"], command, "{line}");
     }
+    scene.ask("Write", json!({"file_path": "/tmp/a.txt", "content": "x"}));
+    let line = scene.trail().pop().unwrap();
+    assert_eq!(line["parameters"]["paths"], json!(["/tmp/a.txt"]), "{line}");
     // Another agent has a breaker of its own.
     let other = decided(&said(scene.hook(&["--agent", "other"]), &event));
     assert_eq!(other.0, "allow");

@@ -178,7 +178,7 @@ fn the_address_of_nobody_is_not_the_address_that_a_socket_is_bound_to() {
             let addresses: Vec<Ipv6Addr> = world
                 .events()
                 .iter()
-                .filter_map(|event| match event.body {
+                .filter_map(|event| match &event.body {
                     Body::Connect(facts) if facts.port == port => Some(facts.address),
                     _ => None,
                 })

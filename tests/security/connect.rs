@@ -162,6 +162,7 @@ fn prove(session: &Session, hosts: &[&str], dials: &[Dial]) {
         };
         assert_denied(line, "no-host");
         assert_eq!(line.text("address"), dial.judged, "{what}");
+        assert_eq!(line.text("exe"), "dial", "{what}");
         let protocol = if dial.way.starts_with("udp") || dial.way == "uring-sendmsg" {
             "udp"
         } else {

@@ -18,8 +18,10 @@ use crate::root;
 const POLICY: &str = "docs/policy.md";
 /// The bypass catalogue.
 const BYPASSES: &str = "docs/bypasses.md";
-/// Documents outside `docs`.
-const TOP: &[&str] = &["README.md", "CHANGELOG.md"];
+/// Documents elsewhere.
+const TOP: &[&str] = &["README.md", "CHANGELOG.md", "policies/README.md"];
+/// The directories of documents.
+const DIRECTORIES: &[&str] = &["docs", "docs/policies"];
 /// The variable that makes the enforcer crate's test write the schemas; see its `schema_file_tests.rs`.
 const WRITE_SCHEMAS: &str = "ENFORCER_WRITE_SCHEMAS";
 /// The test that holds the schemas against the types.
@@ -102,15 +104,17 @@ fn generated(repository: &Path) -> Result<String> {
 /// The documents, by their paths in the repository.
 fn documents(repository: &Path) -> Result<Vec<String>> {
     let mut names: Vec<String> = TOP.iter().map(|&name| name.to_owned()).collect();
-    let directory = repository.join("docs");
-    let entries =
-        fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    for entry in entries {
-        let path: PathBuf = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "md")
-            && let Some(name) = path.file_name()
-        {
-            names.push(format!("docs/{}", name.display()));
+    for below in DIRECTORIES {
+        let directory = repository.join(below);
+        let entries = fs::read_dir(&directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?;
+        for entry in entries {
+            let path: PathBuf = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "md")
+                && let Some(name) = path.file_name()
+            {
+                names.push(format!("{below}/{}", name.display()));
+            }
         }
     }
     names.sort_unstable();

@@ -180,6 +180,8 @@ pub struct Connect<'a> {
     pub protocol: u32,
     /// Address family and type of the socket, where they are the reason (sockets that no host rule can judge).
     pub socket: Option<(u32, u32)>,
+    /// Name of the file that the process executes; empty if not known.
+    pub program: &'a [u8],
 }
 
 /// What a refused system call has besides.

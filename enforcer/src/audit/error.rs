@@ -109,7 +109,7 @@ pub enum AuditError {
     },
     /// The file to read does not exist.
     #[error(
-        "no audit trail at {path}; nothing is recorded there yet (`enforcer run` makes it), or name its file: enforcer audit tail FILE"
+        "no audit trail at {path}; nothing is recorded there yet (`enforcer run` makes it), or name its file: enforcer audit tail FILE, enforcer audit query FILE"
     )]
     NoTrail {
         /// The file.

@@ -91,9 +91,11 @@ impl Entry {
         self.fields.get("parameters").and_then(Value::as_object)
     }
 
-    /// Whether the action did not happen, or the breaker opened: anything but an approval.
+    /// Whether the action did not happen, or the breaker opened: anything but an approval, and but for what an agent was
+    /// told to ask its user, of which the trail does not know what it came to.
     pub fn is_denied(&self) -> bool {
         self.fields.get("event").and_then(Value::as_str) != Some("approval")
+            && self.parameter("verdict") != "asked"
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::action::{Action, Approval, Connect, Event, Exec, Stage, Syscall, Verdict};
-use crate::decide::{Decision, redact};
+use crate::decide::{Decision, Risk, redact};
 use crate::policy::model::Protocol;
 
 /// Longest string that is kept, in bytes before redaction; a longer one is cut and the record says `truncated`.
@@ -68,6 +68,7 @@ impl Record {
     /// A connect, or a datagram to an address, that was judged.
     pub fn connect(action: &Action<'_>, connect: &Connect<'_>) -> Self {
         let mut parameters = Map::with_capacity(16);
+        executes(&mut parameters, connect.program);
         action.process(&mut parameters);
         if let Some(host) = connect.host.filter(|h| !h.is_empty()) {
             parameters.insert("host".into(), redact::text(host.as_bytes()).into());
@@ -88,7 +89,13 @@ impl Record {
     }
 
     /// A socket of a family or protocol that no host rule can judge.
-    pub fn socket(action: &Action<'_>, family: u32, socket_type: u32, protocol: u32) -> Self {
+    pub fn socket(
+        action: &Action<'_>,
+        program: &[u8],
+        family: u32,
+        socket_type: u32,
+        protocol: u32,
+    ) -> Self {
         let socket = Some((family, socket_type));
         Self::connect(
             action,
@@ -98,13 +105,15 @@ impl Record {
                 port: None,
                 protocol,
                 socket,
+                program,
             },
         )
     }
 
-    /// A connect, or a datagram, to a unix socket: its path, or `@` and its abstract name.
-    pub fn unix(action: &Action<'_>, name: &[u8]) -> Self {
+    /// A connect, or a datagram, to a unix socket: its path, or `@` and its abstract name. `program` as in [`Connect`].
+    pub fn unix(action: &Action<'_>, program: &[u8], name: &[u8]) -> Self {
         let mut parameters = Map::with_capacity(16);
+        executes(&mut parameters, program);
         action.process(&mut parameters);
         parameters.insert("address".into(), redact::text(within(name).0).into());
         parameters.insert("protocol".into(), "unix".into());
@@ -125,9 +134,10 @@ impl Record {
         action.record("syscall", parameters)
     }
 
-    /// A packet that was led past the judged address; it was dropped.
-    pub fn packet(action: &Action<'_>, address: IpAddr) -> Self {
+    /// A packet that was led past the judged address; it was dropped. `program` as in [`Connect`].
+    pub fn packet(action: &Action<'_>, program: &[u8], address: IpAddr) -> Self {
         let mut parameters = Map::with_capacity(16);
+        executes(&mut parameters, program);
         action.process(&mut parameters);
         parameters.insert("address".into(), address.to_string().into());
         parameters.insert("packet".into(), true.into());
@@ -147,12 +157,13 @@ impl Record {
         action.record("exec", parameters)
     }
 
-    /// A request that its supervisor left unanswered: the supervisor ended, the action did not happen.
+    /// A request that its supervisor left unanswered: the supervisor ended, the action did not happen. `rule` and `risk`
+    /// are those of the request.
     pub fn unanswered(
         timestamp: Timestamp,
         agent: &str,
-        tool: &str,
-        command: &str,
+        (tool, command): (&str, &str),
+        (rule, risk): (Option<&str>, Option<Risk>),
         reason: &str,
         approval: Approval<'_>,
     ) -> Self {
@@ -160,12 +171,13 @@ impl Record {
             timestamp,
             agent,
             reason,
-            security_risk: false,
-            rule: None,
+            // As of every line that a rule asked about; a default is no rule.
+            security_risk: rule.is_some(),
+            rule,
             decision: Decision::Ask,
             verdict: Verdict::Errno,
             stage: Stage::Seccomp,
-            risk: None,
+            risk,
             pid: 0,
             ppid: 0,
             uid: 0,
@@ -373,6 +385,13 @@ impl Action<'_> {
             parameters,
             denial_count: None,
         }
+    }
+}
+
+/// The program of a process that connects.
+fn executes(parameters: &mut Map<String, Value>, program: &[u8]) {
+    if !program.is_empty() {
+        parameters.insert("exe".into(), redact::text(within(program).0).into());
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Connect, Event, Exec, Record, Stage, Syscall, Verdict};
+use super::{Action, Approval, Connect, Event, Exec, Record, Stage, Syscall, Verdict};
 use crate::decide::{Decision, Risk};
 
 const KEYS: [&str; 8] = [
@@ -104,8 +104,10 @@ fn a_connect_and_a_socket() {
         port: Some(80),
         protocol: 6,
         socket: None,
+        program: b"curl",
     };
     let v: Value = serde_json::from_str(&line(&Record::connect(&denied, &connect))).expect("json");
+    assert_eq!(v["parameters"]["exe"], "curl");
     assert_eq!(v["agent"], "unknown");
     assert_eq!(v["tool"], "connect");
     let p = v["parameters"].as_object().expect("parameters");
@@ -115,12 +117,40 @@ fn a_connect_and_a_socket() {
     );
     assert!(!p.contains_key("host") && in_order(p.keys(), &PARAMETERS));
 
-    let v: Value = serde_json::from_str(&line(&Record::socket(&denied, 17, 3, 768))).expect("json");
+    let v: Value =
+        serde_json::from_str(&line(&Record::socket(&denied, b"", 17, 3, 768))).expect("json");
     assert_eq!(
         (&v["parameters"]["family"], &v["parameters"]["protocol"]),
         (&json!(17), &json!(768))
     );
-    assert!(v["parameters"].get("address").is_none());
+    assert!(v["parameters"].get("address").is_none() && v["parameters"].get("exe").is_none());
+}
+
+#[test]
+fn a_request_that_was_left_unanswered_is_one_that_a_rule_asked_about() {
+    let line_of = |rule, risk| {
+        let approval = Approval {
+            request: "d5631c61",
+            state: "denied",
+            approver: None,
+            reason: None,
+            scope: None,
+        };
+        let at = action("coder", "").timestamp;
+        let asked = ("exec", "git push --force");
+        let record = Record::unanswered(at, "coder", asked, (rule, risk), "it ended", approval);
+        serde_json::from_str::<Value>(&line(&record)).expect("json")
+    };
+    let by_rule = line_of(Some("push-force"), Some(Risk::High));
+    assert_eq!(by_rule["security_risk"], true);
+    assert_eq!(
+        (
+            &by_rule["parameters"]["rule"],
+            &by_rule["parameters"]["risk"]
+        ),
+        (&json!("push-force"), &json!("HIGH"))
+    );
+    assert_eq!(line_of(None, Some(Risk::Medium))["security_risk"], false);
 }
 
 #[test]
@@ -211,6 +241,7 @@ fn secrets_are_hidden_in_every_string() {
         port: None,
         protocol: 6,
         socket: None,
+        program: text.as_bytes(),
     };
     let mut parameters = Map::new();
     parameters.insert(secret.into(), json!({"nested": [secret, {"token": 7}]}));
@@ -297,7 +328,7 @@ proptest! {
         let exec = Exec { text: &text, argv_bytes: 3, truncated, exe: &exe, name: &exe };
         let mut parameters = Map::new();
         parameters.insert(key, json!([{"v": value.clone()}]));
-        let connect = Connect { host: Some(&value), address: None, port: Some(1), protocol: 17, socket: None };
+        let connect = Connect { host: Some(&value), address: None, port: Some(1), protocol: 17, socket: None, program: &exe };
         for (record, ordered) in [
             (Record::exec(&a, &exec), true),
             (Record::connect(&a, &connect), true),

@@ -49,7 +49,7 @@ pub struct TailArgs {
     /// Shows the lines as they are in the file
     #[arg(long)]
     json: bool,
-    /// Only what was denied
+    /// Only what was denied, and where a breaker opened
     #[arg(long)]
     denied: bool,
 }
@@ -143,7 +143,8 @@ impl Style {
         let event = clean(&entry.text("event"));
         let (word, colour) = match event.as_str() {
             "approval" => ("allowed".to_owned(), "32"),
-            "denial" => (denial(entry), "31"),
+            "denial" if entry.is_denied() => (denial(entry), "31"),
+            "denial" => ("asked".to_owned(), "33"),
             "circuit_breaker_trip" => ("BREAKER OPEN".to_owned(), "1;31"),
             _ => (event.clone(), "33"),
         };
@@ -179,11 +180,12 @@ impl Style {
     }
 }
 
-/// `DENIED`, and how, where that is known.
+/// `DENIED`, and how, where that is known. Whether a person allowed what a hook had its agent ask, no line tells.
 pub(super) fn denial(entry: &Entry) -> String {
-    format!("DENIED {}", clean(&entry.parameter("verdict")))
-        .trim_end()
-        .to_owned()
+    match clean(&entry.parameter("verdict")).as_str() {
+        "" | "denied" => "DENIED".to_owned(),
+        how => format!("DENIED {how}"),
+    }
 }
 
 /// The command, the address, or what else a tool was called with.
@@ -214,7 +216,13 @@ pub(super) fn subject(entry: &Entry) -> String {
         } else {
             format!("{host} ")
         };
-        return format!("{name}{place} {protocol}").trim().to_owned();
+        let exe = clean(&entry.parameter("exe"));
+        let by = if exe.is_empty() {
+            String::new()
+        } else {
+            format!(" by {exe}")
+        };
+        return format!("{name}{place} {protocol}{by}").trim().to_owned();
     }
     for key in ["syscall", "file_path", "path", "url", "pattern"] {
         let value = entry.parameter(key);

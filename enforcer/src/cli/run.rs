@@ -45,10 +45,10 @@ pub struct RunArgs {
     /// The audit trail.
     #[arg(long, value_name = "FILE", help = format!("The audit trail [default: {DEFAULT_AUDIT}]"))]
     pub audit: Option<PathBuf>,
-    /// How execs are denied
+    /// How denied execs fail
     #[arg(long, value_enum, default_value = "errno")]
     pub on_deny: OnDeny,
-    /// Do not start if the kernel gives less than this
+    /// Do not start where less is in force than this level
     #[arg(long, value_enum)]
     pub require: Option<Level>,
     /// Decide and record, but never block: for writing a policy. Nothing is enforced

@@ -158,7 +158,8 @@ fn add_refused(engine: &Engine, action: &ExecAction, text: &mut TextOutcome) {
         if !text.refused.contains(&group) {
             text.refused.push(group);
             let program = String::from_utf8_lossy(program);
-            text.notes.push(tracers::note(&program, group));
+            text.notes
+                .push(tracers::note(&program, group, engine.policy().form));
         }
     }
 }
@@ -192,7 +193,7 @@ fn judged(
     }
     let mut strictest: Option<&PartOutcome> = None;
     for part in &parts {
-        if strictest.is_none_or(|known| part.outcome.decision > known.outcome.decision) {
+        if strictest.is_none_or(|known| tells_more(part, known)) {
             strictest = Some(part);
         }
     }
@@ -233,6 +234,17 @@ fn judged(
     text.parts = parts;
     limit(engine, &mut text);
     text
+}
+
+/// Whether a part says more of the text than one before it: it is stricter, or, where all may go on, it starts a program
+/// and the other does not.
+fn tells_more(part: &PartOutcome, known: &PartOutcome) -> bool {
+    let (decision, before) = (part.outcome.decision, known.outcome.decision);
+    decision > before
+        || decision == Decision::Allow
+            && before == Decision::Allow
+            && part.kind.has_default()
+            && !known.kind.has_default()
 }
 
 fn judge_part(engine: &Engine, part: &Part, find: &dyn Find, moved: &[String]) -> PartOutcome {
@@ -306,5 +318,39 @@ fn no_program() -> Outcome {
         suggestion: None,
         suggestions: Vec::new(),
         security_risk: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> (Vec<String>, String) {
+        let policy = r#"{"version": "2", "exec": {"default": "allow", "rules": [
+            {"id": "no-rm", "decision": "deny", "argv": {"program": "rm"}}]}}"#;
+        let engine = Engine::new(crate::policy::parse(policy).unwrap().policy, 7).unwrap();
+        let judged = judge(&engine, text);
+        (judged.part, judged.outcome.reason)
+    }
+
+    #[test]
+    fn what_starts_a_program_is_told_of_rather_than_what_does_not() {
+        let default = "No rule matches (default: allow)";
+        for (text, part) in [
+            ("FOO=bar ls", "ls"),
+            ("cd src && make", "make"),
+            ("echo x > y && git status", "git status"),
+            ("ls && cd src", "ls"),
+        ] {
+            let (words, reason) = told(text);
+            assert_eq!(
+                (words.join(" ").as_str(), reason.as_str()),
+                (part, default),
+                "{text}"
+            );
+        }
+        let (_, reason) = told("cd src");
+        assert_eq!(reason, "It starts no program, and no rule is about it");
+        assert_eq!(told("make && FOO=bar rm x").0, ["rm", "x"]);
     }
 }

@@ -92,6 +92,18 @@ impl Risk {
     }
 }
 
+impl std::str::FromStr for Risk {
+    type Err = String;
+
+    /// Reads the word.
+    fn from_str(word: &str) -> Result<Self, String> {
+        [Self::Low, Self::Medium, Self::High, Self::Critical]
+            .into_iter()
+            .find(|risk| risk.as_str() == word)
+            .ok_or_else(|| format!("`{word}` is no risk; write LOW, MEDIUM, HIGH or CRITICAL"))
+    }
+}
+
 impl std::fmt::Display for Risk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())

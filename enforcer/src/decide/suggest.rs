@@ -6,6 +6,7 @@ use enforcer_common::event::{
 };
 
 use super::Decision;
+use crate::policy::model::Form;
 
 /// How to have what asks approved.
 const APPROVE: &str =
@@ -24,9 +25,32 @@ pub fn capabilities(missing: &[&str]) -> String {
     )
 }
 
+/// What advice that names a section of the native form calls it under a policy of the hook form, which has none of its own.
+const NATIVE: [(&str, &str); 2] = [
+    (
+        "a connect rule",
+        "a connect rule of a policy in the native form",
+    ),
+    (
+        "`syscalls.allow`",
+        "`syscalls.allow` of a policy in the native form",
+    ),
+];
+
+/// Advice that is the same for policies of both forms, for one of them.
+pub fn in_form(form: Form, advice: &str) -> String {
+    let native = NATIVE.iter().filter(|_| form == Form::Hook);
+    native.fold(advice.to_owned(), |said, (section, named)| {
+        said.replace(section, named)
+    })
+}
+
 /// How what the breaker or a limit denies is allowed again.
-pub(super) fn after_limit(cause: u32) -> Option<String> {
+pub(super) fn after_limit(cause: u32, form: Form) -> Option<String> {
     let said = match cause {
+        CAUSE_BREAKER if form == Form::Hook => {
+            "look at what was denied (enforcer audit query --event denial); only an operator closes the breaker"
+        }
         CAUSE_BREAKER => {
             "look at what was denied (enforcer audit query --event denial); only an operator closes the breaker, or the \
              time that `breaker.half_open_after_s` in the policy gives"
@@ -77,21 +101,30 @@ pub(super) fn after_default(decision: Decision, lacking: Lacking<'_>) -> Vec<Str
 }
 
 /// What to do about a listener outside the agent.
-const LISTENER: &str = "start the server below the agent; or the operator names it in the policy: its socket in \
-     `connect.rules[].unix`, its port in `connect.rules[].ports`";
+fn about_listener(form: Form) -> &'static str {
+    match form {
+        Form::Native => {
+            "start the server below the agent; or the operator names it in the policy: its socket in \
+             `connect.rules[].unix`, its port in `connect.rules[].ports`"
+        }
+        Form::Hook => {
+            "start the server below the agent; only a policy of the native form can name one outside"
+        }
+    }
+}
 
 /// What to do instead where a listener is in the way, for the line that the process sees.
-pub(super) fn listener(decision: Decision, cause: u32) -> Option<String> {
+pub(super) fn listener(decision: Decision, cause: u32, form: Form) -> Option<String> {
     let listener = matches!(cause, CAUSE_LISTENER | CAUSE_UNSEEN);
-    (listener && decision != Decision::Allow).then(|| LISTENER.to_owned())
+    (listener && decision != Decision::Allow).then(|| about_listener(form).to_owned())
 }
 
 /// What can be done where no rule decided.
-pub(super) fn after_cause(decision: Decision, cause: u32) -> Vec<String> {
+pub(super) fn after_cause(decision: Decision, cause: u32, form: Form) -> Vec<String> {
     let said = match cause {
         _ if decision == Decision::Allow => return Vec::new(),
         CAUSE_FILELESS => "write the program to a file and run it by its path",
-        CAUSE_LISTENER | CAUSE_UNSEEN => LISTENER,
+        CAUSE_LISTENER | CAUSE_UNSEEN => about_listener(form),
         CAUSE_UNREADABLE => "try again with fewer or shorter arguments",
         _ => return approval(decision).into_iter().collect(),
     };

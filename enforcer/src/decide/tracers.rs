@@ -1,7 +1,11 @@
 //! Programs that live by system calls which are refused: under every policy that does not give them back, or under one
 //! that denies what is given.
 
-use crate::policy::{Policy, model::HatchChoice};
+use super::suggest;
+use crate::policy::{
+    Policy,
+    model::{Form, HatchChoice},
+};
 
 /// Groups of system calls (`policies/escape-hatches.json`), and well-known programs that need them.
 const NEED: [(&str, &[&str]); 5] = [
@@ -69,10 +73,10 @@ pub fn refused(policy: &Policy, program: &[u8]) -> Vec<&'static str> {
         .collect()
 }
 
-/// What there is to know of a program whose calls of these groups will be refused.
-pub fn note(program: &str, group: &str) -> String {
+/// What there is to know of a program whose calls of these groups will be refused under a policy of this form.
+pub fn note(program: &str, group: &str, form: Form) -> String {
+    let back = suggest::in_form(form, "`syscalls.allow` gives them back");
     format!(
-        "{program} needs system calls of the group `{group}`, which are refused: it may start and then fail; \
-         `syscalls.allow` in the policy gives them back"
+        "{program} needs system calls of the group `{group}`, which are refused: it may start and then fail; {back}"
     )
 }

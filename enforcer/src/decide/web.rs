@@ -12,7 +12,7 @@ use url::{Host as UrlHost, Url};
 use crate::policy::{
     compile::Glob,
     hosts,
-    model::{Network, WebTools},
+    model::{Form, Network, WebTools},
 };
 
 use super::{Outcome, Risk, tool};
@@ -71,9 +71,24 @@ const ECHOING_NAMES: [&str; 6] = [
     "vcap.me",
 ];
 
-/// How to be allowed.
-const TO_ALLOW: &str = "the operator can add it to `web_tools.allowed_domains` of the policy; the hook form has \
-     `web_tools.allow_all_domains` alone";
+/// How a host is allowed by name.
+fn by_name(form: Form) -> String {
+    match form {
+        Form::Native => "the operator can add it to `web_tools.allowed_domains` of the policy",
+        Form::Hook => {
+            "only a policy of the native form can allow it by name (`web_tools.allowed_domains`)"
+        }
+    }
+    .to_owned()
+}
+
+/// How a host that merely nothing allows is allowed.
+fn to_allow(form: Form) -> String {
+    match form {
+        Form::Native => by_name(form),
+        Form::Hook => "the operator can set `web_tools.allow_all_domains` of the policy".to_owned(),
+    }
+}
 
 /// What a URL leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,8 +185,9 @@ pub fn urls_in(text: &str) -> Vec<&str> {
     found
 }
 
-/// Judges what a URL leads to. What is blocked beats what is allowed; what is internal must be allowed by name.
-pub fn judge(web: &WebTools, host: &Host) -> Outcome {
+/// Judges what a URL leads to. What is blocked beats what is allowed; what is internal must be allowed by name. `form` is
+/// that of the policy, for what is advised.
+pub fn judge(web: &WebTools, form: Form, host: &Host) -> Outcome {
     if let Some(entry) = web.blocked_domains.iter().find(|entry| blocks(entry, host)) {
         return denied(
             Some(entry),
@@ -187,7 +203,7 @@ pub fn judge(web: &WebTools, host: &Host) -> Outcome {
     }
     if let Some(why) = internal(host) {
         return Outcome {
-            suggestions: vec![TO_ALLOW.to_owned()],
+            suggestions: vec![by_name(form)],
             ..denied(None, format!("Domain is blocked: {host} ({why})"))
         };
     }
@@ -195,7 +211,7 @@ pub fn judge(web: &WebTools, host: &Host) -> Outcome {
         return tool::allowed(None, format!("All domains are allowed: {host}"));
     }
     Outcome {
-        suggestions: vec![TO_ALLOW.to_owned()],
+        suggestions: vec![to_allow(form)],
         ..tool::denied(format!(
             "Domain not in allowed domains (deny by default): {host}"
         ))

@@ -29,7 +29,9 @@ fn seed() -> WebTools {
 }
 
 fn decision(web: &WebTools, url: &str) -> Decision {
-    host(url).map_or(Decision::Deny, |host| judge(web, &host).decision)
+    host(url).map_or(Decision::Deny, |host| {
+        judge(web, Form::Native, &host).decision
+    })
 }
 
 /// One address in every spelling that some client understands.

@@ -22,6 +22,10 @@ use super::{Decision, Risk, approval::Ending, matcher::Judgement, redact, sugges
 /// Reason of what an open breaker denies.
 pub const BREAKER_OPEN: &str = "Circuit breaker tripped (too many denials)";
 
+/// What to do about an open breaker.
+pub const BREAKER_ADVICE: &str =
+    "stop and tell the operator, who can close it with `enforcer breaker reset`";
+
 /// Reason of the launcher's own hook.
 const OWN_HOOK: &str = "The enforcer's own hook, which always starts and counts nowhere";
 /// What stands for a rule where a listener outside the agent was in the way.
@@ -133,10 +137,7 @@ impl Wording {
             rate.map_or_else(|| "Rate limit exceeded".to_owned(), words)
         };
         let (reason, suggestion) = match judgement.cause {
-            CAUSE_BREAKER => (
-                BREAKER_OPEN.to_owned(),
-                "stop and tell the operator, who can close it with `enforcer breaker reset`",
-            ),
+            CAUSE_BREAKER => (BREAKER_OPEN.to_owned(), BREAKER_ADVICE),
             CAUSE_RATE => (of(own, &rate_exceeded), "wait before the next try"),
             CAUSE_USER_RATE => (
                 of(of_user, &|rate| user_rate_exceeded(rate, &self.user)),
@@ -153,7 +154,7 @@ impl Wording {
             suggestion: Some(suggestion.to_owned()),
             suggestions: [suggestion.to_owned()]
                 .into_iter()
-                .chain(suggest::after_limit(judgement.cause))
+                .chain(suggest::after_limit(judgement.cause, self.policy.form))
                 .collect(),
             security_risk: false,
         })
@@ -192,7 +193,7 @@ impl Wording {
                     },
                 )
             }
-            (RuleRef::Builtin(builtin), _) => by_builtin(judgement.decision, builtin),
+            (RuleRef::Builtin(builtin), _) => self.by_builtin(judgement.decision, builtin),
             _ => self.without_rule(
                 judgement,
                 "Command not in whitelist (deny by default)",
@@ -231,7 +232,7 @@ impl Wording {
                     },
                 )
             }
-            (RuleRef::Builtin(builtin), _) => by_builtin(judgement.decision, builtin),
+            (RuleRef::Builtin(builtin), _) => self.by_builtin(judgement.decision, builtin),
             _ => self.without_rule(
                 judgement,
                 "No rule matches (default: deny)",
@@ -279,6 +280,53 @@ impl Wording {
                 _ => said.suggestion.map(str::to_owned),
             },
             suggestions: suggest::unless_allowed(decision, suggestions),
+            security_risk: decision != Decision::Allow,
+        }
+    }
+
+    /// Words what a built-in rule decided.
+    fn by_builtin(&self, decision: Decision, builtin: Builtin) -> Outcome {
+        let (reason, suggestion) = match builtin {
+            Builtin::Loader => (
+                "The dynamic loader was started as a program, which hides the program it runs",
+                "start the program itself",
+            ),
+            Builtin::Metadata => (
+                "Link-local and metadata addresses hand out credentials of the machine",
+                "name the address in a connect rule if the agent needs it",
+            ),
+            Builtin::Guard(_) => builtin.guard().map_or(
+                (
+                    "It changes what guards the agent",
+                    "ask the operator to do it",
+                ),
+                |rule| {
+                    let text = |text: &'static Option<String>| text.as_deref().unwrap_or_default();
+                    (text(&rule.justification), text(&rule.suggestion))
+                },
+            ),
+            Builtin::Socket(_) => builtin.socket().map_or(
+                (
+                    "Behind this socket others act for whoever connects",
+                    "name the socket in a connect rule if the agent needs it",
+                ),
+                |rule| (rule.why.as_str(), rule.suggestion.as_str()),
+            ),
+        };
+        let suggestion = suggest::in_form(self.policy.form, suggestion);
+        Outcome {
+            decision,
+            rule: Some(builtin.id().to_owned()),
+            reason: format!("{reason} [{}]", builtin.id()),
+            risk: builtin.guard().map_or(Risk::High, |rule| rule.risk),
+            suggestion: (decision != Decision::Allow).then(|| suggestion.clone()),
+            suggestions: suggest::unless_allowed(
+                decision,
+                [suggestion]
+                    .into_iter()
+                    .chain(suggest::approval(decision))
+                    .collect(),
+            ),
             security_risk: decision != Decision::Allow,
         }
     }
@@ -354,7 +402,7 @@ impl Wording {
             rule: rule.map(str::to_owned),
             reason,
             risk,
-            suggestion: suggest::listener(decision, judgement.cause),
+            suggestion: suggest::listener(decision, judgement.cause, self.policy.form),
             suggestions: match judgement.cause {
                 CAUSE_DEFAULT => suggest::after_default(
                     decision,
@@ -364,7 +412,7 @@ impl Wording {
                         (Form::Native, rules) => suggest::Lacking::Rule(rules),
                     },
                 ),
-                _ => suggest::after_cause(decision, judgement.cause),
+                _ => suggest::after_cause(decision, judgement.cause, self.policy.form),
             },
             security_risk: decision != Decision::Allow && !usual,
         }
@@ -388,51 +436,6 @@ fn by_rank(ranks: &[RuleRef], judgement: Judgement) -> RuleRef {
             .copied()
             .unwrap_or(RuleRef::None),
         _ => RuleRef::None,
-    }
-}
-
-fn by_builtin(decision: Decision, builtin: Builtin) -> Outcome {
-    let (reason, suggestion) = match builtin {
-        Builtin::Loader => (
-            "The dynamic loader was started as a program, which hides the program it runs",
-            "start the program itself",
-        ),
-        Builtin::Metadata => (
-            "Link-local and metadata addresses hand out credentials of the machine",
-            "name the address in a connect rule if the agent needs it",
-        ),
-        Builtin::Guard(_) => builtin.guard().map_or(
-            (
-                "It changes what guards the agent",
-                "ask the operator to do it",
-            ),
-            |rule| {
-                let text = |text: &'static Option<String>| text.as_deref().unwrap_or_default();
-                (text(&rule.justification), text(&rule.suggestion))
-            },
-        ),
-        Builtin::Socket(_) => builtin.socket().map_or(
-            (
-                "Behind this socket others act for whoever connects",
-                "name the socket in a connect rule if the agent needs it",
-            ),
-            |rule| (rule.why.as_str(), rule.suggestion.as_str()),
-        ),
-    };
-    Outcome {
-        decision,
-        rule: Some(builtin.id().to_owned()),
-        reason: format!("{reason} [{}]", builtin.id()),
-        risk: builtin.guard().map_or(Risk::High, |rule| rule.risk),
-        suggestion: (decision != Decision::Allow).then(|| suggestion.to_owned()),
-        suggestions: suggest::unless_allowed(
-            decision,
-            [suggestion.to_owned()]
-                .into_iter()
-                .chain(suggest::approval(decision))
-                .collect(),
-        ),
-        security_risk: decision != Decision::Allow,
     }
 }
 

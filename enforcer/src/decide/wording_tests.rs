@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::decide::approval::Scope;
+use crate::decide::{Engine, approval::Scope, web};
 
 fn asked() -> Outcome {
     Outcome {
@@ -110,4 +110,104 @@ fn a_rate_is_worded_by_its_window() {
             redact::text(b"ali\x1bce")
         )
     );
+}
+
+const HOOK: &str = r#"{"version": "1.1", "bash": {"whitelist": ["ls*"], "blacklist": ["sudo*"]},
+    "file_paths": {"whitelist": [], "blacklist": []}, "agents": {"trusted": []}}"#;
+const NATIVE: &str =
+    r#"{"version": "2", "exec": {"default": "deny"}, "connect": {"default": "deny"}}"#;
+
+/// Every advice under a policy: of all causes, of all built-in rules, of all refused system calls, of all hosts.
+fn advice(policy: &str) -> Vec<String> {
+    let policy = crate::policy::parse(policy).unwrap().policy;
+    let form = policy.form;
+    let web = web::judge(
+        &policy.web_tools,
+        form,
+        &web::host("http://127.0.0.1/").unwrap(),
+    );
+    let other = web::judge(
+        &policy.web_tools,
+        form,
+        &web::host("http://example.com/").unwrap(),
+    );
+    let engine = Engine::new(policy, 7).unwrap();
+    let wording = engine.wording();
+    let built_in = |refs: &[RuleRef]| -> Vec<u32> {
+        let ranks = refs.iter().enumerate();
+        ranks
+            .filter(|(_, of)| matches!(of, RuleRef::Builtin(_)))
+            .map(|(rank, _)| u32::try_from(rank).unwrap())
+            .collect()
+    };
+    let judged = |decision, cause, rank| Judgement {
+        decision,
+        rank,
+        cause,
+    };
+    let mut outcomes = vec![web, other];
+    for decision in [Decision::Ask, Decision::Deny] {
+        for cause in 0..32 {
+            let judgement = judged(decision, cause, 0);
+            outcomes.push(wording.exec_outcome(judgement));
+            outcomes.push(wording.connect_outcome(judgement));
+            outcomes.push(wording.unix_outcome(judgement));
+        }
+        for rank in built_in(&wording.ranks) {
+            outcomes.push(wording.exec_outcome(judged(decision, CAUSE_RULE, rank)));
+        }
+        for rank in built_in(&wording.connect_ranks) {
+            outcomes.push(wording.connect_outcome(judged(decision, CAUSE_RULE, rank)));
+        }
+        for rank in built_in(&wording.unix_ranks) {
+            outcomes.push(wording.unix_outcome(judged(decision, CAUSE_RULE, rank)));
+        }
+    }
+    let mut texts: Vec<String> = outcomes
+        .into_iter()
+        .flat_map(|outcome| {
+            [
+                outcome.suggestion.into_iter().collect(),
+                outcome.suggestions,
+            ]
+            .concat()
+        })
+        .collect();
+    texts.push(crate::decide::tracers::note("strace", "ptrace", form));
+    texts
+}
+
+#[test]
+fn a_policy_of_the_hook_form_is_told_of_no_key_that_it_does_not_have() {
+    const NONE: [&str; 9] = [
+        "a connect rule",
+        "`connect",
+        "`syscalls",
+        "`exec",
+        "`limits",
+        "`breaker",
+        "`capabilities",
+        "`approvals",
+        "allowed_domains",
+    ];
+    let hook = advice(HOOK);
+    for text in &hook {
+        let named = NONE.iter().any(|key| text.contains(key));
+        // A rate or a complexity limit is none of this form.
+        let cannot_be = text.contains("`limits`");
+        assert!(
+            !named || cannot_be || text.contains("native form"),
+            "{text}"
+        );
+    }
+    let native = advice(NATIVE);
+    assert!(!native.iter().any(|text| text.contains("native form")));
+    for key in [
+        "a connect rule",
+        "`connect.rules",
+        "`syscalls.allow`",
+        "`breaker.half_open_after_s`",
+    ] {
+        assert!(native.iter().any(|text| text.contains(key)), "{key}");
+    }
 }

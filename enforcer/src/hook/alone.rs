@@ -103,7 +103,8 @@ impl Alone<'_> {
         let standing = held.standing(&self.policy.breaker).map_err(unusable)?;
         drop(held);
         if standing == Standing::Open {
-            return self.record(opened(), Map::new(), &[]).map(Some);
+            let named = judge::named(self.event, self.policy);
+            return self.record(opened(), named, &[]).map(Some);
         }
         Ok(None)
     }
@@ -208,7 +209,10 @@ fn unrecorded(error: &AuditError) -> String {
 fn opened() -> Ending {
     let outcome = Outcome {
         risk: Risk::High,
-        suggestions: vec!["only the operator can close it: enforcer hook breaker reset".to_owned()],
+        suggestions: vec![
+            "stop and tell the user whose agent this is, who can close it: enforcer hook breaker reset"
+                .to_owned(),
+        ],
         ..tool::denied(wording::BREAKER_OPEN.to_owned())
     };
     Ending {

@@ -35,6 +35,18 @@ pub struct Judged {
     pub counts: bool,
 }
 
+/// What the trail says of an event that is not judged: what it names, as it is given.
+pub fn named(event: &Event, policy: &Policy) -> Map<String, Value> {
+    let (key, value) = match tool::call(policy, &event.tool, &event.input) {
+        Ok(Call::Text(text)) => ("command", text.into()),
+        Ok(Call::Words(words)) => ("command", words.join(" ").into()),
+        Ok(Call::Paths { paths, .. }) => ("paths", listed(paths)),
+        Ok(Call::Web(urls)) if !urls.is_empty() => ("urls", listed(urls)),
+        Ok(Call::Web(_) | Call::Other) | Err(_) => return Map::new(),
+    };
+    Map::from_iter([(key.to_owned(), value)])
+}
+
 /// Judges an event. The engine is made only for commands: for the rest its tables are not needed.
 pub fn judge(
     event: &Event,
@@ -228,7 +240,7 @@ fn sites(policy: &Policy, tool: &str, urls: &[String]) -> Judged {
     let mut outcome = tool::judge(policy, tool, true);
     if outcome.decision == Decision::Allow {
         let judged = urls.iter().map(|url| match web::host(url) {
-            Ok(host) => web::judge(&policy.web_tools, &host),
+            Ok(host) => web::judge(&policy.web_tools, policy.form, &host),
             Err(why) => tool::denied(why),
         });
         // The tool alone is the reason only where there is no URL.

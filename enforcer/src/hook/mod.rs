@@ -29,11 +29,11 @@ mod trail;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     approvals::protocol::{ToolKind, ToolReport},
-    decide::{Decision, Mode, Outcome, Refusal, Subject, admit, redact, tool},
+    decide::{Decision, Mode, Outcome, Refusal, Subject, admit, redact, tool, wording},
     ground::Ground,
     launch::Identity,
     policy::{Policy, PolicyError},
@@ -282,13 +282,16 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
         || scene.grounds(&policy.guard, &[]),
     );
     let (ending, judged) = match admit(&subject, &policy) {
-        Err(refusal) if judged.outcome.decision != Decision::Deny => {
-            (Ending::refused(&refusal, None, &event.shape), None)
-        }
-        _ => (
-            Ending::of(judged.outcome.clone(), &event.shape),
-            Some(judged),
+        Err(refusal) if judged.outcome.decision != Decision::Deny => (
+            Ending::refused(&refusal, None, &event.shape),
+            Judged {
+                words: None,
+                // The rules said nothing against it.
+                counts: false,
+                ..judged
+            },
         ),
+        _ => (Ending::of(judged.outcome.clone(), &event.shape), judged),
     };
     // What the run counts and records is what its agent does, and a probe does nothing.
     if probe::is_one(event) {
@@ -298,23 +301,28 @@ fn below(launcher: &Launcher, options: &Options, event: &Event) -> Result<Ending
     if answer.decision == ending.outcome.decision && answer.reason.is_empty() {
         return Ok(ending);
     }
+    // What the rules advise is not about what the launcher says.
+    let advice =
+        (answer.reason == wording::BREAKER_OPEN).then(|| wording::BREAKER_ADVICE.to_owned());
     let outcome = Outcome {
         decision: answer.decision,
         reason: answer.reason,
+        suggestion: advice.clone(),
+        suggestions: advice.into_iter().collect(),
         ..ending.outcome
     };
     Ok(Ending::of(outcome, &event.shape))
 }
 
 /// What the launcher is told. Long texts are cut: a report has its bounds.
-fn report(event: &Event, ending: &Ending, judged: Option<Judged>) -> ToolReport {
-    // A limit counts no more than a refusal does.
-    let refused = judged.as_ref().is_none_or(|judged| !judged.counts);
-    let (kind, parameters, words) = match judged {
-        Some(judged) => (judged.kind, judged.parameters, judged.words),
-        None => (Kind::Other, Map::new(), None),
-    };
-    let mut parameters = parameters;
+fn report(event: &Event, ending: &Ending, judged: Judged) -> ToolReport {
+    let Judged {
+        kind,
+        mut parameters,
+        words,
+        counts,
+        ..
+    } = judged;
     parameters.insert("format".to_owned(), event.shape.format.as_str().into());
     let outcome = &ending.outcome;
     let words = words.filter(|words| {
@@ -335,7 +343,8 @@ fn report(event: &Event, ending: &Ending, judged: Option<Judged>) -> ToolReport 
             Kind::Connect => ToolKind::Connect,
             Kind::Other => ToolKind::Other,
         },
-        refused,
+        // A limit counts no more than a refusal does.
+        refused: !counts,
         parameters: parameters
             .into_iter()
             .map(|(key, value)| (key, shortened(value)))

@@ -57,6 +57,8 @@ pub struct UnixFacts {
     pub name: Vec<u8>,
     /// Type of the socket.
     pub socket_type: u32,
+    /// Name of the file that the process executes; empty if it could not be read. May be cut.
+    pub program: Vec<u8>,
 }
 
 /// The facts of an attempt on another process.
@@ -84,7 +86,7 @@ pub struct ExecFacts {
 }
 
 /// The facts of a connect or a socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SocketFacts {
     /// Address as judged; IPv4 in its mapped form.
     pub address: Ipv6Addr,
@@ -96,6 +98,17 @@ pub struct SocketFacts {
     pub family: u32,
     /// Type of the socket.
     pub socket_type: u32,
+    /// Name of the file that the process executes; empty if it could not be read. May be cut.
+    pub program: Vec<u8>,
+}
+
+/// The bytes before the first NUL.
+fn before_nul(bytes: &[u8]) -> Vec<u8> {
+    bytes
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or(bytes)
+        .to_vec()
 }
 
 /// Reads a plain structure off the front of `bytes`.
@@ -134,6 +147,7 @@ impl Event {
                     protocol: tail.protocol,
                     family: tail.family,
                     socket_type: tail.socket_type,
+                    program: before_nul(&tail.program),
                 };
                 match header.kind {
                     KIND_CONNECT => Body::Connect(facts),
@@ -146,6 +160,7 @@ impl Event {
                 Body::Unix(UnixFacts {
                     name: rest.get(..tail.name_len as usize)?.to_vec(),
                     socket_type: tail.socket_type,
+                    program: before_nul(&tail.program),
                 })
             }
             KIND_PROCESS => {

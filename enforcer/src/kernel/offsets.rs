@@ -226,6 +226,7 @@ fn from_blob(blob: &[u8]) -> Result<Offsets, KernelError> {
         task_cgroups: types.offset("task_struct", "cgroups")?,
         mm_arg_start: types.offset("mm_struct", "arg_start")?,
         mm_arg_end: types.offset("mm_struct", "arg_end")?,
+        mm_exe_file: types.offset("mm_struct", "exe_file")?,
         bprm_file: types.offset("linux_binprm", "file")?,
         bprm_filename: types.offset("linux_binprm", "filename")?,
         bprm_interp: types.offset("linux_binprm", "interp")?,

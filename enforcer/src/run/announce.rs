@@ -78,7 +78,8 @@ impl Start<'_> {
     /// Known daemons of the agent's user that run outside, and what comes of that.
     fn daemons(&self) -> Vec<String> {
         let outcome = match (self.options.observe, self.policy.connect.outside.unix) {
-            (true, _) | (_, Decision::Allow) => {
+            (true, _) => "what the agent has it do is NOT governed; end it",
+            (_, Decision::Allow) => {
                 "what the agent has it do is NOT governed; end it, or write `deny` at `connect.outside_listeners.unix` of the policy"
             }
             (false, Decision::Ask) => "whether the agent may connect to it is asked",

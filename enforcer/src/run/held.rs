@@ -525,7 +525,7 @@ impl Shared {
                 tripped,
             ),
             Wish::Connect(subject) => self.with.recorder.answered(
-                self.caller(held.who),
+                &self.caller(held.who),
                 Wanted::Connect {
                     address: subject.address,
                     port: subject.port,
@@ -537,7 +537,7 @@ impl Shared {
                 tripped,
             ),
             Wish::Unix { name, .. } => self.with.recorder.answered(
-                self.caller(held.who),
+                &self.caller(held.who),
                 Wanted::Unix(name),
                 outcome,
                 Some(answer),

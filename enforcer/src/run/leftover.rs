@@ -126,12 +126,15 @@ fn end_requests(id: &str, agent: Option<&str>, recorder: &Recorder) -> anyhow::R
         recorder.line(&Record::unanswered(
             now,
             agent.unwrap_or_default(),
-            if request.kind == "exec" {
-                "exec"
-            } else {
-                "connect"
-            },
-            &request.command,
+            (
+                if request.kind == "exec" {
+                    "exec"
+                } else {
+                    "connect"
+                },
+                &request.command,
+            ),
+            (request.rule.as_deref(), request.risk.parse().ok()),
             &request.ending(),
             Approval {
                 request: &request.id,

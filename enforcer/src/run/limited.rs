@@ -79,7 +79,7 @@ impl Shared {
         if outcome.rule.as_deref() != Some(OUTSIDE_LISTENER) || self.told.is_new(who.tgid, &what) {
             self.tell_denial(who, &what, outcome, outcome.suggestion.as_deref());
         }
-        let caller = self.caller(who);
+        let caller = &self.caller(who);
         self.with
             .recorder
             .answered(caller, wanted, outcome, None, Verdict::Errno, tripped)?;

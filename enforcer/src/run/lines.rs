@@ -77,7 +77,7 @@ pub struct Seen {
 }
 
 /// Who did what, for a line that the kernel has no event for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// Process.
     pub pid: u32,
@@ -87,6 +87,8 @@ pub struct Caller {
     pub uid: u32,
     /// Its cgroup; the agent's own if it is not known.
     pub cgroup: Option<u64>,
+    /// Name of the file that it executes; empty if it is gone.
+    pub program: Vec<u8>,
 }
 
 /// What a caller wanted.
@@ -326,13 +328,20 @@ impl Lines {
                     port: Some(facts.port),
                     protocol: facts.protocol,
                     socket: None,
+                    program: &facts.program,
                 },
             ),
-            Body::Packet(facts) => Record::packet(&action, facts.address.to_canonical()),
-            Body::Socket(facts) => {
-                Record::socket(&action, facts.family, facts.socket_type, facts.protocol)
+            Body::Packet(facts) => {
+                Record::packet(&action, &facts.program, facts.address.to_canonical())
             }
-            Body::Unix(facts) => Record::unix(&action, &facts.name),
+            Body::Socket(facts) => Record::socket(
+                &action,
+                &facts.program,
+                facts.family,
+                facts.socket_type,
+                facts.protocol,
+            ),
+            Body::Unix(facts) => Record::unix(&action, &facts.program, &facts.name),
             Body::Process(facts) => {
                 Record::process(&action, facts.target, reach(facts.reach), facts.detail)
             }
@@ -391,7 +400,7 @@ impl Lines {
     /// A line for what the supervisor did; `ending` is how the request ended, if there was one.
     pub fn supervised(
         &self,
-        caller: Caller,
+        caller: &Caller,
         wanted: Wanted<'_>,
         outcome: &Outcome,
         ending: Option<&Answer>,
@@ -446,9 +455,10 @@ impl Lines {
                     port: Some(port),
                     protocol,
                     socket: None,
+                    program: &caller.program,
                 },
             ),
-            Wanted::Unix(name) => Record::unix(&action, name),
+            Wanted::Unix(name) => Record::unix(&action, &caller.program, name),
             Wanted::Syscall(call) => Record::syscall(&action, &call),
         };
         record.suggesting(suggestion(outcome, verdict))

@@ -7,18 +7,19 @@ use crate::{decide::Mode, launch::Wanted};
 /// How execs are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnDeny {
-    /// With EPERM where LSM programs are in force, else by SIGKILL.
+    /// With EPERM, by LSM programs or the seccomp supervisor; what slips past them by SIGKILL, before its first instruction.
     Errno,
-    /// Always by SIGKILL.
+    /// By SIGKILL alone, before the first instruction; no LSM programs are loaded, so the level is partial.
     Kill,
 }
 
 /// How much of the enforcement a kernel gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Level {
-    /// Denied execs are killed before their first instruction; denied connects get an errno.
+    /// The seccomp supervisor denies execs with EPERM, and what slips past it is killed before its first instruction;
+    /// denied connects get EPERM.
     Partial,
-    /// Denied execs get an errno too.
+    /// The kernel itself (LSM programs) denies execs with EPERM.
     Full,
 }
 

@@ -373,7 +373,7 @@ impl Shared {
             return;
         }
         let recorded = self.with.recorder.answered(
-            self.caller(connect.who),
+            &self.caller(connect.who),
             Wanted::Unix(&connect.name),
             &connect.outcome,
             answer,

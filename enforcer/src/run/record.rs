@@ -136,7 +136,7 @@ impl Recorder {
     /// The trail cannot be written.
     pub fn answered(
         &self,
-        caller: Caller,
+        caller: &Caller,
         wanted: Wanted<'_>,
         outcome: &Outcome,
         ending: Option<&Answer>,

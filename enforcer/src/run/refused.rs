@@ -10,7 +10,8 @@ use std::{
 use super::{lines::Wanted, supervisor::Shared};
 use crate::{
     audit::{Syscall, Verdict},
-    decide::{Decision, Outcome, Risk},
+    decide::{Decision, Outcome, Risk, suggest},
+    policy::model::Form,
     seccomp::{
         Hatches, Notification, OtherCall, Refused, SeccompError, hatches,
         target::{self, Who},
@@ -134,7 +135,7 @@ impl Shared {
             .recent(|recent| (recent.line(now, who, refused), recent.over(now)));
         self.write_left_out(over)?;
         if let Some(left_out) = line {
-            let outcome = outcome(refused);
+            let outcome = self.outcome_of(refused);
             self.write_refused(who, refused, &outcome, left_out)?;
             let what = refused.call.as_bytes();
             self.tell_denial(who, what, &outcome, outcome.suggestion.as_deref());
@@ -152,10 +153,14 @@ impl Shared {
     /// One line for the calls that were left out of each: it stands for one of them and counts the others.
     fn write_left_out(&self, lines: Vec<Line>) -> anyhow::Result<()> {
         for line in lines {
-            let outcome = outcome(line.refused);
+            let outcome = self.outcome_of(line.refused);
             self.write_refused(line.who, line.refused, &outcome, line.left_out - 1)?;
         }
         Ok(())
+    }
+
+    fn outcome_of(&self, refused: Refused<'_>) -> Outcome {
+        outcome(refused, self.with.engine.policy().form)
     }
 
     fn write_refused(
@@ -171,7 +176,7 @@ impl Shared {
             left_out,
         };
         self.with.recorder.answered(
-            self.caller(who),
+            &self.caller(who),
             Wanted::Syscall(call),
             outcome,
             None,
@@ -181,14 +186,15 @@ impl Shared {
     }
 }
 
-fn outcome(refused: Refused<'_>) -> Outcome {
+fn outcome(refused: Refused<'_>, form: Form) -> Outcome {
+    let suggestion = suggest::in_form(form, &hatches::suggestion(refused.group));
     Outcome {
         decision: Decision::Deny,
         rule: Some(format!("{}{}", hatches::RULE, refused.group)),
         reason: refused.why.to_owned(),
         risk: Risk::High,
-        suggestion: Some(hatches::suggestion(refused.group)),
-        suggestions: vec![hatches::suggestion(refused.group)],
+        suggestion: Some(suggestion.clone()),
+        suggestions: vec![suggestion],
         security_risk: true,
     }
 }

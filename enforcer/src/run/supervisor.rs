@@ -382,6 +382,7 @@ impl Shared {
             ppid: who.ppid,
             uid: who.uid,
             cgroup: self.with.cgroups.id_of(who.tgid).ok(),
+            program: target::program(who.tgid).unwrap_or_default(),
         }
     }
 
@@ -397,7 +398,7 @@ impl Shared {
     ) -> anyhow::Result<()> {
         let bytes: usize = action.argv.iter().map(|word| word.len() + 1).sum();
         self.with.recorder.answered(
-            self.caller(who),
+            &self.caller(who),
             Wanted::Exec {
                 text: &self.with.engine.matcher().text(action),
                 argv_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),

@@ -156,7 +156,7 @@ pub const RULE: &str = "syscall:";
 
 /// What an agent can do instead of calls of a group.
 pub fn suggestion(group: &str) -> String {
-    format!("do without it; the operator can open `{group}` in the policy (`syscalls.allow`)")
+    format!("do without it; the operator can open `{group}` by `syscalls.allow`")
 }
 
 /// The table of escape hatches.

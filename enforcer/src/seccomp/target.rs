@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 
 use super::notify::{ConnectCall, ExecCall};
 use crate::decide::approval::Parent;
@@ -350,6 +351,19 @@ pub fn who(tid: u32) -> io::Result<Who> {
         ppid: field("PPid:")?,
         uid: field("Uid:")?,
     })
+}
+
+/// Name of the file that a process executes. For people to read: nothing is decided by it.
+///
+/// # Errors
+/// When it is gone.
+pub fn program(pid: u32) -> io::Result<Vec<u8>> {
+    let path = fs::read_link(format!("/proc/{pid}/exe"))?;
+    let path = path.as_os_str().as_bytes();
+    // So the kernel marks a file that is gone.
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    let name = path.rsplit(|byte| *byte == b'/').next();
+    Ok(name.unwrap_or_default().to_vec())
 }
 
 /// Ancestors that are shown to a person.

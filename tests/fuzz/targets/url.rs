@@ -10,7 +10,7 @@ use enforcer::{
         Decision,
         web::{self, Host},
     },
-    policy::model::WebTools,
+    policy::model::{Form, WebTools},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -67,7 +67,7 @@ fn check(host: &Host, text: &str) {
                         || v6.is_multicast()
                 }
             };
-            let said = web::judge(&everything(), host);
+            let said = web::judge(&everything(), Form::Native, host);
             assert!(
                 !internal || said.decision == Decision::Deny,
                 "{text:?}: {said:?}"
@@ -85,7 +85,7 @@ fn check(host: &Host, text: &str) {
         ..everything()
     };
     assert_eq!(
-        web::judge(&blocked, host).decision,
+        web::judge(&blocked, Form::Native, host).decision,
         Decision::Deny,
         "{text:?}: {shown}"
     );
@@ -95,7 +95,7 @@ fn check(host: &Host, text: &str) {
         ..WebTools::default()
     };
     assert_eq!(
-        web::judge(&allowed, host).decision,
+        web::judge(&allowed, Form::Native, host).decision,
         Decision::Allow,
         "{text:?}: {shown}"
     );
@@ -117,7 +117,7 @@ fuzz_target!(|bytes: &[u8]| {
             blocked_domains: vec![entry.to_owned()],
             ..everything()
         };
-        let said = web::judge(&lists, &host);
+        let said = web::judge(&lists, Form::Native, &host);
         assert!(!said.reason.is_empty());
         let both = WebTools {
             allowed_domains: vec![entry.to_owned()],
@@ -125,7 +125,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         if said.rule.is_some() && said.decision == Decision::Deny {
             assert_eq!(
-                web::judge(&both, &host).decision,
+                web::judge(&both, Form::Native, &host).decision,
                 Decision::Deny,
                 "{entry:?}: {url:?}"
             );

@@ -20,6 +20,10 @@ use super::{Reach, Verdict, answer, text};
 use crate::approvals::{ApprovalsError, Record, client, protocol::Happening};
 use crate::say::{self, say};
 
+/// What can be typed.
+const KEYS: &str =
+    "[a] approve once  [s] for the session  [r] for the rule  [d] deny  [Enter] skip";
+
 /// How often new agents are looked for, and the terminal while a question stands.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -226,10 +230,7 @@ impl Prompt {
         // What was typed before was not meant for this request.
         let _ = tcflush(io::stdin(), FlushArg::TCIFLUSH);
         loop {
-            write!(
-                out,
-                "[a] approve once  [s] for the session  [r] for the rule  [d] deny  [Enter] skip > "
-            )?;
+            write!(out, "{KEYS} > ")?;
             out.flush()?;
             let line = match self.read(desks, id)? {
                 Typed::Line(line) => line,
@@ -244,6 +245,7 @@ impl Prompt {
                     self.skipped.insert(id.to_owned());
                     return Ok(true);
                 }
+                writeln!(out, "{}", no_key(line.trim()))?;
                 continue;
             };
             write!(out, "Reason (may be empty) > ")?;
@@ -306,6 +308,12 @@ impl Prompt {
     }
 }
 
+/// What is said of a line that is no key.
+fn no_key(typed: &str) -> String {
+    let shown: String = text::clean(typed).chars().take(20).collect();
+    format!("`{shown}` is no answer; type one letter of these and Enter:")
+}
+
 fn verdict(key: &str) -> Option<Verdict> {
     let (approve, scope) = match key {
         "a" => (true, Some(Reach::Once)),
@@ -320,4 +328,26 @@ fn verdict(key: &str) -> Option<Verdict> {
         scope,
         lasting: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_that_is_offered_is_known_and_no_other() {
+        for key in ["a", "s", "r", "d"] {
+            assert!(KEYS.contains(&format!("[{key}]")), "{key}");
+            assert!(verdict(key).is_some(), "{key}");
+        }
+        for typed in ["", "y", "yes", "A", "aa"] {
+            assert!(verdict(typed).is_none(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_said() {
+        assert!(no_key("yes").starts_with("`yes` is no answer"));
+        assert!(no_key(&"x".repeat(5000)).len() < 100);
+    }
 }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
@@ -146,15 +147,7 @@ impl QueryArgs {
         let usual = Path::new(DEFAULT_PATH);
         match (&self.file, &self.tenant) {
             (Some(file), _) => file.clone(),
-            (None, Some(tenant)) => {
-                let own = tenant_trail(usual, tenant.as_str());
-                // Where runs name a trail themselves, all tenants may be in the usual one.
-                if own.exists() || !usual.exists() {
-                    own
-                } else {
-                    usual.to_owned()
-                }
-            }
+            (None, Some(tenant)) => tenant_trail(usual, tenant.as_str()),
             (None, None) => usual.to_owned(),
         }
     }
@@ -209,7 +202,16 @@ pub(super) fn show(args: &QueryArgs, style: Style, out: &mut impl Write) -> anyh
         entry.is_ok_and(|entry| args.wants(&entry))
     };
     let count = args.lines.unwrap_or(usize::MAX);
-    let (lines, _) = Reader::new(&args.file()).last(count, wanted)?;
+    let read = Reader::new(&args.file()).last(count, wanted);
+    let (lines, _) = match (&args.file, &args.tenant) {
+        (None, Some(tenant)) => {
+            let tenant = tenant.as_str();
+            read.with_context(|| {
+                format!("the trail of the tenant {tenant} (enforcer run --tenant {tenant})")
+            })?
+        }
+        _ => read?,
+    };
     for line in &lines {
         print(line, args.json, style, out)?;
     }

@@ -122,10 +122,19 @@ fn a_tenant_is_no_path() {
     for name in ["../etc", "/etc", ".", "a/b"] {
         assert!(Line::try_parse_from(["query", "--tenant", name]).is_err());
     }
+}
+
+#[test]
+fn a_tenants_trail_is_its_own_whether_it_is_there_or_not() {
     let args = Line::try_parse_from(["query", "--tenant", "no-such-tenant"]).unwrap();
-    let file = args.query.file();
+    let own = "/var/log/enforcer/tenants/no-such-tenant/audit.jsonl";
+    assert_eq!(args.query.file(), Path::new(own));
+    let error = show(&args.query, Style { colour: false }, &mut Vec::new()).unwrap_err();
+    let text = format!("{error:#}");
     assert!(
-        file.ends_with("tenants/no-such-tenant/audit.jsonl") || file == Path::new(DEFAULT_PATH),
-        "{file:?}"
+        text.contains(own) && text.contains("--tenant no-such-tenant"),
+        "{text}"
     );
+    let named = Line::try_parse_from(["query", "/x", "--tenant", "no-such-tenant"]).unwrap();
+    assert_eq!(named.query.file(), Path::new("/x"));
 }

@@ -128,7 +128,9 @@ fn of_trail(
     let wanted = |line: &[u8]| {
         Entry::parse(line).is_ok_and(|entry| {
             entry.text("event") == "denial"
-                && agent.is_none_or(|agent| entry.text("agent") == agent)
+                && entry.is_denied()
+                && agent
+                    .is_none_or(|agent| entry.text("agent").to_lowercase() == agent.to_lowercase())
         })
     };
     let (lines, _) = Reader::new(trail).last(count, wanted).context(
@@ -169,7 +171,10 @@ fn of_entry(entry: &Entry, policy: Option<&Policy>) -> Denial {
             .trim()
             .to_owned(),
         reason: audit::clean(&entry.text("reason")),
-        suggestion: suggestion(&rule, policy),
+        // What was said then, for the policy that it was.
+        suggestion: Some(parameter("suggestion"))
+            .filter(|said| !said.is_empty())
+            .or_else(|| suggestion(&rule, policy)),
         rule,
         risk: parameter("risk"),
         how,

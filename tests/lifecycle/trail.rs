@@ -276,7 +276,7 @@ fn tail_shows_it_readably() {
     let expected = [
         "  AGENT  allowed        exec true one  (No rule matches (default: allow))".to_owned(),
         format!("  AGENT  DENIED {how}  exec head -c1 /etc/passwd  (no heads [no-head])"),
-        "  AGENT  DENIED errno   connect 127.0.0.1:9 tcp  (No rule matches (default: deny))"
+        "  AGENT  DENIED errno   connect 127.0.0.1:9 tcp by bash  (No rule matches (default: deny))"
             .to_owned(),
         "  AGENT  allowed        exec xargs -0 true  (No rule matches (default: allow))".to_owned(),
         "  AGENT  allowed        exec true ared x  (No rule matches (default: allow))".to_owned(),

@@ -151,7 +151,8 @@ impl Refusals {
         }
     }
 
-    /// The answer that this process has just been given, if only the path to the program differs.
+    /// The refusal that this process has just been given, if only the directory of the program differs: a search through
+    /// `PATH` may come upon two copies.
     pub(super) fn find(&self, pid: u32, subject: &Subject) -> Option<Answer> {
         let Subject::Exec(exec) = subject else {
             return None;
@@ -163,11 +164,15 @@ impl Refusals {
                 at.elapsed() < REFUSED
                     && *refused_pid == pid
                     && refused.argv == exec.argv
-                    && refused.file == exec.file
+                    && base_name(&refused.path) == base_name(&exec.path)
                     && refused.cwd == exec.cwd
             })
             .map(|(_, _, _, answer)| answer.clone())
     }
+}
+
+fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
 /// Works until the end.

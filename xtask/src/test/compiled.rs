@@ -90,12 +90,13 @@ impl Compiled {
         };
         let directory = Path::new(manifest).parent().unwrap_or(Path::new("/"));
         let is_test = message["profile"]["test"] == true;
+        let is_library = message["target"]["kind"][0] == "lib";
         let executable = || Executable {
             name: name.to_owned(),
             path: path.into(),
             directory: directory.to_owned(),
         };
-        if directory == root::repository().join("tests") {
+        if directory == root::repository().join("tests") && !is_library {
             self.executables.push(path.into());
             if is_test {
                 self.tests.push(executable());

@@ -157,6 +157,8 @@ pub const OPENCODE: Agent = Agent {
                 "options": {"baseURL": format!("{url}/v1"), "apiKey": "none"},
             }},
             "model": format!("local/{NAME}"), "autoupdate": false, "permission": "allow",
+            // Its snapshots begin with `git config core.fsmonitor false`, which the policy asks about.
+            "snapshot": false,
         });
         vec![(".config/opencode/opencode.json", settings.to_string())]
     },
@@ -213,7 +215,7 @@ pub const AIDER: Agent = Agent {
     settings: |_, _| Vec::new(),
 };
 
-const OPENAI: [(&str, &str); 6] = [
+const OPENAI: [(&str, &str); 7] = [
     ("OPENAI_API_KEY", "sk-none"),
     ("OPENAI_BASE_URL", "URL/v1"),
     ("OPENAI_API_BASE", "URL/v1"),
@@ -221,6 +223,8 @@ const OPENAI: [(&str, &str); 6] = [
     // mini-swe-agent: no first questions, and no price of this model.
     ("MSWEA_CONFIGURED", "true"),
     ("MSWEA_COST_TRACKING", "ignore_errors"),
+    // The Python ones: no list of prices from the network.
+    ("LITELLM_LOCAL_MODEL_COST_MAP", "True"),
 ];
 
 impl Agent {
@@ -260,7 +264,9 @@ impl Agent {
 
 /// A call of Codex's own tool for patches.
 fn patch(path: &Path, change: &str) -> Step {
-    let change = change.replace("PATH", &path.display().to_string());
+    let change = change
+        .trim_end()
+        .replace("PATH", &path.display().to_string());
     let patch = format!("*** Begin Patch\n{change}\n*** End Patch\n");
     Step::call("apply_patch", Value::String(patch))
 }
@@ -268,7 +274,7 @@ fn patch(path: &Path, change: &str) -> Step {
 fn codex(project: &Path, url: &str, sandbox: &str) -> Vec<(&'static str, String)> {
     let project = project.display();
     let settings = format!(
-        "model = \"gpt-5-codex\"\n\
+        "model = \"gpt-5.5\"\n\
          model_provider = \"local\"\n\
          sandbox_mode = \"{sandbox}\"\n\
          approval_policy = \"never\"\n\

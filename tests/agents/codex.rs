@@ -4,7 +4,7 @@ use enforcer_tests::model::Step;
 
 use crate::{
     agent::{CODEX, CODEX_UNSANDBOXED},
-    scene::Scene,
+    scene::{Scene, policy, tree},
 };
 
 /// Has a daemon on Codex's control socket run a command: WebSocket frames with JSON-RPC. Masked by zeros, text stays itself.
@@ -86,8 +86,12 @@ fn the_operators_own_flags_are_not_asked_about() {
         ended.stderr
     );
     // An agent that starts another one so is.
-    let flags = words.join(" ");
-    let scene = Scene::commands(&CODEX_UNSANDBOXED, &[&flags.replace("go on", "x")]);
+    let another = format!(
+        "{}/npm/node_modules/.bin/{} x",
+        tree().display(),
+        words[..3].join(" ")
+    );
+    let scene = Scene::commands(&CODEX_UNSANDBOXED, &[&another]);
     let (_session, running) = scene.start();
     let request = running.request();
     assert!(
@@ -107,13 +111,13 @@ fn a_patch_of_its_own_settings_is_denied_by_its_hook() {
         )
     };
     let steps = vec![
-        Step::shell(patch(".codex/hooks2.json")),
+        Step::shell(patch(".codex/hooks.json")),
         Step::shell(patch(".codex/rules/x.rules")),
         Step::shell(patch("notes.txt")),
         Step::say("all done"),
     ];
     let scene = Scene::new(&CODEX_UNSANDBOXED, steps);
-    let policy = crate::scene::policy(CODEX_UNSANDBOXED.policy);
+    let policy = policy(CODEX_UNSANDBOXED.policy);
     let install = format!(
         "enforcer hook install codex --user --policy {} && enforcer hook consent yes",
         policy.display()
@@ -129,7 +133,7 @@ fn a_patch_of_its_own_settings_is_denied_by_its_hook() {
         "{told:#?}"
     );
     assert!(
-        !scene.project().join(".codex/hooks2.json").exists(),
+        !scene.project().join(".codex/hooks.json").exists(),
         "{told:#?}"
     );
 }

@@ -11,6 +11,8 @@ const METADATA: &str = "curl -s -m 5 http://169.254.169.254/latest/";
 
 fn is_told_and_goes_on(agent: &'static Agent) {
     let scene = Scene::commands(agent, &["make clean", METADATA, "echo said: went on"]);
+    // In its own sandbox no connect gets as far as the policy.
+    let connects = !agent.sandboxed;
     for (name, text) in HIDDEN {
         scene.write(name, text);
     }
@@ -19,22 +21,20 @@ fn is_told_and_goes_on(agent: &'static Agent) {
     let all = || format!("{told}\n{}\n{}", ended.stderr, ended.trail.shown());
     assert_eq!(ended.code(), 0, "{}", all());
     assert!(scene.precious(), "{}", all());
-    for reason in [
-        "enforcer: blocked: rm -rf",
-        "Removes a home directory",
-        "169.254.169.254",
-        "metadata",
+    for (reason, expected) in [
+        ("enforcer: blocked: rm -rf", true),
+        ("Removes a home directory", true),
+        ("enforcer: blocked: connect 169.254.169.254:80", connects),
+        ("hand out credentials", connects),
     ] {
-        assert!(told.contains(reason), "not told: {reason}; {}", all());
+        let (count, expected) = (told.matches(reason).count(), usize::from(expected));
+        assert_eq!(count, expected, "{reason}; {}", all());
     }
-    assert_eq!(told.matches("enforcer: blocked: ").count(), 2, "{}", all());
     assert_eq!(scene.said(), ["went on"], "{}", all());
-    assert_eq!(ended.trail.denied_with_word("rm").len(), 1, "{}", all());
-    assert!(
-        ended.trail.denials().any(enforcer_tests::Line::is_connect),
-        "{}",
-        all()
-    );
+    // A shell that is denied looks in its other directories too.
+    assert!(!ended.trail.denied_with_word("rm").is_empty(), "{}", all());
+    let denied = ended.trail.denials().any(enforcer_tests::Line::is_connect);
+    assert_eq!(denied, connects, "{}", all());
 
     // Nothing but the policy was in its way.
     assert_eq!(scene.sh("make clean").code, 0);

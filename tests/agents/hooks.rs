@@ -8,8 +8,8 @@ use crate::{
     scene::{Scene, policy},
 };
 
-/// What the hook denies, and what it does not.
-const STEPS: [&str; 2] = ["rm -rf ~/precious", "echo said: went on"];
+/// What the hook denies, and what it does not. (`rm -rf` Codex refuses by itself.)
+const STEPS: [&str; 2] = ["rm -r ~/precious", "echo said: went on"];
 const REASON: &str = "Removes a home directory";
 
 /// The word for an agent on the command line of `enforcer hook`.

@@ -115,6 +115,7 @@ impl Scene {
             "git config --global user.email coder@example.com && git config --global user.name coder && \
              git config --global init.defaultBranch main && mkdir -p ~/precious ~/.ssh && echo keep >~/precious/file && \
              echo SECRET-KEY >~/.ssh/id_rsa && git init -q --bare ~/origin.git && git init -q && \
+             git config user.email coder@example.com && git config user.name coder && \
              git remote add origin ~/origin.git && echo hello >README.md && git add . && git commit -qm first && \
              git push -q origin HEAD",
         );
@@ -349,22 +350,19 @@ impl Scene {
         (session, running)
     }
 
-    /// Lines of what the model was told that the scripts of a test have said, in order.
+    /// What the commands of a test have said, in order: lines of what the model was told that begin with `said: `.
     pub fn said(&self) -> Vec<String> {
-        let told = self.model.told_text();
-        // Some agents send results as JSON.
-        told.replace("\\n", "\n")
-            .lines()
-            .filter_map(|line| {
-                Some(
-                    line.split_once("said: ")?
-                        .1
-                        .trim_end_matches(['"', '}'])
-                        .trim()
-                        .to_owned(),
-                )
-            })
-            .collect()
+        let said = |line: &str| {
+            // Agents write something before the first line, and some send results as JSON.
+            let line = ["Output: ", "\"output\": \""]
+                .iter()
+                .find_map(|before| line.trim_start().strip_prefix(before))
+                .unwrap_or(line);
+            let said = line.strip_prefix("said: ")?;
+            Some(said.trim_end_matches(['"', ',', ' ']).to_owned())
+        };
+        let told = self.model.told_text().replace("\\n", "\n");
+        told.lines().filter_map(said).collect()
     }
 }
 

@@ -22,10 +22,10 @@ struct Outcome {
 
 /// A scene in which the agent runs a command, writes a file, changes it, and commits it.
 fn scene(agent: &'static Agent) -> Scene {
-    let look = "echo said: $(cat README.md)";
+    let look = "sed 's/^/said: /' README.md";
     if agent.talk == Talk::Words {
         // It writes and commits by itself.
-        return Scene::commands(agent, &[look, "echo said: $(git log --oneline | wc -l)"]);
+        return Scene::commands(agent, &[look, "git log --oneline | sed 's/.* /said: /'"]);
     }
     Scene::new_in(agent, |project| {
         let notes = project.join("notes.txt");
@@ -40,9 +40,9 @@ fn scene(agent: &'static Agent) -> Scene {
         }
         steps.push(Step::shell(if agent.sandboxed {
             // Its own sandbox keeps git's data from being written.
-            "echo said: $(git status --short)"
+            "git status --short | sed 's/^/said: /'"
         } else {
-            "git add -A && git commit -qm made && echo said: $(git log --oneline | wc -l)"
+            "git add -A && git commit -qm made && git log --oneline | sed 's/.* /said: /'"
         }));
         steps.push(agent.last());
         steps

@@ -15,7 +15,12 @@ pub(super) fn hear(body: &Value) -> Talk {
         .flat_map(|message| list(&message["content"]))
         .filter(|part| part["type"] == "tool_result");
     Talk {
-        turns: messages.iter().filter(assistants).count(),
+        turns: messages
+            .iter()
+            .filter(assistants)
+            .flat_map(|message| list(&message["content"]))
+            .filter(|part| part["type"] == "tool_use")
+            .count(),
         told: results.map(|part| text(&part["content"])).collect(),
         tools: list(&body["tools"])
             .iter()
@@ -79,6 +84,7 @@ mod tests {
         let talk = hear(&json!({
             "messages": [
                 {"role": "user", "content": "go"},
+                {"role": "assistant", "content": "understood"},
                 {"role": "assistant", "content": [{"type": "tool_use"}]},
                 {"role": "user", "content": [{"type": "tool_result", "content": "old"}]},
                 {"role": "assistant", "content": [{"type": "tool_use"}]},

@@ -1,4 +1,4 @@
-//! OpenAI's Chat Completions, which Qwen Code, OpenCode, mini-swe-agent and aider speak: `POST /v1/chat/completions`.
+//! `OpenAI`'s Chat Completions, which Qwen Code, `OpenCode`, mini-swe-agent and aider speak: `POST /v1/chat/completions`.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,10 @@ pub(super) fn hear(body: &Value) -> Talk {
     let last = messages.iter().rposition(|message| assistants(&message));
     let since = last.map_or(&[][..], |last| &messages[last + 1..]);
     Talk {
-        turns: messages.iter().filter(assistants).count(),
+        turns: messages
+            .iter()
+            .flat_map(|message| list(&message["tool_calls"]))
+            .count(),
         told: since
             .iter()
             .filter(|message| message["role"] == role)
@@ -69,7 +72,8 @@ mod tests {
     fn results_are_the_tools_messages_or_without_tools_the_users() {
         let messages = json!([
             {"role": "system", "content": "be good"}, {"role": "user", "content": "go"},
-            {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "result"},
+            {"role": "assistant", "content": "understood"},
+            {"role": "assistant", "tool_calls": [{}]}, {"role": "tool", "content": "result"},
             {"role": "user", "content": "a remark"},
         ]);
         let tools =

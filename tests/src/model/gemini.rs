@@ -10,7 +10,11 @@ pub(super) fn hear(body: &Value) -> Talk {
     let last = contents.iter().rposition(|content| models(&content));
     let since = last.map_or(&[][..], |last| &contents[last + 1..]);
     Talk {
-        turns: contents.iter().filter(models).count(),
+        turns: contents
+            .iter()
+            .flat_map(|content| list(&content["parts"]))
+            .filter(|part| part.get("functionCall").is_some())
+            .count(),
         told: since
             .iter()
             .flat_map(|content| list(&content["parts"]))

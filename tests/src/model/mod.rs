@@ -27,7 +27,7 @@ const DONE: &str = "done";
 /// What an agent sent: the talk so far.
 #[derive(Debug, Default, PartialEq)]
 struct Talk {
-    /// How often the model has spoken.
+    /// How many calls the model has made. What else stands in its name is not its own: agents open a talk with such words.
     turns: usize,
     /// What came of its last calls, one text a call.
     told: Vec<String>,
@@ -90,7 +90,7 @@ struct Heard {
 }
 
 impl Script {
-    /// Answers a request: step N where the model has spoken N times, so that a request that is sent again is answered again.
+    /// Answers a request: step N where the model has made N calls, so that a request that is sent again is answered again.
     fn answer(&self, path: &str, body: &Value) -> Option<Reply> {
         let (dialect, streams) = dialect(path)?;
         let mut talk = (dialect.hear)(body);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_answered_by_how_often_the_model_has_spoken() {
+    fn a_step_is_answered_by_how_many_calls_were_made() {
         let script = script(vec![Step::shell("id"), Step::say("bye")], false);
         let first = json!([{"role": "user", "content": "go"}]);
         assert!(ask(&script, &first).contains(r#""input":{"command":"id"}"#));

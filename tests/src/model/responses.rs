@@ -1,4 +1,4 @@
-//! OpenAI's Responses, which Codex speaks: `POST /v1/responses`, with named events.
+//! `OpenAI`'s Responses, which Codex speaks: `POST /v1/responses`, with named events.
 
 use serde_json::{Value, json};
 
@@ -7,15 +7,11 @@ use super::{Answer, Reply, Talk, fresh, list, text};
 pub(super) fn hear(body: &Value) -> Talk {
     let items = list(&body["input"]);
     let kind = |item: &Value| item["type"].as_str().unwrap_or("message").to_owned();
-    let said = |item: &&Value| match kind(item).as_str() {
-        "function_call" | "custom_tool_call" | "local_shell_call" => true,
-        "message" => item["role"] == "assistant",
-        _ => false,
-    };
-    let last = items.iter().rposition(|item| said(&item));
+    let called = |item: &&Value| kind(item).ends_with("_call");
+    let last = items.iter().rposition(|item| called(&item));
     let since = last.map_or(&[][..], |last| &items[last + 1..]);
     Talk {
-        turns: items.iter().filter(said).count(),
+        turns: items.iter().filter(called).count(),
         told: since
             .iter()
             .filter(|item| kind(item).ends_with("_output"))
@@ -74,10 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_and_words_are_turns_and_outputs_are_heard() {
+    fn calls_are_turns_and_outputs_are_heard() {
         let talk = hear(&json!({
             "input": [
-                {"type": "message", "role": "user", "content": []},
+                {"type": "message", "role": "user", "content": []}, {"type": "message", "role": "assistant"},
                 {"type": "function_call"}, {"type": "function_call_output", "output": "old"},
                 {"type": "custom_tool_call"},
                 {"type": "custom_tool_call_output", "output": [{"type": "input_text", "text": "new"}]},

@@ -181,7 +181,7 @@ mod tests {
             "{reply}"
         );
         let reply = post(&format!(
-            r#"{{"messages":[{{"role":"assistant"}},{{"role":"tool","content":"uid=0"}}],{tools}}}"#
+            r#"{{"messages":[{{"role":"assistant","tool_calls":[{{}}]}},{{"role":"tool","content":"uid=0"}}],{tools}}}"#
         ));
         assert!(reply.contains("bye"), "{reply}");
         assert_eq!(model.told(), ["uid=0"]);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use self::compiled::{Compiled, Executable};
+use self::compiled::{Compiled, Executable, Wanted};
 use crate::libtest::{Counts, EXECUTABLE, SKIPPED};
 use crate::process::{as_root_with_environment, command, note, step, unwrap_cargo};
 use crate::stream::{self, End};
@@ -233,8 +233,12 @@ fn compile<'a>(
 ) -> Result<&'a Compiled, &'a String> {
     compiled
         .get_or_insert_with(|| {
-            let with_unit = stages.contains(&Stage::Unit);
-            compiled::all(with_unit).map_err(|error| format!("{error:#}"))
+            let wanted = match stages {
+                [Stage::Agents] => Wanted::One(agents::EXECUTABLE),
+                _ if stages.contains(&Stage::Unit) => Wanted::Everything,
+                _ => Wanted::Integration,
+            };
+            compiled::all(wanted).map_err(|error| format!("{error:#}"))
         })
         .as_ref()
 }

@@ -132,10 +132,17 @@ fn npm(directory: &Path, node: &str) -> Result<()> {
                 fs::copy(lists().join(name), directory.join(name))
                     .with_context(|| format!("cannot write into {}", directory.display()))?;
             }
-            // Old versions of npm run every package's install script, those of today the ones that package.json allows.
+            // Not `ci`, which wants to find in the lock file what npm leaves out of it: packages of other platforms that their
+            // authors name and never published. Old versions of npm run every package's install script, those of
+            // today the ones that package.json allows.
             let mut npm = command("npm");
-            npm.current_dir(directory)
-                .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+            npm.current_dir(directory).args([
+                "install",
+                "--no-save",
+                "--no-audit",
+                "--no-fund",
+                "--loglevel=error",
+            ]);
             run(&mut npm).context(
                 "the agents from npm could not be installed; is its registry reachable?",
             )?;

@@ -1,4 +1,4 @@
-//! `OpenAI`'s Chat Completions, which Qwen Code, `OpenCode`, mini-swe-agent and aider speak: `POST /v1/chat/completions`.
+//! OpenAI's Chat Completions, which Qwen Code, OpenCode, mini-swe-agent and aider speak: `POST /v1/chat/completions`.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! `OpenAI`'s Responses, which Codex speaks: `POST /v1/responses`, with named events.
+//! OpenAI's Responses, which Codex speaks: `POST /v1/responses`, with named events.
 
 use serde_json::{Value, json};
 

@@ -9,6 +9,7 @@
 mod approvals;
 mod attempts;
 mod machine;
+pub mod model;
 mod session;
 mod trail;
 

@@ -87,6 +87,9 @@ pub struct Session {
     variables: Vec<(OsString, OsString)>,
     on_deny_kill: bool,
     installed: Option<PathBuf>,
+    work: PathBuf,
+    bare: bool,
+    before: Vec<OsString>,
     starts: AtomicU32,
 }
 
@@ -113,13 +116,15 @@ impl Session {
             variables: Vec::new(),
             on_deny_kill: false,
             installed: None,
+            work: directory.path().join("work"),
+            bare: false,
+            before: Vec::new(),
             starts: AtomicU32::new(0),
             directory,
         };
         session.set_policy(policy);
-        let work = session.work();
-        fs::create_dir(&work).unwrap();
-        chown(&work, Some(session.user.0), Some(session.user.1)).unwrap();
+        fs::create_dir(&session.work).unwrap();
+        chown(&session.work, Some(session.user.0), Some(session.user.1)).unwrap();
         session
     }
 
@@ -145,6 +150,28 @@ impl Session {
         self.user = (0, 0);
         // This root has no capabilities: it needs a directory of its own like anyone else.
         chown(self.work(), Some(0), Some(0)).unwrap();
+        self
+    }
+
+    /// Runs the command as this user, in a directory of its own.
+    #[must_use]
+    pub fn of(mut self, (uid, gid): (u32, u32), directory: &Path) -> Self {
+        self.user = (uid, gid);
+        directory.clone_into(&mut self.work);
+        self
+    }
+
+    /// Starts `enforcer` with the session's variables alone, without those that the tester has.
+    #[must_use]
+    pub fn bare(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
+    /// Starts `enforcer` by this command, which is given its command line.
+    #[must_use]
+    pub fn by<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.before.extend(words.into_iter().map(Into::into));
         self
     }
 
@@ -195,7 +222,7 @@ impl Session {
 
     /// The directory that the command runs in. The agent's own.
     pub fn work(&self) -> PathBuf {
-        self.directory().join("work")
+        self.work.clone()
     }
 
     /// The uid that the command runs as.
@@ -275,8 +302,14 @@ impl Session {
         // Files, not pipes: a process that outlives the session must not keep us waiting.
         let (out, stdout) = output("stdout");
         let (err, stderr) = output("stderr");
-        let mut command = enforcer_at(self.enforcer());
+        let mut line = self.before.clone();
+        line.push(self.enforcer().into());
+        let mut command = enforcer_at(&line[0]);
+        if self.bare {
+            command.env_clear();
+        }
         command
+            .args(&line[1..])
             .arg("run")
             .arg("--policy")
             .arg(self.policy())

@@ -1,5 +1,6 @@
 //! Build, set-up, test and bench tasks of enforcer: `cargo xtask --help`.
 
+mod agents;
 mod bench;
 mod build;
 mod docs;
@@ -48,7 +49,8 @@ enum Task {
     Docs(DocsArgs),
     /// Check formatting, documents, clippy (kernel programs too), licences, bans and sources of the dependencies
     Lint(LintArgs),
-    /// Run everything: lint, unit tests, integration tests on this kernel and in virtual machines
+    /// Run everything: lint, unit tests, integration tests on this kernel and in virtual machines; real agents only if
+    /// they are asked for
     Test(TestArgs),
     /// Feed policies, command texts, hook events, URLs and what is recorded with random inputs, and keep what crashes
     Fuzz(FuzzArgs),
@@ -84,6 +86,9 @@ struct TestArgs {
     /// Run only these stages; may be given several times
     #[arg(long, value_name = "STAGE")]
     only: Vec<test::Stage>,
+    /// Run only the tests with real agents, which are installed below target/agents (2.7 GB): the same as `--only agents`
+    #[arg(long)]
+    agents: bool,
     /// Seconds for each fuzz target
     #[arg(long, value_name = "S", default_value_t = fuzz::SECONDS)]
     fuzz_seconds: u64,
@@ -201,7 +206,8 @@ fn task(task: Task) -> Result<bool> {
             }
             return Ok(outcome.failed.is_empty());
         }
-        Task::Test(args) => {
+        Task::Test(mut args) => {
+            args.only.extend(args.agents.then_some(test::Stage::Agents));
             return Ok(test::all(
                 &args.only,
                 args.filter.as_deref(),

@@ -37,40 +37,36 @@ pub struct Compiled {
     pub executables: Vec<PathBuf>,
 }
 
-/// Compiles the integration tests with the program that they try, and the unit tests if they are wanted.
+/// Which tests are compiled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wanted {
+    /// All of them.
+    Everything,
+    /// Those that need a real kernel and root.
+    Integration,
+    /// One executable of those.
+    One(&'static str),
+}
+
+/// Compiles tests with the program that they try.
 ///
 /// # Errors
 /// When something does not compile.
-pub fn all(with_unit: bool) -> Result<Compiled> {
+pub fn all(wanted: Wanted) -> Result<Compiled> {
     step("Tests: compiling");
-    let mut test = cargo();
-    test.args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-        "--target-dir",
-    ]);
-    test.arg(root::target()).stderr(Stdio::inherit());
-    if !with_unit {
-        // All packages all the same: with fewer of them, features differ, and everything is compiled once more.
-        test.args(["--test", "*"]);
-    }
-    note(&format!("$ {}", shown(&test)));
-    let output = test.output().context("cannot start cargo")?;
-    if !output.status.success() {
-        bail!("the tests do not compile");
-    }
     let mut compiled = Compiled {
         enforcer: PathBuf::new(),
         unit: Vec::new(),
         tests: Vec::new(),
         executables: Vec::new(),
     };
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let message: Value =
-            serde_json::from_str(line).with_context(|| format!("cargo printed no JSON: {line}"))?;
-        compiled.take(&message);
+    match wanted {
+        Wanted::Everything => compiled.cargo(&["test", "--no-run"])?,
+        Wanted::Integration => compiled.cargo(&["test", "--no-run", "--test", "*"])?,
+        Wanted::One(name) => {
+            compiled.cargo(&["test", "--no-run", "--test", name])?;
+            compiled.cargo(&["build", "--bin", ENFORCER])?;
+        }
     }
     if compiled.tests.is_empty() || compiled.enforcer.as_os_str().is_empty() {
         bail!("cargo named no test executable of {INTEGRATION}, or no {ENFORCER}");
@@ -79,6 +75,29 @@ pub fn all(with_unit: bool) -> Result<Compiled> {
 }
 
 impl Compiled {
+    /// Compiles something of all packages: with fewer of them, features differ, and everything is compiled once more.
+    fn cargo(&mut self, words: &[&str]) -> Result<()> {
+        let mut compile = cargo();
+        compile
+            .arg(words[0])
+            .args(["--workspace", "--message-format=json-render-diagnostics"])
+            .args(&words[1..])
+            .arg("--target-dir")
+            .arg(root::target())
+            .stderr(Stdio::inherit());
+        note(&format!("$ {}", shown(&compile)));
+        let output = compile.output().context("cannot start cargo")?;
+        if !output.status.success() {
+            bail!("the tests do not compile");
+        }
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let message: Value = serde_json::from_str(line)
+                .with_context(|| format!("cargo printed no JSON: {line}"))?;
+            self.take(&message);
+        }
+        Ok(())
+    }
+
     /// Takes note of what cargo says that it has made.
     fn take(&mut self, message: &Value) {
         let (Some(path), Some(name), Some(manifest)) = (
@@ -90,12 +109,13 @@ impl Compiled {
         };
         let directory = Path::new(manifest).parent().unwrap_or(Path::new("/"));
         let is_test = message["profile"]["test"] == true;
+        let is_library = message["target"]["kind"][0] == "lib";
         let executable = || Executable {
             name: name.to_owned(),
             path: path.into(),
             directory: directory.to_owned(),
         };
-        if directory == root::repository().join("tests") {
+        if directory == root::repository().join("tests") && !is_library {
             self.executables.push(path.into());
             if is_test {
                 self.tests.push(executable());

@@ -1,5 +1,6 @@
 //! All tests, on all kernels, with one line at the end.
 
+mod agents;
 mod compiled;
 
 use std::env;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use self::compiled::{Compiled, Executable};
+use self::compiled::{Compiled, Executable, Wanted};
 use crate::libtest::{Counts, EXECUTABLE, SKIPPED};
 use crate::process::{as_root_with_environment, command, note, step, unwrap_cargo};
 use crate::stream::{self, End};
@@ -104,23 +105,22 @@ pub enum Stage {
     /// Those about what is in force on Debian's 6.12 without `bpf` in lsm=
     #[value(name = "vm-6.12-without-bpf")]
     Vm612WithoutBpf,
+    /// Real coding agents with a model of ours, on this machine's kernel; only if it is named
+    Agents,
 }
 
 impl Stage {
-    const ALL: [Self; 8] = [
-        Self::Lint,
-        Self::Unit,
-        Self::Fuzz,
-        Self::Host,
-        Self::Vm61,
-        Self::Vm612,
-        Self::Vm61WithoutBpf,
-        Self::Vm612WithoutBpf,
-    ];
-
     /// Whether it runs in a virtual machine.
     fn in_guest(self) -> bool {
-        !matches!(self, Self::Lint | Self::Unit | Self::Fuzz | Self::Host)
+        !matches!(
+            self,
+            Self::Lint | Self::Unit | Self::Fuzz | Self::Host | Self::Agents
+        )
+    }
+
+    /// Whether it runs where no stage is named. The agents are gigabytes from npm and PyPI.
+    fn is_usual(self) -> bool {
+        self != Self::Agents
     }
 
     fn name(self) -> &'static str {
@@ -133,11 +133,12 @@ impl Stage {
             Self::Vm612 => "kernel 6.12",
             Self::Vm61WithoutBpf => "6.1 no bpf",
             Self::Vm612WithoutBpf => "6.12 no bpf",
+            Self::Agents => "real agents",
         }
     }
 }
 
-/// Runs the stages (all when none is named) and prints the summary; returns whether all went well.
+/// Runs the stages (all usual ones when none is named) and prints the summary; returns whether all went well.
 ///
 /// The very last line is `N passed, N failed, N skipped` over all stages. A stage that fails without a failed
 /// test, or that could not run, counts as one failure.
@@ -145,9 +146,17 @@ pub fn all(only: &[Stage], filter: Option<&str>, fuzz_seconds: u64) -> bool {
     if let Err(error) = without_ignored_signals() {
         note(&format!("{error:#}; tests that type ^C may fail"));
     }
-    let stages: Vec<Stage> = Stage::ALL
-        .into_iter()
-        .filter(|stage| only.is_empty() || only.contains(stage))
+    let wanted = |stage: &Stage| {
+        if only.is_empty() {
+            stage.is_usual()
+        } else {
+            only.contains(stage)
+        }
+    };
+    let stages: Vec<Stage> = Stage::value_variants()
+        .iter()
+        .copied()
+        .filter(wanted)
         .collect();
     let mut total = Counts::default();
     let mut summary = Vec::new();
@@ -224,8 +233,12 @@ fn compile<'a>(
 ) -> Result<&'a Compiled, &'a String> {
     compiled
         .get_or_insert_with(|| {
-            let with_unit = stages.contains(&Stage::Unit);
-            compiled::all(with_unit).map_err(|error| format!("{error:#}"))
+            let wanted = match stages {
+                [Stage::Agents] => Wanted::One(agents::EXECUTABLE),
+                _ if stages.contains(&Stage::Unit) => Wanted::Everything,
+                _ => Wanted::Integration,
+            };
+            compiled::all(wanted).map_err(|error| format!("{error:#}"))
         })
         .as_ref()
 }
@@ -346,9 +359,11 @@ fn integration_stage(
     counts: &mut Counts,
 ) -> Result<()> {
     step(&format!("Integration tests: {}", stage.name()));
-    let mut words: Vec<OsString> = ["bash", "-c", RUN_ALL, "tests", filter.unwrap_or_default()]
-        .map(OsString::from)
-        .to_vec();
+    let mut words = match stage {
+        Stage::Agents => agents::before(built)?,
+        _ => Vec::new(),
+    };
+    words.extend(["bash", "-c", RUN_ALL, "tests", filter.unwrap_or_default()].map(OsString::from));
     let elsewhere: Vec<&str> = match stage {
         Stage::Vm61 => [HOST_ONLY.as_slice(), &NEWER_GUEST_ONLY].concat(),
         Stage::Vm612 => [HOST_ONLY.as_slice(), &OLDER_GUEST_ONLY].concat(),
@@ -369,7 +384,10 @@ fn integration_stage(
             .tests
             .iter()
             .filter(|test| {
-                if parameter.is_some() {
+                let is_agents = is_one_of(test, &[agents::EXECUTABLE]);
+                if is_agents || stage == Stage::Agents {
+                    is_agents && stage == Stage::Agents
+                } else if parameter.is_some() {
                     is_one_of(test, &WITHOUT_BPF_LSM)
                 } else {
                     !is_one_of(test, &elsewhere)

@@ -19,9 +19,7 @@ use enforcer_common::{
         VERDICT_ERRNO,
     },
     limits::Thing,
-    rule::{
-        ALLOW, ASK, CONNECT_KEY_BITS, ConnectKey, DENY, ICMP, ICMP_V6, judged_protocol,
-    },
+    rule::{ALLOW, ASK, CONNECT_KEY_BITS, ConnectKey, DENY, ICMP, ICMP_V6, judged_protocol},
 };
 
 use crate::{

@@ -25,9 +25,7 @@ use crate::{
     event::{count, next_seq, now, output, slot_state},
     maps::{AGENTS, constant, offset, settings},
     net::{self, AF_INET, AF_INET6, Aim, NetEvent, PASS, REFUSE, SOCK_DGRAM},
-    task::{
-        current_address, parent_pid, program_of, read_kernel, slot_of_task_cgroup, unproven,
-    },
+    task::{current_address, parent_pid, program_of, read_kernel, slot_of_task_cgroup, unproven},
 };
 
 /// The loopback device has this number in each network namespace (`LOOPBACK_IFINDEX`).

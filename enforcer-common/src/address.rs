@@ -23,11 +23,8 @@ pub fn from_v4(bytes: [u8; 4]) -> [u8; 16] {
 /// The two halves of an address, in some order of bytes.
 #[inline(always)]
 pub fn halves(address: &[u8; 16]) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    [
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-    ]
+    let address = u128::from_ne_bytes(*address);
+    [address as u64, (address >> 64) as u64]
 }
 
 /// Whether an address in the normal form ([`normalise`]) is a loopback address.

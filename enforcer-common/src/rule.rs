@@ -3,7 +3,7 @@
 use crate::{limits::Limits, table::GroupRef};
 
 /// Groups that one program name can lead to.
-pub const HEAD_GROUPS: usize = 4;
+pub const HEAD_GROUPS: usize = 5;
 /// Groups that every program is tried on.
 pub const SHARED_GROUPS: usize = 12;
 /// Longest program name found by its hash, in bytes; longer ones can only match shared groups.
@@ -177,7 +177,7 @@ pub struct SlotState {
 
 const _: () = assert!(size_of::<GroupRef>() == 16);
 const _: () = assert!(size_of::<HeadKey>() == 16);
-const _: () = assert!(size_of::<Head>() == 72);
+const _: () = assert!(size_of::<Head>() == 88);
 const _: () =
     assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 48 + 72 + 16 + 16 + 96);
 const _: () = assert!(size_of::<ConnectKey>() == 24);

@@ -267,8 +267,8 @@ fn patch(path: &Path, change: &str) -> Step {
     let change = change
         .trim_end()
         .replace("PATH", &path.display().to_string());
-    let patch = format!("*** Begin Patch\n{change}\n*** End Patch\n");
-    Step::call("apply_patch", Value::String(patch))
+    let text = format!("*** Begin Patch\n{change}\n*** End Patch\n");
+    Step::call("apply_patch", Value::String(text))
 }
 
 fn codex(project: &Path, url: &str, sandbox: &str) -> Vec<(&'static str, String)> {

@@ -179,7 +179,7 @@ const _: () = assert!(size_of::<GroupRef>() == 16);
 const _: () = assert!(size_of::<HeadKey>() == 16);
 const _: () = assert!(size_of::<Head>() == 88);
 const _: () =
-    assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 48 + 72 + 16 + 16 + 96);
+    assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 48 + 88 + 16 + 16 + 96);
 const _: () = assert!(size_of::<ConnectKey>() == 24);
 const _: () = assert!(size_of::<ConnectValue>() == 8);
 const _: () = assert!(size_of::<SlotState>() == 88);

@@ -157,8 +157,6 @@ pub const OPENCODE: Agent = Agent {
                 "options": {"baseURL": format!("{url}/v1"), "apiKey": "none"},
             }},
             "model": format!("local/{NAME}"), "autoupdate": false, "permission": "allow",
-            // Its snapshots begin with `git config core.fsmonitor false`, which the policy asks about.
-            "snapshot": false,
         });
         vec![(".config/opencode/opencode.json", settings.to_string())]
     },
@@ -267,8 +265,8 @@ fn patch(path: &Path, change: &str) -> Step {
     let change = change
         .trim_end()
         .replace("PATH", &path.display().to_string());
-    let patch = format!("*** Begin Patch\n{change}\n*** End Patch\n");
-    Step::call("apply_patch", Value::String(patch))
+    let text = format!("*** Begin Patch\n{change}\n*** End Patch\n");
+    Step::call("apply_patch", Value::String(text))
 }
 
 fn codex(project: &Path, url: &str, sandbox: &str) -> Vec<(&'static str, String)> {

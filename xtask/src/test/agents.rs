@@ -52,7 +52,9 @@ mkdir -p /etc/claude-code /etc/codex /etc/gemini-cli
 for directory in /etc/claude-code /etc/codex /etc/gemini-cli; do
     mount -t tmpfs -o mode=755 empty "$directory"
 done
-export ENFORCER_BIN=/opt/enforcer/bin/enforcer ENFORCER_AGENTS=/opt/enforcer-agents ENFORCER_AGENT_USERS=$users
+export ENFORCER_BIN=/opt/enforcer/bin/enforcer ENFORCER_AGENTS=/opt/enforcer-agents
+# Agents wait much of their time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 exec "$@"
 "#;
 

@@ -145,7 +145,7 @@ fn a_tracer_gets_no_denied_program_to_run() {
     let ended = run(&victim);
     assert!(!mark.exists(), "{}", ended.stderr);
     assert!(
-        ended.trail.execs().any(|line| line.denied()),
+        ended.trail.execs().any(enforcer_tests::Line::denied),
         "{}",
         ended.trail.shown()
     );

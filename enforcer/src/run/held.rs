@@ -193,7 +193,7 @@ pub fn hold(shared: &Arc<Shared>, messages: &Receiver<Message>, sender: &Sender<
             }
             Message::Ask(held) => shared.ask(*held, sender, &refusals),
             Message::Later(held, subject, id) => {
-                shared.refuse_for_now(&held, *subject, &id, &mut retries, &mut refusals)
+                shared.refuse_for_now(&held, &subject, &id, &mut retries, &mut refusals)
             }
             Message::AnsweredLater(subject, answer) => {
                 shared.keep_answer(*subject, answer, &mut retries);

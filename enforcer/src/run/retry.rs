@@ -176,16 +176,16 @@ impl Shared {
     pub(super) fn refuse_for_now(
         &self,
         held: &Held,
-        subject: Subject,
+        subject: &Subject,
         id: &str,
         retries: &mut Retries,
         refusals: &mut Refusals,
     ) -> anyhow::Result<()> {
         retries.wait(subject.clone(), id);
-        let Known::Refused(answer, _) = retries.tried(&subject) else {
+        let Known::Refused(answer, _) = retries.tried(subject) else {
             return Ok(());
         };
-        refusals.remember(held.who.tgid, &subject, &answer);
+        refusals.remember(held.who.tgid, subject, &answer);
         self.tell_asked(held, id);
         let recorded = self.record_refusal(held, &answer, None, Verdict::Errno);
         self.refuse(held.id, libc::EPERM);
@@ -228,7 +228,7 @@ mod tests {
         Subject::Unix(name.as_bytes().to_vec())
     }
 
-    const LONG: Duration = Duration::from_secs(300);
+    const LONG: Duration = Duration::from_mins(5);
 
     #[test]
     fn an_approval_is_for_one_more_try_of_the_same() {

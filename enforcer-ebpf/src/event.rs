@@ -3,15 +3,14 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    bpf_ktime_get_boot_ns, bpf_ringbuf_output,
+    bpf_get_current_cgroup_id, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns, bpf_ringbuf_output,
 };
 use enforcer_common::{event::Header, rule::SlotState};
 
 use crate::{
     atomic,
-    maps::{EVENTS, SLOTS},
-    task,
+    maps::{EVENTS, SLOTS, offset},
+    task::{self, read_kernel_or_zero},
 };
 
 /// Now, on the clock that events carry, ns.
@@ -21,11 +20,10 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// The current process id.
+/// The current process id. Read from the task: programs on packets have no helper for it.
 #[inline(always)]
 pub fn pid() -> u32 {
-    // SAFETY: a plain helper call.
-    (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
+    read_kernel_or_zero(task::current_address() + offset!(task_tgid))
 }
 
 /// Fills in what the kernel knows of the current task.

@@ -261,7 +261,7 @@ fn judge<const CONNECT: bool>(
 /// where it is called.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn settle(aim: *const Aim, judgement: u64, start: u64) -> u32 {
+extern "C" fn settle(aim: *const Aim, judgement: u64, start: u64) -> u32 {
     // SAFETY: null, or an `Aim` of the caller's.
     let Some(aim) = (unsafe { aim.as_ref() }) else {
         return 0;

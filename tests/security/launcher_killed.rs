@@ -44,10 +44,10 @@ fn a_tree_without_its_launcher_stays_governed() {
         "connect": {"default": "allow", "rules": [
             {"id": "no-host", "decision": "deny", "hosts": ["127.0.0.2"]}]},
     }));
-    // Supervised execs would all fail without their supervisor, which says nothing of the kernel programs. Where LSM
-    // programs judge first, and nothing asks, there is none.
+    // Supervised execs and connects would all fail without their supervisor, which says nothing of the kernel programs.
+    // Where LSM programs judge first, and nothing asks or tells, there is none.
     let session = match level() {
-        Level::Full => session,
+        Level::Full => session.option("--quiet"),
         Level::Partial => session.on_deny_kill(),
     };
     let work = session.work();

@@ -120,6 +120,7 @@ pub(super) fn determinize(nfa: &NFA, bytes: usize) -> Result<Automaton, Failure>
     let mut buckets = vec![Vec::new(); count];
     let mut taken = 0;
     let mut at = 2;
+    let mut row = 2 * stride;
     while let Some(set) = subsets.sets.get_mut(at).map(std::mem::take) {
         taken += set.len();
         let mut put = |transition: &Transition| {
@@ -152,14 +153,15 @@ pub(super) fn determinize(nfa: &NFA, bytes: usize) -> Result<Automaton, Failure>
         }
         for class in 0..count {
             let target = if class > 0 && buckets[class] == buckets[class - 1] {
-                subsets.automaton.next[at * stride + class - 1]
+                subsets.automaton.next[row + class - 1]
             } else {
                 subsets.target(&buckets[class])
             };
-            subsets.automaton.next[at * stride + class] = target;
+            subsets.automaton.next[row + class] = target;
         }
         buckets.iter_mut().for_each(Vec::clear);
         at += 1;
+        row += stride;
         if subsets.automaton.next.len() * size_of::<u32>() > bytes || taken > bytes {
             return Err(Failure::TooLarge);
         }

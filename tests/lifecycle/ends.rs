@@ -164,7 +164,7 @@ fn a_killed_launcher_leaves_its_tree_governed() {
         return;
     }
     // Supervised execs would all fail without their supervisor, which says nothing of the kernel programs.
-    let session = Session::new(&no_head()).on_deny_kill();
+    let session = Session::new(&no_head()).unsupervised();
     let running = session.start(["sh", "-c", &format!("{TRIES_LATER}\nsleep 1000")]);
     running.until("it runs", |running| {
         running.stdout().contains("started") && running.trail().lines.len() > 2

@@ -103,7 +103,7 @@ fn a_launcher_killed_in_a_storm_loses_nothing() {
         return;
     }
     // Supervised execs would all fail without their supervisor, and the storm would be over.
-    let session = free().on_deny_kill();
+    let session = free().unsupervised();
     let spawner = session.place(probe!("spawner"), "spawner");
     let times = quick(4000, 200);
     let script = format!(

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use enforcer_tests::{Level, Session, Trail, level, open, root};
+use enforcer_tests::{Session, Trail, open, root};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -23,12 +23,7 @@ fn a_run_that_is_left_behind_keeps_its_breaker() {
         return;
     }
     let session = Session::new(&policy(&json!({"breaker": {"denials": 3}})));
-    let session = match level() {
-        Level::Full => session,
-        // Without a supervisor what it would hold fails.
-        Level::Partial => session.on_deny_kill(),
-    };
-    let scene = Scene::of(session);
+    let scene = Scene::of(session.unsupervised());
     let running = scene.start(&[
         "sign ready",
         "await go",

@@ -298,7 +298,7 @@ fn the_next_launcher_kills_who_left_after_the_last_one_was_killed() {
     }
     let elsewhere = Elsewhere::new("later");
     // Without its supervisor the script could execute nothing more, and would end.
-    let session = session().on_deny_kill();
+    let session = session().unsupervised();
     let work = session.work();
     let running = session.start([
         "/bin/sh",

@@ -45,11 +45,7 @@ fn a_tree_without_its_launcher_stays_governed() {
             {"id": "no-host", "decision": "deny", "hosts": ["127.0.0.2"]}]},
     }));
     // Supervised execs and connects would all fail without their supervisor, which says nothing of the kernel programs.
-    // Where LSM programs judge first, and nothing asks or tells, there is none.
-    let session = match level() {
-        Level::Full => session.option("--quiet"),
-        Level::Partial => session.on_deny_kill(),
-    };
+    let session = session.unsupervised();
     let work = session.work();
     let victim = session.place(probe!("victim"), "bin/forbidden");
     let shout = session.place(probe!("shout"), "bin/shout");

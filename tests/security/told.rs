@@ -38,9 +38,8 @@ fn an_agent_learns_why_it_was_denied() {
         return;
     }
     let session = session();
-    // The kernel's own denials reach the run a moment later.
     let ended = session.sh(
-        "$ENFORCER explain --last; echo $?; $VICTIM one; $VICTIM two; sleep 1; \
+        "$ENFORCER explain --last; echo $?; $VICTIM one; $VICTIM two; \
          $ENFORCER explain --last; $ENFORCER explain --last -n 9 --json; \
          $ENFORCER explain --last --agent x || echo $?",
     );
@@ -63,7 +62,49 @@ fn an_agent_learns_why_it_was_denied() {
     assert_eq!(refused, "2");
 }
 
-/// Whoever is refused may end at once: the reason is there before.
+/// Runs a command again and again, each time with an output of its own that ends with it, and counts how often `wanted` was
+/// in it.
+fn times_told(session: &Session, command: &str, wanted: &str, times: u32) {
+    let ended = session.sh(&format!(
+        "n=0; i=0; while [ $i -lt {times} ]; do i=$((i+1)); \
+         case \"$({command} 2>&1)\" in *'{wanted}'*) n=$((n+1));; esac; done; echo $n"
+    ));
+    assert_eq!(ended.text().trim(), times.to_string(), "{}", ended.stderr);
+}
+
+/// Whoever is refused may end at once, and a killed one has ended: the reason is there before.
+#[test]
+fn the_reason_of_a_denied_exec_comes_before_the_end_of_its_program() {
+    if !root() {
+        return;
+    }
+    let wanted = "forbidden one: Harms the innocent";
+    let mut policy = policy();
+    policy["breaker"] = json!({"denials": 10_000});
+    let (refused, killed) = (session(), session().on_deny_kill());
+    for session in [refused, killed] {
+        session.set_policy(&policy);
+        times_told(&session, "$VICTIM one", wanted, quick(1000, 20));
+    }
+}
+
+#[test]
+fn who_meets_an_open_breaker_learns_it_before_the_end() {
+    if !root() {
+        return;
+    }
+    let mut policy = policy();
+    policy["breaker"] = json!({"denials": 3});
+    let session = session();
+    session.set_policy(&policy);
+    // The breaker opens by the first three; whatever is started behind it says so.
+    let ended = session.sh(
+        "for i in 1 2 3; do $VICTIM $i; done 2>/dev/null; \
+         n=0; for i in 1 2 3 4 5; do case \"$(/bin/true 2>&1)\" in *breaker*) n=$((n+1));; esac; done; echo $n",
+    );
+    assert_eq!(ended.text().trim(), "5", "{}", ended.stderr);
+}
+
 #[test]
 fn the_reason_of_a_denied_connect_comes_before_the_end_of_its_program() {
     if !root() {
@@ -77,13 +118,9 @@ fn the_reason_of_a_denied_connect_comes_before_the_end_of_its_program() {
         }]},
     }));
     let dial = session.place(probe!("dial"), "bin/dial");
-    let times = quick(1000, 20);
-    let ended = session.variable("DIAL", dial).sh(&format!(
-        "n=0; i=0; while [ $i -lt {times} ]; do i=$((i+1)); \
-         case \"$($DIAL tcp 127.0.0.2 9 2>&1)\" in *'connect 127.0.0.2:9: Nobody lives there'*) n=$((n+1));; esac; done; \
-         echo $n"
-    ));
-    assert_eq!(ended.text().trim(), times.to_string(), "{}", ended.stderr);
+    let session = session.variable("DIAL", dial);
+    let wanted = "connect 127.0.0.2:9: Nobody lives there";
+    times_told(&session, "$DIAL tcp 127.0.0.2 9", wanted, quick(1000, 20));
 }
 
 /// Takes what a process of the agent's is told on a socket, and shows who has written it.

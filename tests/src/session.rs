@@ -182,6 +182,17 @@ impl Session {
         self.option("--on-deny").option("kill")
     }
 
+    /// Leaves execs to the kernel programs alone: no supervisor sees them, so that they go on, governed, when the launcher
+    /// is gone. What asks has one all the same.
+    #[must_use]
+    pub fn unsupervised(self) -> Self {
+        let quiet = self.option("--quiet");
+        match level() {
+            Level::Full => quiet,
+            Level::Partial => quiet.on_deny_kill(),
+        }
+    }
+
     /// Runs a copy of `enforcer` that is root's, as an installed one is, whoever built it.
     #[must_use]
     pub fn installed(mut self) -> Self {

@@ -37,7 +37,9 @@ pub struct FirstJudgement {
 }
 
 impl FirstJudgement {
-    /// Chooses for a policy and what is in force.
+    /// Chooses for a policy and what is in force. `tells`: whoever is denied something is told why, and who is denied a
+    /// program may end at once, or is killed: its reason has to be there before. Every policy can deny a program, by the
+    /// built-in rules, the limits and the breaker.
     pub fn choose(
         policy: &Policy,
         lsm: bool,
@@ -60,7 +62,7 @@ impl FirstJudgement {
             lsm,
             unix,
             notified: Notified {
-                exec: refuses || possible && exec,
+                exec: refuses || possible && (exec || tells),
                 connect: connector || addresses,
                 sendto: possible && connect,
             },
@@ -82,10 +84,12 @@ impl FirstJudgement {
         match (self.lsm, self.notified.exec, self.refuses) {
             (true, false, _) => "in the kernel (LSM)",
             (true, true, _) => {
-                "in the kernel (LSM); the seccomp supervisor holds what the policy asks about"
+                "in the kernel (LSM); the seccomp supervisor tells the reason before, and holds what is asked about"
             }
             (false, true, true) => "by the seccomp supervisor",
-            (false, true, false) => "none; the seccomp supervisor holds what the policy asks about",
+            (false, true, false) => {
+                "none; the seccomp supervisor tells the reason before, and holds what is asked about"
+            }
             (false, false, _) => "none",
         }
     }
@@ -105,16 +109,14 @@ mod tests {
         r#"{"version": "2", "exec": {"default": "ask"}, "connect": {"default": "allow"}}"#;
 
     #[test]
-    fn the_kernel_judges_first_where_it_can_and_nothing_is_asked() {
-        let first = FirstJudgement::choose(
-            &policy(PLAIN),
-            true,
-            UnixJudgement::Bound,
-            OnDeny::Errno,
-            false,
-            true,
-        );
-        assert!(!first.supervised() && !first.asks);
+    fn the_kernel_judges_alone_where_it_can_and_nothing_is_asked_or_told() {
+        let choose = |tells| {
+            let unix = UnixJudgement::Bound;
+            FirstJudgement::choose(&policy(PLAIN), true, unix, OnDeny::Errno, false, tells)
+        };
+        assert!(!choose(false).supervised() && !choose(false).asks);
+        let told = choose(true);
+        assert!(told.notified.exec && !told.refuses && !told.asks);
     }
 
     #[test]
@@ -140,7 +142,7 @@ mod tests {
                 UnixJudgement::Called,
                 on_deny,
                 false,
-                true,
+                false,
             )
         };
         assert!(choose(OnDeny::Errno).refuses);
@@ -161,7 +163,7 @@ mod tests {
         let told = choose(METADATA, true);
         assert!(told.addresses && told.notified.connect && !told.asks_connect);
         assert!(!choose(METADATA, false).supervised());
-        assert!(!choose(&open, true).supervised());
+        assert!(!choose(&open, true).notified.connect);
     }
 
     #[test]

@@ -61,8 +61,8 @@ pub struct Denied {
     pub pid: u32,
     /// Its parent, for when it is gone.
     pub ppid: u32,
-    /// Whether it is an exec that failed with an errno.
-    pub refused_exec: bool,
+    /// Whether it is an exec.
+    pub exec: bool,
     /// What to say.
     pub line: String,
 }
@@ -362,7 +362,7 @@ impl Lines {
                 seen.denied.push(Denied {
                     pid: header.pid,
                     ppid: header.ppid,
-                    refused_exec: matches!(event.body, Body::Exec(_)) && verdict == Verdict::Errno,
+                    exec: matches!(event.body, Body::Exec(_)),
                     line: line::blocked_line(&what, &outcome.reason, outcome.suggestion.as_deref()),
                 });
             }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,8 +12,20 @@ use crate::{approvals::Asker, launch::Teller};
 /// A line is not said again to the same process within this time: programs try a refused address, or the same
 /// program in the next directory, again and again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How many lines are remembered for that.
+/// How long the kernel's event of a denied exec may take to come.
+const EVENT: Duration = Duration::from_secs(10);
+/// How many lines are remembered for both.
 const REMEMBERED: usize = 64;
+
+/// A line that was told.
+#[derive(Debug)]
+struct Said {
+    at: Instant,
+    pid: u32,
+    line: String,
+    /// Whether it is the reason of a denial.
+    denial: bool,
+}
 
 /// Tells processes of what was denied.
 #[derive(Debug)]
@@ -22,13 +34,14 @@ pub struct Telling {
     teller: Option<Teller>,
     /// Keeps the last lines for whoever asks later.
     desk: Option<Asker>,
-    /// Refused execs are told by the supervisor, before the errno.
+    /// The supervisor sees execs, and tells why one is denied before that happens.
     execs_told: bool,
-    recent: Mutex<VecDeque<(Instant, u32, String)>>,
+    /// What was told to whom, and when.
+    recent: Mutex<VecDeque<Said>>,
 }
 
 impl Telling {
-    /// Tells by `teller`; nothing without one. `execs_told`: the supervisor tells of refused execs.
+    /// Tells by `teller`; nothing without one. `execs_told`: the supervisor tells of denied execs.
     pub fn new(teller: Option<Teller>, desk: Option<Asker>, execs_told: bool) -> Self {
         Self {
             teller,
@@ -43,45 +56,68 @@ impl Telling {
         self.teller.is_some()
     }
 
-    /// Tells of what the kernel denied. It has answered already: nobody waits for the line.
+    /// Tells of what the kernel denied, if the supervisor has not told of it before. The kernel has answered already: nobody
+    /// waits for the line.
     pub fn denied(&self, denied: &Denied) {
-        if !(denied.refused_exec && self.execs_told) {
+        // The kernel may word an exec otherwise: whose path was read through a link, for one.
+        let told = denied.exec && self.execs_told && self.was_told(denied.pid);
+        if !told {
             self.denial(denied.pid, denied.ppid, &denied.line, Duration::ZERO);
         }
     }
 
     /// Tells of a denial; returns when it is written, or after `wait`.
     pub fn denial(&self, pid: u32, parent: u32, line: &str, wait: Duration) {
-        if let Some(desk) = &self.desk {
-            desk.note_denial(line);
+        if self.is_new(pid, line, true) {
+            if let Some(desk) = &self.desk {
+                desk.note_denial(line);
+            }
+            self.write(pid, parent, line, wait);
         }
-        self.line(pid, parent, line, wait);
     }
 
     /// Writes a line to a process, or to its parent if it is gone.
     pub fn line(&self, pid: u32, parent: u32, line: &str, wait: Duration) {
-        if let Some(teller) = &self.teller
-            && self.is_new(pid, line)
-        {
+        if self.is_new(pid, line, false) {
+            self.write(pid, parent, line, wait);
+        }
+    }
+
+    fn write(&self, pid: u32, parent: u32, line: &str, wait: Duration) {
+        if let Some(teller) = &self.teller {
             teller.tell(pid, Some(parent), line, wait);
         }
     }
 
-    fn is_new(&self, pid: u32, line: &str) -> bool {
+    fn recent(&self) -> MutexGuard<'_, VecDeque<Said>> {
         // Whoever panicked while holding it has left a whole list.
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        while let Some((at, ..)) = recent.front()
-            && (now.duration_since(*at) > AGAIN || recent.len() >= REMEMBERED)
-        {
-            recent.pop_front();
-        }
-        let said = recent
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this process has just been told of a denial.
+    fn was_told(&self, pid: u32) -> bool {
+        self.recent()
             .iter()
-            .any(|(_, told, said)| *told == pid && said == line);
-        if !said {
-            recent.push_back((now, pid, line.to_owned()));
+            .any(|said| said.pid == pid && said.denial && said.at.elapsed() < EVENT)
+    }
+
+    /// Whether this process was not told just that a moment ago; it is from now on.
+    fn is_new(&self, pid: u32, line: &str, denial: bool) -> bool {
+        let mut recent = self.recent();
+        let is_new = !recent
+            .iter()
+            .any(|said| said.pid == pid && said.line == line && said.at.elapsed() < AGAIN);
+        if is_new {
+            if recent.len() >= REMEMBERED {
+                recent.pop_front();
+            }
+            recent.push_back(Said {
+                at: Instant::now(),
+                pid,
+                line: line.to_owned(),
+                denial,
+            });
         }
-        !said
+        is_new
     }
 }

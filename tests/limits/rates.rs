@@ -46,6 +46,19 @@ fn a_denial_takes_nothing_from_the_rate() {
     );
 }
 
+#[test]
+fn a_policy_that_was_met_before_limits_as_at_first() {
+    if !root() {
+        return;
+    }
+    // The tables of the first start are kept for the second.
+    let scene = Scene::new(&policy(&json!({"limits": {"exec": "4/1d"}})));
+    for _ in 0..2 {
+        let ended = scene.run(&["exec A 1 4", "exec F 1 1", "exec A 1 1"]);
+        assert_eq!(ended.text(), "exec 4 0\nexec 0 1\nexec 0 1\n");
+    }
+}
+
 fn seconds(line: &Line) -> f64 {
     let text = line.0["timestamp"].as_str().unwrap();
     let time: jiff::Timestamp = text.parse().unwrap();

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
-use super::place::{self, PlaceError};
+use super::place::{self, OwnFileError, PlaceError};
 use crate::decide::Mode;
 
 /// The variable.
@@ -150,7 +150,7 @@ pub fn read(root: &Path) -> Result<Option<Consent>, String> {
 /// # Errors
 ///
 /// It cannot be written.
-pub fn write(root: &Path, auto_approve: bool, source: Source) -> Result<Consent, PlaceError> {
+pub fn write(root: &Path, auto_approve: bool, source: Source) -> Result<Consent, OwnFileError> {
     let consent = Consent {
         auto_approve,
         source,
@@ -167,10 +167,10 @@ pub fn write(root: &Path, auto_approve: bool, source: Source) -> Result<Consent,
 /// # Errors
 ///
 /// It cannot be removed.
-pub fn forget(root: &Path) -> Result<(), PlaceError> {
+pub fn forget(root: &Path) -> Result<(), OwnFileError> {
     let path = file(root);
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PlaceError::Io {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(OwnFileError::Io {
             path: path.display().to_string(),
             source: error,
         }),

@@ -22,7 +22,7 @@ use thiserror::Error;
 use super::{
     Format,
     names::{UNNAMED, agent_of, file_name},
-    place::{self, PlaceError},
+    place::{self, OwnFileError},
 };
 use crate::{
     decide::{
@@ -47,7 +47,7 @@ const USER: &str = "%user.json";
 pub enum StateError {
     /// The file or its directory.
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Place(#[from] OwnFileError),
     /// The content.
     #[error("{path} is no state of a hook ({why}); run: enforcer hook breaker reset {agent}")]
     Corrupt {
@@ -318,7 +318,7 @@ impl States {
 
 fn remove(path: &Path) -> Result<(), StateError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PlaceError::Io {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(OwnFileError::Io {
             path: path.display().to_string(),
             source: error,
         }

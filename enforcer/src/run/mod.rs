@@ -66,6 +66,7 @@ use crate::{
     policy_file::{self, PolicyFileError},
     say::{self, say},
     seccomp::{Hatches, IPC, Listener, resolve::Roots},
+    table_cache::TableCache,
 };
 
 use announce::Start;
@@ -135,13 +136,25 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         return subject::refuse(&refusal, &subject, policy, &options.command, trail);
     }
     give_memory_back();
-    let (engine, seed, types) = thread::scope(|scope| {
-        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy, &subject));
+    let cache = TableCache::new(
+        loaded.parsed.text(),
+        Some(Path::new(directories::STATE.path)),
+    );
+    let (compiled, types) = thread::scope(|scope| {
+        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy, &subject, &cache));
         let types = Types::read();
         let compiled = compiled.join().unwrap_or_else(|panic| resume_unwind(panic));
-        compiled.map(|(engine, seed)| (engine, seed, types))
+        compiled.map(|compiled| (compiled, types))
     })?;
+    let Compiled {
+        engine,
+        seed,
+        fresh,
+    } = compiled;
     prepare(options)?;
+    if fresh {
+        cache.keep(engine.policy(), engine.capabilities(), engine.tables());
+    }
     let mut trail = Trail::open(options.audit.as_deref(), subject.tenant.as_deref())?;
     let audit = trail.path().to_owned();
 
@@ -476,8 +489,30 @@ fn limits(approvals: &policy::model::Approvals) -> Limits {
     }
 }
 
-/// Compiles the policy under a fresh secret seed and proves its examples.
-fn compile(parsed: &Parsed, file: &Path, subject: &Subject) -> anyhow::Result<(Engine, u64)> {
+/// A compiled policy.
+struct Compiled {
+    engine: Engine,
+    /// What keys the hashes of its program names.
+    seed: u64,
+    /// Its tables are not kept yet.
+    fresh: bool,
+}
+
+/// Takes the policy's tables from where they are kept; else compiles it under a fresh secret seed and proves its examples.
+fn compile(
+    parsed: &Parsed,
+    file: &Path,
+    subject: &Subject,
+    cache: &TableCache,
+) -> anyhow::Result<Compiled> {
+    let capabilities = subject.capabilities_under(&parsed.policy);
+    if let Some(tables) = cache.tables(&parsed.policy, &capabilities) {
+        return Ok(Compiled {
+            seed: tables.header.seed,
+            engine: Engine::with_tables(parsed.policy.clone(), capabilities, tables),
+            fresh: false,
+        });
+    }
     let refuse = |errors| PolicyFileError::Invalid {
         path: file.display().to_string(),
         errors,
@@ -488,7 +523,11 @@ fn compile(parsed: &Parsed, file: &Path, subject: &Subject) -> anyhow::Result<(E
             Ok(engine) => {
                 let errors = prove_examples(parsed, Some(&engine));
                 if errors.is_empty() {
-                    return Ok((engine, seed));
+                    return Ok(Compiled {
+                        engine,
+                        seed,
+                        fresh: true,
+                    });
                 }
                 return Err(refuse(errors).into());
             }

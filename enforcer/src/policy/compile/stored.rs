@@ -1,4 +1,4 @@
-//! Compiled tables as bytes, for who judges one action and ends: compiling takes a hundred times longer than reading.
+//! Compiled tables as bytes, to be kept: compiling takes a hundred times longer than reading.
 //!
 //! All integers are little-endian. The bytes are not trusted to be whole: whatever they are, reading them ends in
 //! tables or in an error, and no lookup in the tables can leave them. That they belong to the policy is the caller's
@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::policy::Policy;
 
-use super::{Builtin, ConnectPrefix, RuleRef, Tables};
+use super::{Builtin, ConnectPrefix, RuleRef, Tables, limits};
 
 /// What the bytes begin with; changes with the layout.
 const MAGIC: [u8; 8] = *b"enftbl03";
@@ -182,6 +182,7 @@ impl Partial {
             unix_deny_from: read.u32()?,
             outside_unix: read.up_to(2)?,
             outside_tcp: read.up_to(2)?,
+            limits: limits::lower(&policy.limits, &policy.breaker),
             ..PolicyHeader::default()
         };
         let connect_ask_from = read.u32()?;

@@ -85,6 +85,7 @@ fn the_guard_cannot_be_rewritten() {
             "cp mine .gemini/settings.json",
             "tee .cursor/hooks.json < mine",
             "mv .qwen/settings.json x",
+            "echo QWEN_CODE_SIMPLE=1 > .qwen/.env",
             "ln -sf /tmp/mine opencode.json",
             "sed -i s/deny/allow/ .claude/settings.json",
             "rm -rf .enforcer",
@@ -104,6 +105,7 @@ fn the_guard_cannot_be_rewritten() {
             ".gemini/settings.json",
             ".cursor/hooks.json",
             ".qwen/settings.json",
+            ".qwen/.env",
             "opencode.json",
             ".enforcer/policy.json",
             "src/../.claude/./settings.json",
@@ -210,6 +212,8 @@ fn settings_in_a_directory_of_the_agents_choice_are_guarded_too() {
         ("CODEX_HOME", "config.toml"),
         ("CODEX_HOME", "hooks.json"),
         ("CLAUDE_CONFIG_DIR", "settings.json"),
+        ("QWEN_HOME", "settings.json"),
+        ("QWEN_HOME", "trustedFolders.json"),
     ] {
         // In the project, where file tools may write otherwise.
         let directory = scene.project().join("own");

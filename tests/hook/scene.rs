@@ -13,11 +13,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Variables of the tester's own session that would decide something.
-const UNSET: [&str; 12] = [
+const UNSET: [&str; 15] = [
     "CODEX_HOME",
     "CLAUDE_CONFIG_DIR",
     "CLAUDE_AGENT_NAME",
     "GEMINI_CLI_SYSTEM_SETTINGS_PATH",
+    "QWEN_HOME",
+    "QWEN_CODE_SIMPLE",
+    "QWEN_CODE_SYSTEM_SETTINGS_PATH",
     "MCP_AUTO_APPROVE",
     "ENFORCER_POLICY",
     "CLAUDE_PROJECT_DIR",

@@ -25,7 +25,7 @@ const EXEMPT: [&str; 2] = ["/tmp", "/var/tmp"];
 /// The same, below the home directory.
 const EXEMPT_AT_HOME: [&str; 1] = [".claude"];
 /// Settings of agents, in which their hooks stand: in the project and in the home directory.
-const SETTINGS: [&str; 22] = [
+const SETTINGS: [&str; 24] = [
     ".claude/settings.json",
     ".claude/settings.local.json",
     ".claude/hooks",
@@ -39,6 +39,8 @@ const SETTINGS: [&str; 22] = [
     ".gemini/policies",
     ".qwen/settings.json",
     ".qwen/trustedFolders.json",
+    ".qwen/hooks",
+    ".qwen/.env",
     ".cursor/hooks.json",
     ".cursor/hooks",
     ".opencode/plugin",
@@ -52,19 +54,23 @@ const SETTINGS: [&str; 22] = [
 /// The same, in the home directory alone.
 const SETTINGS_AT_HOME: [&str; 2] = [".claude.json", ".config/enforcer"];
 /// The same, where a variable names another directory than that at home.
-const ELSEWHERE: [(&str, [&str; 4]); 2] = [
+const ELSEWHERE: [(&str, &[&str]); 3] = [
     (
         "CODEX_HOME",
-        ["hooks.json", "config.toml", "hooks", "rules"],
+        &["hooks.json", "config.toml", "hooks", "rules"],
     ),
     (
         "CLAUDE_CONFIG_DIR",
-        [
+        &[
             "settings.json",
             "settings.local.json",
             "hooks",
             ".claude.json",
         ],
+    ),
+    (
+        "QWEN_HOME",
+        &["settings.json", "trustedFolders.json", "hooks", ".env"],
     ),
 ];
 /// The same, for all users of the machine.
@@ -146,7 +152,7 @@ impl Scene {
             guarded.extend(below(&homes, &SETTINGS_AT_HOME));
             for (variable, names) in ELSEWHERE {
                 let directory = env::var_os(variable).map(PathBuf::from);
-                guarded.extend(directory.iter().flat_map(|top| below(&[top], &names)));
+                guarded.extend(directory.iter().flat_map(|top| below(&[top], names)));
             }
             guarded.extend(SETTINGS_OF_ALL.map(str::to_owned));
         }

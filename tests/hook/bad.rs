@@ -45,6 +45,7 @@ fn bad_events_are_denied_in_the_contracts_words() {
             ("claude", "/hookSpecificOutput/permissionDecision", "deny"),
             ("codex", "/hookSpecificOutput/permissionDecision", "deny"),
             ("gemini", "/decision", "deny"),
+            ("qwen", "/hookSpecificOutput/permissionDecision", "deny"),
             ("cursor", "/permission", "deny"),
         ] {
             let output = run(scene.hook(&["--format", format]), text);

@@ -18,6 +18,13 @@ fn every_contract_gets_its_own_words() {
         json!({"hook_event_name": "BeforeTool", "session_id": "s", "transcript_path": "/t", "cwd": cwd,
             "timestamp": "2026-10-01T00:00:00Z", "tool_name": "run_shell_command", "tool_input": {"command": command}})
     };
+    let qwen = |command: &str| {
+        let mut event = claude(command);
+        event["timestamp"] = "2026-10-01T00:00:00Z".into();
+        event["permission_mode"] = "auto-edit".into();
+        event["tool_name"] = "run_shell_command".into();
+        event
+    };
     let cursor = |command: &str| {
         json!({"hook_event_name": "beforeShellExecution", "conversation_id": "c", "generation_id": "g",
             "cursor_version": "2.0", "workspace_roots": [cwd], "command": command, "cwd": ""})
@@ -63,6 +70,17 @@ fn every_contract_gets_its_own_words() {
         assert_eq!(answer["decision"], "deny", "{answer}");
         assert!(!answer["reason"].as_str().unwrap().is_empty());
     }
+
+    assert_eq!(answers(qwen("ls -l")), json!({}));
+    for command in ["git push", "rm x"] {
+        let answer = answers(qwen(command));
+        let inner = &answer["hookSpecificOutput"];
+        assert_eq!(inner["permissionDecision"], "deny", "{answer}");
+        assert_eq!(answer["continue"], false, "no other hook allows it");
+        assert_eq!(answer["stopReason"], inner["permissionDecisionReason"]);
+    }
+    let asked = answers(qwen("git push")).to_string();
+    assert!(asked.contains("has no way to ask"), "{asked}");
 
     for (command, permission) in [("ls -l", "allow"), ("git push", "ask"), ("rm x", "deny")] {
         let answer = answers(cursor(command));

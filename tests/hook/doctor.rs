@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{Scene, hook_policy, run};
 
-const AGENTS: [&str; 4] = ["claude", "codex", "gemini", "cursor"];
+const AGENTS: [&str; 5] = ["claude", "codex", "gemini", "qwen", "cursor"];
 
 /// A scene in which all agents have the hook, on a machine that has none of the agents.
 fn hooked(policy: &Value) -> Scene {
@@ -79,7 +79,11 @@ fn hooks_that_answer_are_asked_and_no_probe_counts() {
         let output = run(doctor(&scene, &[]), b"");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let said = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(said.matches("is asked and answers").count(), 4, "{said}");
+        assert_eq!(
+            said.matches("is asked and answers").count(),
+            AGENTS.len(),
+            "{said}"
+        );
     }
     // Twelve denials in a row would have opened any breaker.
     assert!(scene.trail().is_empty(), "{:?}", scene.trail());
@@ -117,6 +121,24 @@ fn a_hook_that_is_turned_off_is_not_asked() {
             ".gemini/settings.json",
             |settings| settings["hooksConfig"] = json!({"enabled": false}),
             "hooksConfig.enabled",
+        ),
+        (
+            "qwen",
+            ".qwen/settings.json",
+            |settings| settings["disableAllHooks"] = true.into(),
+            "disableAllHooks",
+        ),
+        (
+            "qwen",
+            ".qwen/settings.json",
+            |settings| settings["hooks"]["PreToolUse"][0]["hooks"][0]["timeout"] = 30.into(),
+            "for 30 milliseconds only",
+        ),
+        (
+            "qwen",
+            ".qwen/settings.json",
+            |settings| settings["env"] = json!({"QWEN_CODE_SIMPLE": "1"}),
+            "QWEN_CODE_SIMPLE",
         ),
         (
             "cursor",
@@ -176,6 +198,37 @@ fn a_hook_that_is_turned_off_is_not_asked() {
             word == "not_asked" && wrong.contains(said),
             "{text}: {word} {wrong}"
         );
+    }
+}
+
+#[test]
+fn what_lies_beside_the_settings_of_qwen_turns_its_hook_off() {
+    let scene = hooked(&hook_policy());
+    let home = scene.path().join("home/.qwen");
+    fs::create_dir_all(&home).unwrap();
+    for (file, text) in [
+        (scene.project().join(".env"), "QWEN_CODE_SIMPLE=true\n"),
+        (scene.project().join(".qwen/.env"), "QWEN_CODE_SIMPLE=1\n"),
+        (home.join(".env"), "QWEN_CODE_SIMPLE=on\n"),
+        (
+            home.join("settings.json"),
+            r#"{"security": {"folderTrust": {"enabled": true}}}"#,
+        ),
+    ] {
+        let trust = json!({scene.project().display().to_string(): "DO_NOT_TRUST"});
+        fs::write(home.join("trustedFolders.json"), trust.to_string()).unwrap();
+        assert_eq!(verdict(&scene, "qwen").0, "asked");
+        fs::write(&file, text).unwrap();
+        let (word, wrong) = verdict(&scene, "qwen");
+        assert_eq!(word, "not_asked", "{}: {wrong}", file.display());
+        fs::remove_file(&file).unwrap();
+    }
+    // Who wants it off has the last word over a project's file, and who wants it on, too.
+    fs::write(scene.project().join(".env"), "QWEN_CODE_SIMPLE=1\n").unwrap();
+    for (value, code) in [("0", 0), ("1", 1)] {
+        let mut command = doctor(&scene, &["qwen"]);
+        command.env("QWEN_CODE_SIMPLE", value);
+        assert_eq!(run(command, b"").status.code(), Some(code));
     }
 }
 

@@ -21,6 +21,7 @@ fn what_is_installed_answers_and_comes_out_without_a_trace() {
         ("claude", ".claude/settings.json", "PreToolUse"),
         ("codex", ".codex/hooks.json", "PreToolUse"),
         ("gemini", ".gemini/settings.json", "BeforeTool"),
+        ("qwen", ".qwen/settings.json", "PreToolUse"),
         ("cursor", ".cursor/hooks.json", "beforeShellExecution"),
     ] {
         for (reach, top) in [
@@ -147,6 +148,7 @@ fn settings_of_the_machine_are_shown_and_want_what_only_root_can_change() {
         ("claude", "/etc/claude-code/managed-settings.json"),
         ("codex", "/etc/codex/hooks.json"),
         ("gemini", "/etc/gemini-cli/settings.json"),
+        ("qwen", "/etc/qwen-code/settings.json"),
         ("cursor", "/etc/cursor/hooks.json"),
     ] {
         let there = fs::read(file).ok();

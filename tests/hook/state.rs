@@ -182,13 +182,17 @@ fn an_agent_without_a_name_goes_by_whose_hook_it_asks() {
     let gemini = json!({"hook_event_name": "BeforeTool", "session_id": "s", "cwd": scene.project(),
         "tool_name": "run_shell_command", "tool_input": {"command": "ls"}});
     said(scene.hook(&[]), &gemini);
+    let mut qwen = scene.event("run_shell_command", json!({"command": "ls"}));
+    said(scene.hook(&["--format", "qwen"]), &qwen);
+    qwen["timestamp"] = "t".into();
+    said(scene.hook(&[]), &qwen);
     said(scene.hook(&["--agent", "Coder"]), &gemini);
     let names: Vec<_> = scene
         .trail()
         .iter()
         .map(|line| line["agent"].clone())
         .collect();
-    assert_eq!(names, ["claude", "gemini", "Coder"]);
+    assert_eq!(names, ["claude", "gemini", "qwen", "qwen", "Coder"]);
     // To the policy it has no name: in the mode for subagents it is none, whoever trusts the word.
     let mut policy = hook_policy();
     policy["agents"]["trusted"] = json!(["claude"]);

@@ -108,7 +108,7 @@ enum BreakerCommand {
     },
     /// Close an agent's breaker and forget its rates. Exit status: 0 done, 1 nothing is known of this agent
     Reset {
-        /// The agent, in upper or lower case [default: those without a name of their own: claude, codex, gemini, cursor]
+        /// The agent, in upper or lower case [default: those without a name of their own: claude, codex, gemini, qwen, cursor]
         agent: Option<String>,
         /// All agents
         #[arg(long, conflicts_with = "agent")]

@@ -1,5 +1,5 @@
-//! Claude Code's `PreToolUse`: `hookSpecificOutput.permissionDecision` is allow, deny or ask, exit status 0. Codex sends
-//! events of the same form.
+//! Claude Code's `PreToolUse`: `hookSpecificOutput.permissionDecision` is allow, deny or ask, exit status 0. Codex and
+//! Qwen Code send events of the same form.
 //!
 //! `PermissionRequest` comes when the agent is about to ask its user: a denial is said for the user, all else is left
 //! to that question, by an answer that decides nothing.
@@ -41,7 +41,7 @@ pub fn event(format: Format, object: &Map<String, Value>) -> Result<Event, Strin
     })
 }
 
-/// The answer to `PermissionRequest`, in Claude Code's words and in Codex's. An allowance is none: the call may want
+/// The answer to `PermissionRequest`, in Claude Code's words, which are Codex's and Qwen Code's. An allowance is none: the call may want
 /// more than it did when it was judged, such as to leave a sandbox, and that is the user's to say.
 pub fn answer_request(verdict: Verdict<'_>) -> Value {
     match verdict.decision {

@@ -31,6 +31,8 @@ fn answers_are_read_in_the_contract_of_the_agent() {
             json!({"decision": "deny", "reason": "no"}),
             true,
         ),
+        (Format::Qwen, json!({}), false),
+        (Format::Qwen, pre("deny", "no"), true),
         (Format::Cursor, json!({"permission": "allow"}), false),
         (
             Format::Cursor,
@@ -47,6 +49,9 @@ fn answers_are_read_in_the_contract_of_the_agent() {
         (Format::Claude, pre("deny", "")),
         (Format::Claude, json!({"decision": "deny"})),
         (Format::Gemini, json!({"permission": "deny"})),
+        (Format::Qwen, pre("allow", "")),
+        (Format::Qwen, pre("ask", "x")),
+        (Format::Qwen, pre("deny", "")),
     ] {
         assert!(
             ask::read(format, &said(0, &answer.to_string())).is_err(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Answered, claude, codex, cursor, gemini, input::Event};
+use super::{Answered, claude, codex, cursor, gemini, input::Event, qwen};
 use crate::decide::Decision;
 
 /// An agent's contract.
@@ -14,6 +14,8 @@ pub enum Format {
     Codex,
     /// Gemini CLI, `BeforeTool`
     Gemini,
+    /// Qwen Code, `PreToolUse` (and `PermissionRequest`)
+    Qwen,
     /// Cursor, `beforeShellExecution`, `beforeReadFile`, `beforeMCPExecution`, `preToolUse`
     Cursor,
 }
@@ -52,6 +54,7 @@ impl Format {
             Self::Claude => "claude",
             Self::Codex => "codex",
             Self::Gemini => "gemini",
+            Self::Qwen => "qwen",
             Self::Cursor => "cursor",
         }
     }
@@ -62,6 +65,7 @@ impl Format {
             Self::Claude => "Claude Code",
             Self::Codex => "Codex",
             Self::Gemini => "Gemini CLI",
+            Self::Qwen => "Qwen Code",
             Self::Cursor => "Cursor",
         }
     }
@@ -74,6 +78,10 @@ impl Format {
             "BeforeTool" => Some(Self::Gemini),
             // Codex has Claude Code's names, and says which model runs besides.
             "PreToolUse" | "PermissionRequest" if object.contains_key("model") => Some(Self::Codex),
+            // So has Qwen Code, and says when. Its answers are no weaker in Claude Code's place.
+            "PreToolUse" | "PermissionRequest" if object.contains_key("timestamp") => {
+                Some(Self::Qwen)
+            }
             "PreToolUse" | "PermissionRequest" => Some(Self::Claude),
             _ if event.starts_with("before") || event == "preToolUse" => Some(Self::Cursor),
             _ => None,
@@ -83,7 +91,7 @@ impl Format {
     /// The event before any tool.
     pub fn event_name(self) -> &'static str {
         match self {
-            Self::Claude | Self::Codex => claude::EVENT,
+            Self::Claude | Self::Codex | Self::Qwen => claude::EVENT,
             Self::Gemini => gemini::EVENT,
             Self::Cursor => cursor::TOOL_EVENT,
         }
@@ -106,7 +114,7 @@ impl Format {
     /// In words: the event is not known, or something in it is missing or not of its type.
     pub fn event(self, object: &Map<String, Value>) -> Result<Event, String> {
         match self {
-            Self::Claude | Self::Codex => claude::event(self, object),
+            Self::Claude | Self::Codex | Self::Qwen => claude::event(self, object),
             Self::Gemini => gemini::event(object),
             Self::Cursor => cursor::event(object),
         }
@@ -120,10 +128,13 @@ impl Format {
 
 impl Shape {
     /// The same, in a mode of the agent. Claude Code shows a question of its hook to a person in two of its modes; in
-    /// the others it drops it, or takes it for a yes, where the call touches `.git`, `.claude` or `.mcp.json`.
+    /// the others it drops it, or takes it for a yes, where the call touches `.git`, `.claude` or `.mcp.json`. Qwen Code
+    /// shows none in any.
     #[must_use]
     pub fn in_mode(mut self, mode: Option<&str>) -> Self {
-        if let Some(mode) = mode.filter(|mode| !ATTENDED.contains(mode)) {
+        if let Some(mode) =
+            mode.filter(|mode| self.format != Format::Qwen && !ATTENDED.contains(mode))
+        {
             self.asks = false;
             self.unattended = Some(mode.to_owned());
         }
@@ -133,12 +144,15 @@ impl Shape {
     /// The answer in the contract's words.
     pub fn answer(&self, verdict: Verdict<'_>) -> Answered {
         let value = match self.format {
-            Format::Claude | Format::Codex if self.event == claude::REQUEST_EVENT => {
+            Format::Claude | Format::Codex | Format::Qwen
+                if self.event == claude::REQUEST_EVENT =>
+            {
                 claude::answer_request(verdict)
             }
             Format::Claude => claude::answer(verdict),
             Format::Codex => codex::answer(verdict),
             Format::Gemini => gemini::answer(verdict),
+            Format::Qwen => qwen::answer(verdict),
             Format::Cursor => cursor::answer(&self.event, verdict),
         };
         Answered {

@@ -34,6 +34,13 @@ fn each_agent_is_known_by_its_events() {
             "run_shell_command",
         ),
         (
+            json!({"hook_event_name": "PreToolUse", "session_id": "s", "transcript_path": "/t", "cwd": "/x",
+                "timestamp": "t", "permission_mode": "yolo", "tool_name": "run_shell_command",
+                "tool_input": {"command": "ls"}, "tool_use_id": "toolu_1"}),
+            Format::Qwen,
+            "run_shell_command",
+        ),
+        (
             json!({"hook_event_name": "beforeShellExecution", "conversation_id": "c", "workspace_roots": ["/x"],
                 "command": "ls", "cwd": ""}),
             Format::Cursor,
@@ -61,6 +68,16 @@ fn each_agent_is_known_by_its_events() {
         let event = parsed(&value);
         assert_eq!((event.shape.format, event.tool.as_str()), (format, tool));
         assert_eq!(event.cwd.as_deref(), Some("/x"), "{value}");
+    }
+}
+
+#[test]
+fn qwens_hook_asks_nobody_in_any_mode() {
+    for mode in ["plan", "default", "auto-edit", "yolo"] {
+        let event = json!({"hook_event_name": "PreToolUse", "timestamp": "t", "permission_mode": mode,
+            "tool_name": "run_shell_command", "tool_input": {"command": "ls"}});
+        let shape = parsed(&event).shape;
+        assert_eq!((shape.asks, shape.unattended), (false, None), "{mode}");
     }
 }
 
@@ -181,6 +198,12 @@ fn each_contract_has_its_own_words() {
         json!({"hookSpecificOutput": {"hookEventName": "PreToolUse",
             "permissionDecision": decision, "permissionDecisionReason": "why"}})
     };
+    let qwen = || {
+        let mut answer = claude("deny");
+        answer["continue"] = false.into();
+        answer["stopReason"] = "why".into();
+        answer
+    };
     for (format, event, decision, expected) in [
         (Format::Claude, "PreToolUse", Allow, claude("allow")),
         (Format::Claude, "PreToolUse", Ask, claude("ask")),
@@ -200,6 +223,10 @@ fn each_contract_has_its_own_words() {
             Ask,
             json!({"decision": "deny", "reason": "why"}),
         ),
+        (Format::Qwen, "PreToolUse", Allow, json!({})),
+        (Format::Qwen, "PreToolUse", Ask, qwen()),
+        (Format::Qwen, "PreToolUse", Deny, qwen()),
+        (Format::Qwen, "PermissionRequest", Allow, json!({})),
         (
             Format::Cursor,
             "beforeShellExecution",

@@ -4,6 +4,7 @@ use std::{
     path::Path,
 };
 
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use super::*;
@@ -18,10 +19,11 @@ fn plan(directory: &Path, format: Format) -> Plan {
     }
 }
 
-const ALL: [Format; 4] = [
+const ALL: [Format; 5] = [
     Format::Claude,
     Format::Codex,
     Format::Gemini,
+    Format::Qwen,
     Format::Cursor,
 ];
 
@@ -217,6 +219,25 @@ fn users_cannot_turn_off_what_the_machine_turns_on() {
         json!({"enabled": true, "x": 1})
     );
     assert!(gemini.requirement(true).unwrap().is_none());
+    fs::remove_file(&gemini.file).unwrap();
+    fs::remove_file(backup(&gemini.file)).unwrap();
+
+    let qwen = managed(Format::Qwen);
+    fs::write(&qwen.file, "{\"disableAllHooks\": true}").unwrap();
+    qwen.install().unwrap().make().unwrap();
+    assert_eq!(made(&qwen)["disableAllHooks"], json!(false));
+    let hook = &made(&qwen)["hooks"]["PreToolUse"][0];
+    assert_eq!(
+        (&hook["matcher"], &hook["hooks"][0]["timeout"]),
+        (&json!("*"), &json!(30000))
+    );
+    assert!(qwen.limit().is_some() && plan(scratch.path(), Format::Qwen).limit().is_none());
+    qwen.uninstall().unwrap().make().unwrap();
+    assert_eq!(made(&qwen), json!({"disableAllHooks": true}));
+    fs::remove_file(&qwen.file).unwrap();
+    qwen.install().unwrap().make().unwrap();
+    qwen.uninstall().unwrap().make().unwrap();
+    assert!(!qwen.file.exists());
 
     let codex = managed(Format::Codex);
     let file = scratch.path().join("requirements.toml");

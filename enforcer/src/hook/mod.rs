@@ -21,6 +21,7 @@ mod names;
 pub mod place;
 pub mod probe;
 pub mod project;
+mod qwen;
 mod resolve;
 pub mod shared;
 pub mod state;

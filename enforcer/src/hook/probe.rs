@@ -44,6 +44,9 @@ impl Probe {
                 }
                 event
             }
+            Format::Qwen => json!({
+                "hook_event_name": format.event_name(), "session_id": SESSION, "cwd": cwd, "timestamp": SESSION,
+                "permission_mode": "default", "tool_name": "run_shell_command", "tool_input": {"command": command}}),
             Format::Gemini => json!({
                 "hook_event_name": format.event_name(), "session_id": SESSION, "cwd": cwd,
                 "tool_name": "run_shell_command", "tool_input": {"command": command}}),
@@ -67,7 +70,7 @@ pub fn is_harmless(event: &Event) -> bool {
 fn is(event: &Event, probe: Probe) -> bool {
     let tool = match event.shape.format {
         Format::Claude | Format::Codex => "Bash",
-        Format::Gemini => "run_shell_command",
+        Format::Gemini | Format::Qwen => "run_shell_command",
         Format::Cursor => "Shell",
     };
     event.session.as_deref() == Some(SESSION)
@@ -80,10 +83,11 @@ mod tests {
     use super::*;
     use crate::hook::input;
 
-    const ALL: [Format; 4] = [
+    const ALL: [Format; 5] = [
         Format::Claude,
         Format::Codex,
         Format::Gemini,
+        Format::Qwen,
         Format::Cursor,
     ];
 

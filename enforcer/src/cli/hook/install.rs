@@ -117,6 +117,9 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
         }
     }
     out.flush()?;
+    if installs && let Some(limit) = plan.limit() {
+        writeln!(say::err(), "enforcer: {limit}")?;
+    }
     // The form of the trust is that of the versions that were tried.
     if installs
         && trusting.is_some()

@@ -259,8 +259,10 @@ pub(super) fn read(format: Format, said: &Said) -> Result<(bool, String), String
         .map_err(|error| format!("its answer is no JSON: {error}"))?;
     let inner = &answer["hookSpecificOutput"];
     let (word, reason) = match format {
-        Format::Codex if answer == serde_json::json!({}) => return Ok((false, String::new())),
-        Format::Claude | Format::Codex => (
+        Format::Codex | Format::Qwen if answer == serde_json::json!({}) => {
+            return Ok((false, String::new()));
+        }
+        Format::Claude | Format::Codex | Format::Qwen => (
             &inner["permissionDecision"],
             &inner["permissionDecisionReason"],
         ),
@@ -271,7 +273,9 @@ pub(super) fn read(format: Format, said: &Said) -> Result<(bool, String), String
     match word.as_str() {
         Some("deny") if reason.is_empty() => Err("it denies without a reason".to_owned()),
         Some("deny") => Ok((true, reason)),
-        Some("allow" | "ask") if format != Format::Codex => Ok((false, reason)),
+        Some("allow" | "ask") if !matches!(format, Format::Codex | Format::Qwen) => {
+            Ok((false, reason))
+        }
         _ => Err(format!("its answer is none of that contract: {answer}")),
     }
 }

@@ -5,6 +5,7 @@
 
 mod ask;
 mod codex;
+mod qwen;
 mod settings;
 
 use std::{env, path::PathBuf};
@@ -92,10 +93,11 @@ impl Report {
 }
 
 /// All agents with a hook contract.
-pub const ALL: [Format; 4] = [
+pub const ALL: [Format; 5] = [
     Format::Claude,
     Format::Codex,
     Format::Gemini,
+    Format::Qwen,
     Format::Cursor,
 ];
 

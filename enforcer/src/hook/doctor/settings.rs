@@ -7,10 +7,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Finding, Hooked, Report, word};
+use super::{Finding, Hooked, Report, qwen, word};
 use crate::hook::{
-    Format, cursor,
-    install::{Reach, codex_home, runs_us},
+    Format, cursor, guard,
+    install::{Reach, codex_home, qwen_home, runs_us},
     place,
 };
 
@@ -40,7 +40,10 @@ pub(super) fn read(format: Format, report: &mut Report) {
     }
     for (reach, path, settings) in &files {
         let mut found = hooks(format, *reach, path, settings);
-        let off = switched_off(format, *reach, path, &files);
+        let off = match format {
+            Format::Qwen => qwen::unasked(*reach, &files),
+            _ => switched_off(format, *reach, path, &files),
+        };
         for hooked in &mut found {
             hooked.problems.extend(off.iter().cloned());
         }
@@ -69,19 +72,29 @@ fn places(format: Format) -> Vec<(Reach, PathBuf)> {
             &["settings.json"],
             &["/etc/gemini-cli/settings.json"],
         ),
+        Format::Qwen => (".qwen", &["settings.json"], &[]),
         Format::Cursor => (".cursor", &["hooks.json"], &["/etc/cursor/hooks.json"]),
     };
     let user = match format {
         Format::Codex => codex_home(),
-        Format::Claude => variable("CLAUDE_CONFIG_DIR").or(home.map(|home| home.join(directory))),
-        Format::Gemini | Format::Cursor => home.map(|home| home.join(directory)),
+        Format::Qwen => qwen_home(),
+        Format::Claude => {
+            variable("CLAUDE_CONFIG_DIR").or(home.as_ref().map(|home| home.join(directory)))
+        }
+        Format::Gemini | Format::Cursor => home.as_ref().map(|home| home.join(directory)),
     };
     if let Some(user) = &user {
         add(Reach::User, user.join(names[0]));
     }
     if let Ok(cwd) = env::current_dir() {
-        let top = cwd.ancestors().find(|path| path.join(".git").exists());
-        for project in [Some(cwd.as_path()), top].into_iter().flatten() {
+        let mut top = cwd.ancestors().find(|path| path.join(".git").exists());
+        let mut here = Some(cwd.as_path());
+        if format == Format::Qwen {
+            // It looks nowhere above, and in the home directory not at all.
+            top = None;
+            here = here.filter(|here| Some(*here) != home.as_deref());
+        }
+        for project in [here, top].into_iter().flatten() {
             let own = project.join(directory);
             // In the home directory the project's settings are the user's.
             if user.as_ref() != Some(&own) {
@@ -94,6 +107,11 @@ fn places(format: Format) -> Vec<(Reach, PathBuf)> {
     for path in managed {
         add(Reach::Managed, PathBuf::from(path));
     }
+    if format == Format::Qwen {
+        for path in qwen::machine() {
+            add(Reach::Managed, path);
+        }
+    }
     if format == Format::Gemini
         && let Some(path) = variable("GEMINI_CLI_SYSTEM_SETTINGS_PATH")
     {
@@ -102,7 +120,7 @@ fn places(format: Format) -> Vec<(Reach, PathBuf)> {
     found
 }
 
-fn variable(name: &str) -> Option<PathBuf> {
+pub(super) fn variable(name: &str) -> Option<PathBuf> {
     let value = env::var_os(name).filter(|value| !value.is_empty())?;
     Some(PathBuf::from(value))
 }
@@ -182,6 +200,14 @@ fn faults(format: Format, entry: &Value, hook: &Value, reach: Reach) -> Vec<Find
     if format != Format::Cursor && hook["type"] != "command" {
         fault("its type is not `command`".to_owned());
     }
+    if matches!(format, Format::Gemini | Format::Qwen)
+        && let Some(waits) = hook["timeout"].as_f64()
+        && waits <= guard::PATIENCE.as_secs_f64() * 1000.0
+    {
+        fault(format!(
+            "the agent waits for {waits} milliseconds only, and goes on"
+        ));
+    }
     if hook["async"] == Value::Bool(true) {
         fault("the agent does not wait for it (`async`)".to_owned());
     }
@@ -239,7 +265,7 @@ fn switched_off(
                     ));
                 }
             }
-            Format::Codex | Format::Cursor => {}
+            Format::Codex | Format::Qwen | Format::Cursor => {}
         }
     }
     if format == Format::Gemini {

@@ -14,7 +14,7 @@ const HOOKS: &str = "hooks";
 pub(super) fn empty(format: Format) -> Value {
     match format {
         Format::Cursor => json!({"version": 1}),
-        Format::Claude | Format::Codex | Format::Gemini => json!({}),
+        Format::Claude | Format::Codex | Format::Gemini | Format::Qwen => json!({}),
     }
 }
 
@@ -94,24 +94,38 @@ pub(super) fn remove(settings: &mut Value, _: Format) -> Result<(), String> {
 /// The member of Gemini's settings that turns hooks on and off, and the one in it.
 const SWITCH: [&str; 2] = ["hooksConfig", "enabled"];
 
+/// The member of Qwen Code's settings that turns all hooks off.
+const OFF: &str = "disableAllHooks";
+
 /// Has the settings of the machine turn hooks on, whatever a user's say.
 ///
 /// # Errors
 ///
 /// As [`add`].
 pub(super) fn enforce(settings: &mut Value, format: Format) -> Result<(), String> {
-    if let (Format::Gemini, Value::Object(top)) = (format, settings) {
-        object(top, SWITCH[0])?.insert(SWITCH[1].to_owned(), true.into());
+    match (format, settings) {
+        (Format::Gemini, Value::Object(top)) => {
+            object(top, SWITCH[0])?.insert(SWITCH[1].to_owned(), true.into());
+        }
+        (Format::Qwen, Value::Object(top)) => {
+            top.insert(OFF.to_owned(), false.into());
+        }
+        _ => {}
     }
     Ok(())
 }
 
 /// Takes out what [`enforce`] puts in.
 pub(super) fn release(settings: &mut Value, format: Format) {
-    let (Format::Gemini, Value::Object(top)) = (format, settings) else {
+    let Value::Object(top) = settings else {
         return;
     };
-    if let Some(Value::Object(switch)) = top.get_mut(SWITCH[0]) {
+    if format == Format::Qwen && top.get(OFF) == Some(&Value::Bool(false)) {
+        top.shift_remove(OFF);
+    }
+    if format == Format::Gemini
+        && let Some(Value::Object(switch)) = top.get_mut(SWITCH[0])
+    {
         if switch.get(SWITCH[1]) == Some(&Value::Bool(true)) {
             switch.shift_remove(SWITCH[1]);
         }

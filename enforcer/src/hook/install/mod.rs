@@ -6,6 +6,7 @@
 mod codex;
 mod edit;
 mod file;
+mod places;
 mod trust;
 
 use std::{
@@ -13,16 +14,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use similar::TextDiff;
 use thiserror::Error;
 
-use super::{Format, claude, cursor, gemini, place};
+use super::{Format, claude, cursor, gemini};
 
 pub use codex::{Trusting, hindrances, home as codex_home};
 pub use edit::runs_us;
 use file::{backup, failed, make_directory, mode, read, remove, tight, write};
+pub use places::qwen_home;
 pub use trust::{Standing, Trust, of as trust_of, standing};
 
 /// Seconds that Claude Code, Codex and Cursor shall wait. The hook itself answers within 22.
@@ -132,26 +133,7 @@ impl Plan {
     /// There is no home directory, or a path is no UTF-8.
     pub fn new(format: Format, reach: Reach, policy: Option<&Path>) -> Result<Self, InstallError> {
         let managed = reach == Reach::Managed;
-        let top = match reach {
-            Reach::User if format == Format::Codex => codex_home().ok_or(InstallError::NoHome)?,
-            Reach::User => place::home().ok_or(InstallError::NoHome)?,
-            Reach::Project => env::current_dir().map_err(InstallError::NoProgram)?,
-            Reach::Managed if !geteuid().is_root() => return Err(InstallError::NotRoot),
-            Reach::Managed => PathBuf::from("/etc"),
-        };
-        let file = top.join(match (format, managed) {
-            (Format::Claude, false) => ".claude/settings.json",
-            (Format::Codex, false) if reach == Reach::User => "hooks.json",
-            (Format::Codex, false) => ".codex/hooks.json",
-            (Format::Gemini, false) => ".gemini/settings.json",
-            (Format::Cursor, false) => ".cursor/hooks.json",
-            // code.claude.com/docs/en/settings, developers.openai.com/codex/hooks, geminicli.com/docs/cli/enterprise,
-            // cursor.com/docs/hooks
-            (Format::Claude, true) => "claude-code/managed-settings.json",
-            (Format::Codex, true) => "codex/hooks.json",
-            (Format::Gemini, true) => "gemini-cli/settings.json",
-            (Format::Cursor, true) => "cursor/hooks.json",
-        });
+        let file = places::file(format, reach)?;
         let program = env::current_exe().map_err(InstallError::NoProgram)?;
         if managed {
             tight(&program, "/usr/local/bin")?;
@@ -214,13 +196,23 @@ impl Plan {
         let mut change = self.change(before, &settings, false)?;
         // The file as it was, if putting the hook in is all that has happened to it since.
         if let Some(kept) = read(&backup(&self.file))?
-            && parse(&self.file, Some(&kept)).is_ok_and(|kept| kept == settings)
+            && self
+                .without_switch(&kept)
+                .is_some_and(|kept| kept == settings)
         {
             change.after = Some(kept);
         } else if settings == edit::empty(self.format) {
             change.after = None;
         }
         Ok(change)
+    }
+
+    /// What keeps users' agents from asking a hook of the machine, where its settings cannot say otherwise.
+    pub fn limit(&self) -> Option<&'static str> {
+        (self.managed && self.format == Format::Qwen).then_some(
+            "Qwen Code runs hooks of the machine where the user's or the project's settings have no `hooks`, and not \
+             where both have: enforcer hook doctor qwen, as the user in the project, says which",
+        )
     }
 
     /// A second file that keeps users from turning hooks off, where the agent has one: Codex's requirements. One that
@@ -252,6 +244,16 @@ impl Plan {
                 keeps: true,
             },
         }))
+    }
+
+    /// Settings as they would be if the switch had never been in them that [`edit::enforce`] sets.
+    fn without_switch(&self, text: &str) -> Option<Value> {
+        let mut settings = parse(&self.file, Some(text)).ok()?;
+        if self.managed {
+            edit::enforce(&mut settings, self.format).ok()?;
+            edit::release(&mut settings, self.format);
+        }
+        Some(settings)
     }
 
     fn change(
@@ -296,6 +298,12 @@ impl Plan {
                 gemini::EVENT,
                 json!({"matcher": ".*", "hooks": [{"type": "command", "name": "enforcer",
                     "command": command, "timeout": TIMEOUT_S * 1000}]}),
+            )],
+            // Without a name it goes by its command, so no hook of another takes its place by a name.
+            Format::Qwen => vec![(
+                claude::EVENT,
+                json!({"matcher": "*", "hooks": [
+                    {"type": "command", "command": command, "timeout": TIMEOUT_S * 1000}]}),
             )],
             Format::Cursor => [
                 cursor::SHELL_EVENT,

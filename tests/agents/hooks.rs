@@ -4,7 +4,7 @@ use enforcer_tests::model::Step;
 use serde_json::json;
 
 use crate::{
-    agent::{Agent, CLAUDE, CODEX, CODEX_UNSANDBOXED, GEMINI},
+    agent::{Agent, CLAUDE, CODEX, CODEX_UNSANDBOXED, GEMINI, QWEN},
     scene::{Scene, policy},
 };
 
@@ -14,9 +14,10 @@ const REASON: &str = "Removes a home directory";
 
 /// The word for an agent on the command line of `enforcer hook`.
 fn word(agent: &Agent) -> &'static str {
-    match agent.policy {
-        "claude-code.json" => "claude",
-        "coding-agent.json" => "gemini",
+    match agent.name {
+        "Claude Code" => "claude",
+        "Gemini CLI" => "gemini",
+        "Qwen Code" => "qwen",
         _ => "codex",
     }
 }
@@ -101,6 +102,61 @@ fn gemini_is_asked() {
 }
 
 #[test]
+fn qwen_is_asked() {
+    is_asked_wherever_it_stands(&QWEN, &["--project", "--user", "--managed"]);
+}
+
+#[test]
+fn no_other_hook_of_qwen_allows_what_ours_denies() {
+    // Of several hooks Qwen hears the last; which one that is, is its own order.
+    for reach in ["--project", "--user"] {
+        let scene = Scene::commands(&QWEN, &STEPS);
+        let allow = json!({"hookSpecificOutput": {"hookEventName": "PreToolUse",
+            "permissionDecision": "allow", "permissionDecisionReason": "I like it"}});
+        scene.write("allow.json", &allow.to_string());
+        let hook = json!({"hooks": {"PreToolUse": [{"hooks": [
+            {"type": "command", "command": "cat ~/allow.json"}]}]}});
+        scene.write("project/.qwen/settings.json", &hook.to_string());
+        install(&scene, reach);
+        assert!(told(&scene).contains(REASON), "{reach}");
+        assert!(scene.precious(), "{reach}");
+    }
+}
+
+#[test]
+fn what_keeps_qwen_from_asking_the_doctor_says() {
+    // What a repository may bring along.
+    let hooks = json!({"hooks": {}}).to_string();
+    let off = json!({"disableAllHooks": true}).to_string();
+    for (reach, file, text) in [
+        ("--user", "project/.qwen/settings.json", off.as_str()),
+        ("--user", "project/.env", "QWEN_CODE_SIMPLE=1\n"),
+        ("--managed", "project/.env", "QWEN_CODE_SIMPLE=1\n"),
+        ("--managed", "project/.qwen/settings.json", hooks.as_str()),
+    ] {
+        let scene = Scene::commands(&QWEN, &STEPS).managed();
+        let before = std::fs::read_to_string(scene.user.home.join(".qwen/settings.json"));
+        let mut own: serde_json::Value = serde_json::from_str(&before.unwrap()).unwrap();
+        own["hooks"] = json!({});
+        scene.write(".qwen/settings.json", &own.to_string());
+        install(&scene, reach);
+        assert_eq!(doctor(&scene).0, 0, "{reach}");
+        scene.write(file, text);
+        let (code, said) = doctor(&scene);
+        assert_eq!(code, 1, "{reach} {file}: {said}");
+        told(&scene);
+        assert!(!scene.precious(), "{reach} {file}: {said}");
+    }
+    // Settings of the machine are stronger than what turns hooks off in others.
+    let scene = Scene::commands(&QWEN, &STEPS).managed();
+    install(&scene, "--managed");
+    scene.write("project/.qwen/settings.json", &off);
+    assert_eq!(doctor(&scene).0, 0);
+    assert!(told(&scene).contains(REASON));
+    assert!(scene.precious());
+}
+
+#[test]
 fn codex_asks_no_hook_that_nobody_has_trusted_and_the_doctor_says_so() {
     let scene = Scene::commands(&CODEX_UNSANDBOXED, &STEPS);
     install(&scene, "--project");
@@ -127,7 +183,7 @@ fn codex_asks_no_hook_that_nobody_has_trusted_and_the_doctor_says_so() {
 #[test]
 fn both_the_hook_and_the_kernel_say_no_below_a_run() {
     // The hook sees the text, the kernel what is behind a variable and a script.
-    for agent in [&CLAUDE, &CODEX_UNSANDBOXED, &GEMINI] {
+    for agent in [&CLAUDE, &CODEX_UNSANDBOXED, &GEMINI, &QWEN] {
         let scene = Scene::commands(agent, &[STEPS[0], "sh clean.sh", STEPS[1]]);
         scene.write("project/clean.sh", "rm -rf \"$HOME/precious\"\n");
         install(&scene, "--project");

@@ -367,7 +367,7 @@ impl Scene {
 }
 
 /// Directories of settings of the machine.
-const MANAGED: [&str; 3] = ["claude-code", "codex", "gemini-cli"];
+const MANAGED: [&str; 4] = ["claude-code", "codex", "gemini-cli", "qwen-code"];
 
 /// A shipped policy.
 pub fn policy(name: &str) -> PathBuf {

@@ -48,8 +48,8 @@ cp "$enforcer" /opt/enforcer/bin/enforcer
 cp "$policies"/*.json /opt/enforcer/policies/
 chmod -R u=rwX,go=rX /opt/enforcer
 # Where agents look for the settings of the machine: empty here, and filled for one test at a time.
-mkdir -p /etc/claude-code /etc/codex /etc/gemini-cli
-for directory in /etc/claude-code /etc/codex /etc/gemini-cli; do
+mkdir -p /etc/claude-code /etc/codex /etc/gemini-cli /etc/qwen-code
+for directory in /etc/claude-code /etc/codex /etc/gemini-cli /etc/qwen-code; do
     mount -t tmpfs -o mode=755 empty "$directory"
 done
 export ENFORCER_BIN=/opt/enforcer/bin/enforcer ENFORCER_AGENTS=/opt/enforcer-agents

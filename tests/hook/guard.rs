@@ -231,3 +231,31 @@ fn settings_in_a_directory_of_the_agents_choice_are_guarded_too() {
         );
     }
 }
+
+#[test]
+fn the_directory_of_a_call_is_where_its_command_is_judged() {
+    for policy in permissive(&json!({})) {
+        let scene = Scene::new(&policy);
+        for (tool, field, directory) in [
+            ("run_shell_command", "dir_path", ".gemini"),
+            ("run_shell_command", "directory", ".qwen"),
+            ("shell", "workdir", ".codex"),
+            ("Shell", "working_directory", ".cursor"),
+        ] {
+            let there = scene.project().join(directory);
+            for (place, wanted) in [
+                (there.display().to_string(), "deny"),
+                (directory.to_owned(), "deny"),
+                (format!("./x/../{directory}/"), "deny"),
+                ("src".to_owned(), "allow"),
+            ] {
+                let (decision, reason) = {
+                    close(&scene);
+                    let input = json!({"command": "echo {} > settings.json; ls", field: place});
+                    scene.ask(tool, input)
+                };
+                assert_eq!(decision, wanted, "{tool} {field} {place}: {reason}");
+            }
+        }
+    }
+}

@@ -69,6 +69,8 @@ pub struct Agent {
 pub struct Fields {
     /// A command.
     pub command: Vec<String>,
+    /// Where a command runs.
+    pub directory: Vec<String>,
     /// A path.
     pub path: Vec<String>,
     /// Several paths.

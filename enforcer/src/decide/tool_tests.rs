@@ -54,6 +54,42 @@ fn commands_are_texts_or_words() {
 }
 
 #[test]
+fn a_command_is_judged_where_it_runs() {
+    for (tool, input, wanted) in [
+        (
+            "run_shell_command",
+            json!({"command": "echo {} > settings.json", "dir_path": "/p/.gemini"}),
+            "cd /p/.gemini && echo {} > settings.json",
+        ),
+        (
+            "run_shell_command",
+            json!({"command": "rm a; rm b", "directory": "a b'c"}),
+            "cd \"a b'c\" && rm a; rm b",
+        ),
+        (
+            "shell",
+            json!({"command": ["rm", "a b"], "workdir": ".codex"}),
+            "cd .codex && rm 'a b'",
+        ),
+        (
+            "Shell",
+            json!({"command": "ls", "working_directory": "-", "cwd": null}),
+            "cd ./- && ls",
+        ),
+    ] {
+        assert_eq!(made(tool, input), Ok(Call::Text(wanted.to_owned())));
+    }
+    let plain = json!({"command": "ls", "directory": ""});
+    assert_eq!(
+        made("run_shell_command", plain),
+        Ok(Call::Text("ls".to_owned()))
+    );
+    let odd = json!({"command": "ls", "directory": ["/"]});
+    let said = made("run_shell_command", odd).unwrap_err();
+    assert!(said.contains("not a string"), "{said}");
+}
+
+#[test]
 fn words_are_for_tools_that_take_them() {
     for tool in ["shell", "local_shell", "container.exec"] {
         for (input, why) in [

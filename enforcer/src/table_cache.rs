@@ -7,19 +7,21 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Read,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 use crate::{
+    decide::Engine,
     own_files::{self, OwnFileError},
     policy::{
         Policy,
         compile::{
-            Tables,
+            CompileError, Tables,
             stored::{self, Partial},
         },
         model::Matcher,
@@ -30,6 +32,41 @@ use crate::{
 const DIRECTORY: &str = "tables";
 /// Files that are kept: a few policies, a few sets of capabilities.
 const MOST: usize = 32;
+
+/// Why no seed made tables.
+#[derive(Debug, Error)]
+pub enum FreshError {
+    /// There is no secret number to be had.
+    #[error("/dev/urandom cannot be read: {0}")]
+    Random(io::Error),
+    /// The policy has no tables.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Under none of several.
+    #[error("no seed tells the policy's program names apart; report this as a defect")]
+    Collisions,
+}
+
+/// Compiles a policy for an agent with these capabilities under a fresh secret seed. Two names with one hash under it are
+/// told apart by another.
+///
+/// # Errors
+///
+/// [`FreshError`].
+pub fn compiled(policy: &Policy, capabilities: &BTreeSet<String>) -> Result<Engine, FreshError> {
+    for _ in 0..8 {
+        let mut seed = [0; 8];
+        fs::File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut seed))
+            .map_err(FreshError::Random)?;
+        let seed = u64::from_ne_bytes(seed);
+        match Engine::with_capabilities(policy.clone(), capabilities.clone(), seed) {
+            Err(CompileError::Collision { .. }) => {}
+            made => return Ok(made?),
+        }
+    }
+    Err(FreshError::Collisions)
+}
 
 /// What is kept of one policy.
 #[derive(Debug)]

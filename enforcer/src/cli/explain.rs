@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,12 +21,15 @@ use crate::{
         command_text::{self, TextOutcome},
         subject::{Name, TenantName},
     },
+    directories,
     ground::Ground,
+    hook::place,
     launch::{Identity, OwnProgram},
     on_disk::Finder,
-    policy::{Policy, model::Protocol},
+    policy::{Parsed, Policy, model::Protocol},
     policy_file,
     say::{self, say},
+    table_cache::{self, TableCache},
 };
 
 mod last;
@@ -138,7 +141,7 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     let refused = admit(&subject, &loaded.parsed.policy).err();
     let listeners = loaded.parsed.policy.connect.outside.unix;
-    let engine = Engine::for_subject(loaded.parsed.policy, &subject, 0)?;
+    let engine = engine(loaded.parsed, &subject)?;
     // What `run` would know of this program.
     let engine = match OwnProgram::named() {
         Some(own) => engine.with_own(own),
@@ -177,6 +180,25 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         write(&answer, args.json, say::out()).context("the decision cannot be written")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The engine of a policy: from tables that an earlier start has kept, else compiled, and kept where that is ours to do.
+fn engine(parsed: Parsed, subject: &Subject) -> anyhow::Result<Engine> {
+    let root = if geteuid().is_root() {
+        // Made, and said, by the first run.
+        Some(PathBuf::from(directories::STATE.path)).filter(|state| state.is_dir())
+    } else {
+        place::root().ok()
+    };
+    let cache = TableCache::new(parsed.text(), root.as_deref());
+    let policy = parsed.policy;
+    let capabilities = subject.capabilities_under(&policy);
+    if let Some(tables) = cache.tables(&policy, &capabilities) {
+        return Ok(Engine::with_tables(policy, capabilities, tables));
+    }
+    let engine = table_cache::compiled(&policy, &capabilities)?;
+    cache.keep(&policy, &capabilities, engine.tables());
+    Ok(engine)
 }
 
 /// Looks for programs from this directory, as a shell with our `PATH` would.

@@ -4,7 +4,7 @@
 //! Whoever can write what is kept can write the policy that a hook without a launcher reads; below a launcher the kernel
 //! judges again what really runs.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::path::Path;
 
 use super::place;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     ground::Ground,
     launch::Identity,
     policy::{self, Policy, PolicyError},
-    table_cache::TableCache,
+    table_cache::{self, TableCache},
 };
 
 /// A policy's text, and what is kept of it.
@@ -64,7 +64,8 @@ impl Source {
         if let Some(tables) = self.cache.tables(&policy, &capabilities) {
             return Ok(Engine::with_tables(policy, capabilities, tables));
         }
-        let engine = compiled(&policy, &capabilities)?;
+        let engine =
+            table_cache::compiled(&policy, &capabilities).map_err(|error| error.to_string())?;
         self.cache.keep(&policy, &capabilities, engine.tables());
         Ok(engine)
     }
@@ -81,24 +82,4 @@ pub fn prepare(file: &Path, text: &str) {
         }
         let _ = source.engine(policy, &Subject::default());
     }
-}
-
-/// Compiles under a fresh seed: two names with one hash under it are told apart by another.
-fn compiled(policy: &Policy, capabilities: &BTreeSet<String>) -> Result<Engine, String> {
-    use crate::policy::compile::CompileError;
-    let mut seed = [0; 8];
-    for _ in 0..8 {
-        fs::File::open("/dev/urandom")
-            .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut seed))
-            .map_err(|error| format!("/dev/urandom cannot be read: {error}"))?;
-        match Engine::with_capabilities(
-            policy.clone(),
-            capabilities.clone(),
-            u64::from_ne_bytes(seed),
-        ) {
-            Err(CompileError::Collision { .. }) => {}
-            made => return made.map_err(|error| error.to_string()),
-        }
-    }
-    Err("no seed tells the policy's program names apart; report this as a defect".to_owned())
 }

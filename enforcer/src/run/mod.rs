@@ -62,11 +62,11 @@ use crate::{
         Fence, Identity, OpenFiles, OwnProgram, Signals, SpawnPlan, Teller, current_directory,
         find_program, spawn,
     },
-    policy::{self, Parsed, compile::CompileError},
+    policy::{self, Parsed},
     policy_file::{self, PolicyFileError},
     say::{self, say},
     seccomp::{Hatches, IPC, Listener, resolve::Roots},
-    table_cache::TableCache,
+    table_cache::{self, FreshError, TableCache},
 };
 
 use announce::Start;
@@ -517,26 +517,19 @@ fn compile(
         path: file.display().to_string(),
         errors,
     };
-    for _ in 0..8 {
-        let seed = random()?;
-        match Engine::for_subject(parsed.policy.clone(), subject, seed) {
-            Ok(engine) => {
-                let errors = prove_examples(parsed, Some(&engine));
-                if errors.is_empty() {
-                    return Ok(Compiled {
-                        engine,
-                        seed,
-                        fresh: true,
-                    });
-                }
-                return Err(refuse(errors).into());
-            }
-            // Two names with one hash under this seed: another seed tells them apart.
-            Err(CompileError::Collision { .. }) => {}
-            Err(error) => return Err(refuse(vec![fault(parsed, &error)]).into()),
-        }
+    let engine = match table_cache::compiled(&parsed.policy, &capabilities) {
+        Err(FreshError::Compile(error)) => return Err(refuse(vec![fault(parsed, &error)]).into()),
+        made => made?,
+    };
+    let errors = prove_examples(parsed, Some(&engine));
+    if !errors.is_empty() {
+        return Err(refuse(errors).into());
     }
-    bail!("no seed tells the policy's program names apart; report this as a defect")
+    Ok(Compiled {
+        seed: engine.tables().header.seed,
+        engine,
+        fresh: true,
+    })
 }
 
 /// A secret number from the kernel.

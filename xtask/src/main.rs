@@ -90,7 +90,7 @@ struct TestArgs {
     #[arg(long)]
     agents: bool,
     /// Seconds for each fuzz target
-    #[arg(long, value_name = "S", default_value_t = fuzz::SECONDS)]
+    #[arg(long, value_name = "S", default_value_t = fuzz::TEST_SECONDS)]
     fuzz_seconds: u64,
     /// Run only the tests whose name contains this
     filter: Option<String>,

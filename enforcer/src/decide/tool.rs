@@ -254,7 +254,7 @@ fn in_directories(call: Call, tool: &str, input: &Map<String, Value>) -> Result<
             directory
         };
         let quoted = shlex::try_quote(&path).map_err(|error| format!("{tool}: {error}"))?;
-        there.push_str(&format!("cd {quoted} && "));
+        there.extend(["cd ", &*quoted, " && "]);
     }
     if there.is_empty() {
         return Ok(call);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use enforcer_tests::{Session, open, root};
+use enforcer_tests::{Session, enforcer, open, root};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, decided, hook_policy, run, said};
@@ -236,7 +236,11 @@ fn settings_in_a_directory_of_the_agents_choice_are_guarded_too() {
 fn the_directory_of_a_call_is_where_its_command_is_judged() {
     for policy in permissive(&json!({})) {
         let scene = Scene::new(&policy);
+        let guarded = scene.project().join(".gemini");
+        fs::create_dir_all(&guarded).unwrap();
+        std::os::unix::fs::symlink(".gemini", scene.project().join("a link")).unwrap();
         for (tool, field, directory) in [
+            ("run_shell_command", "dir_path", "a link"),
             ("run_shell_command", "dir_path", ".gemini"),
             ("run_shell_command", "directory", ".qwen"),
             ("shell", "workdir", ".codex"),
@@ -257,5 +261,61 @@ fn the_directory_of_a_call_is_where_its_command_is_judged() {
                 assert_eq!(decision, wanted, "{tool} {field} {place}: {reason}");
             }
         }
+    }
+}
+
+/// What a call names as its directory makes nothing stricter that lies below the session's.
+#[test]
+fn a_directory_of_the_project_makes_nothing_stricter() {
+    let scene = Scene::new(&hook_policy());
+    let here = scene.project().display().to_string();
+    let inside = format!("{here}/src");
+    let patch = "apply_patch <<'EOF'\n*** Begin Patch\n*** Add File: x\n+y\n*** End Patch\nEOF";
+    for directory in ["src", ".", "a b", here.as_str(), inside.as_str()] {
+        for (command, wanted) in [
+            ("ls -l", "allow"),
+            ("git status", "allow"),
+            ("make", "deny"),
+        ] {
+            close(&scene);
+            let input = json!({"command": command, "directory": directory});
+            let (decision, reason) = scene.ask("run_shell_command", input);
+            assert_eq!(decision, wanted, "{directory}: {command}: {reason}");
+        }
+        for (command, wanted) in [
+            (patch.to_owned(), "allow"),
+            (patch.replace(": x", ": ../../.env"), "deny"),
+        ] {
+            close(&scene);
+            let mut event = scene.event("shell", json!({"command": command, "workdir": directory}));
+            event["model"] = "m".into();
+            let answer = said(scene.hook(&[]), &event);
+            let denied = answer.to_string().contains("\"deny\"");
+            assert_eq!(denied, wanted == "deny", "{directory}: {command}: {answer}");
+        }
+    }
+}
+
+/// Whoever starts the hook may have set the limit of a file's size: that the hook cannot keep its state then is a denial,
+/// not an end without an answer, after which most agents go on.
+#[test]
+fn a_limit_of_file_sizes_does_not_end_the_hook() {
+    let scene = Scene::new(&hook_policy());
+    let event = scene.event("Bash", json!({"command": "ls"}));
+    let program = enforcer();
+    for blocks in ["0", "1"] {
+        let mut hook = scene.command_of(
+            std::process::Command::new("sh"),
+            &["-c", "ulimit -f $0; exec \"$@\"", blocks],
+        );
+        hook.arg(program.get_program());
+        hook.args(["hook", "--mode", "everywhere", "--policy"]);
+        hook.arg(scene.policy());
+        let output = run(hook, event.to_string().as_bytes());
+        assert!(output.status.success(), "{blocks}: {output:?}");
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        // The state of one call fits into a block.
+        let wanted = if blocks == "0" { "deny" } else { "allow" };
+        assert_eq!(decided(&answer).0, wanted, "{blocks}: {answer}");
     }
 }

@@ -66,6 +66,11 @@ pub trait Find {
         None
     }
 
+    /// Where the text begins, as a path from [`Find::directory`], if it is somewhere else.
+    fn inside(&self) -> Option<&str> {
+        None
+    }
+
     /// The project's root, if that is known: an absolute path.
     fn project(&self) -> Option<String> {
         None

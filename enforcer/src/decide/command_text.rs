@@ -48,7 +48,7 @@ pub fn judge(engine: &Engine, text: &str) -> TextOutcome {
 
 /// Judges a command text with the programs that are found.
 pub fn judge_found(engine: &Engine, text: &str, find: &dyn Find) -> TextOutcome {
-    let script = shell::parse_at(text, find.directory());
+    let script = shell::parse_at(text, find.directory(), find.inside());
     let mut all = judged(engine, &script, find, || {
         let words = ["sh", "-c", text].map(|word| word.as_bytes().to_vec());
         engine.exec(&ExecAction::from_words(words.to_vec()))
@@ -68,8 +68,9 @@ pub fn judge_words_found(engine: &Engine, words: &[Vec<u8>], find: &dyn Find) ->
         .iter()
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
-    let (own, action) = strictest(engine, find.find(words, &[]));
-    let mut script = shell::parse_words(&texts, find.directory());
+    let moved: Vec<String> = find.inside().map(str::to_owned).into_iter().collect();
+    let (own, action) = strictest(engine, find.find(words, &moved));
+    let mut script = shell::parse_words(&texts, find.directory(), find.inside());
     // The command itself is judged by its very bytes, with the default.
     if script
         .parts
@@ -179,7 +180,7 @@ fn judged(
     if script.parts.iter().any(|part| part.kind == Kind::Unknown) {
         notes.push("a program is known only when it runs, and judged then".to_owned());
     }
-    let mut moved: Vec<String> = Vec::new();
+    let mut moved: Vec<String> = find.inside().map(str::to_owned).into_iter().collect();
     let mut parts: Vec<PartOutcome> = Vec::with_capacity(script.parts.len());
     for part in &script.parts {
         let part = judge_part(engine, part, find, &moved);

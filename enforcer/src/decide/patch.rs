@@ -76,7 +76,7 @@ pub fn in_words(words: &[String]) -> Result<Option<Patches>, Fault> {
     if let Some(found) = of(&texts) {
         return found;
     }
-    let starts = shell::parse_words(words, None);
+    let starts = shell::parse_words(words, None, None);
     if calls(&starts) > 0 {
         return Err(unreadable("it stands behind another command"));
     }

@@ -49,10 +49,7 @@ pub fn call(policy: &Policy, tool: &str, input: &Map<String, Value>) -> Result<C
     let known = agents::tool(tool);
     let listed = first(&policy.web_tools.whitelist, tool).is_some();
     match known.map(|known| known.kind) {
-        Some(Kind::Shell) => {
-            let call = command(tool, input, known.is_some_and(|known| known.words))?;
-            in_directories(call, tool, input)
-        }
+        Some(Kind::Shell) => command(tool, input, known.is_some_and(|known| known.words)),
         Some(Kind::Patch) => patch(tool, input),
         Some(kind @ (Kind::Read | Kind::Write)) => {
             let paths = paths(tool, input)?;
@@ -239,33 +236,19 @@ fn command(tool: &str, input: &Map<String, Value>, words: bool) -> Result<Call, 
     }
 }
 
-/// The same in the directory that the call names for it: as if its text went there first, so that relative paths mean
-/// what they will. The project and all that is judged by it stay the session's: an agent does not choose them.
-fn in_directories(call: Call, tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
-    let mut there = String::new();
-    for field in &fields().directory {
-        let Some(directory) = optional(tool, input, field)?.filter(|text| !text.is_empty()) else {
-            continue;
-        };
-        // No word for an option, nor for the directory before.
-        let path = if directory.starts_with('-') {
-            format!("./{directory}")
-        } else {
-            directory
-        };
-        let quoted = shlex::try_quote(&path).map_err(|error| format!("{tool}: {error}"))?;
-        there.extend(["cd ", &*quoted, " && "]);
+/// The directories that the call of a shell tool names for its command.
+///
+/// # Errors
+///
+/// One is not a string, or holds a NUL.
+pub fn directories(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {
+    let mut named = Vec::new();
+    if agents::tool(tool).is_some_and(|known| known.kind == Kind::Shell) {
+        for field in &fields().directory {
+            named.extend(optional(tool, input, field)?.filter(|text| !text.is_empty()));
+        }
     }
-    if there.is_empty() {
-        return Ok(call);
-    }
-    let text = match call {
-        Call::Text(text) => text,
-        Call::Words(words) => shlex::try_join(words.iter().map(String::as_str))
-            .map_err(|error| format!("{tool}: {error}"))?,
-        other => return Ok(other),
-    };
-    Ok(Call::Text(there + &text))
+    Ok(named)
 }
 
 fn paths(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {

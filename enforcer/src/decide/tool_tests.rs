@@ -54,39 +54,34 @@ fn commands_are_texts_or_words() {
 }
 
 #[test]
-fn a_command_is_judged_where_it_runs() {
-    for (tool, input, wanted) in [
-        (
-            "run_shell_command",
-            json!({"command": "echo {} > settings.json", "dir_path": "/p/.gemini"}),
-            "cd /p/.gemini && echo {} > settings.json",
-        ),
-        (
-            "run_shell_command",
-            json!({"command": "rm a; rm b", "directory": "a b'c"}),
-            "cd \"a b'c\" && rm a; rm b",
-        ),
-        (
-            "shell",
-            json!({"command": ["rm", "a b"], "workdir": ".codex"}),
-            "cd .codex && rm 'a b'",
-        ),
-        (
-            "Shell",
-            json!({"command": "ls", "working_directory": "-", "cwd": null}),
-            "cd ./- && ls",
-        ),
+fn a_shell_tool_names_its_directory() {
+    let named = |tool: &str, input: Value| {
+        let Value::Object(input) = input else {
+            panic!("an object")
+        };
+        directories(tool, &input)
+    };
+    for field in [
+        "directory",
+        "dir_path",
+        "workdir",
+        "working_directory",
+        "cwd",
     ] {
-        assert_eq!(made(tool, input), Ok(Call::Text(wanted.to_owned())));
+        let input = json!({"command": "ls", field: "a b"});
+        assert_eq!(
+            named("run_shell_command", input),
+            Ok(vec!["a b".to_owned()])
+        );
     }
-    let plain = json!({"command": "ls", "directory": ""});
-    assert_eq!(
-        made("run_shell_command", plain),
-        Ok(Call::Text("ls".to_owned()))
-    );
-    let odd = json!({"command": "ls", "directory": ["/"]});
-    let said = made("run_shell_command", odd).unwrap_err();
-    assert!(said.contains("not a string"), "{said}");
+    let none = json!({"command": "ls", "directory": "", "cwd": null});
+    assert_eq!(named("Shell", none), Ok(Vec::new()));
+    let of_a_file = json!({"path": "x", "directory": "a"});
+    assert_eq!(named("read_file", of_a_file), Ok(Vec::new()));
+    for odd in [json!(["/"]), json!({}), json!("a\u{0}b")] {
+        let input = json!({"command": "ls", "directory": odd});
+        assert!(named("run_shell_command", input).is_err());
+    }
 }
 
 #[test]

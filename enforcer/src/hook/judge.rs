@@ -2,7 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use super::{format::Format, input::Event, probe, project::Scene, resolve, state::Kind};
+use super::{
+    format::Format,
+    input::Event,
+    inside::{self, Inside},
+    probe,
+    project::Scene,
+    resolve,
+    state::Kind,
+};
 use crate::{
     decide::{
         ByText, Decision, Engine, Find, Outcome,
@@ -67,12 +75,19 @@ pub fn judge(
         Ok(call) => call,
         Err(why) => return refused(format!("The tool call cannot be judged: {why}")),
     };
+    let places = match inside::places(&event.tool, &event.input, scene) {
+        Ok(places) => places,
+        Err(why) => return refused(format!("The tool call cannot be judged: {why}")),
+    };
     let find = finder(policy, scene, ground);
     match call {
         Call::Text(text) => {
-            let patches = patch::in_text(&text);
-            let (mut judged, by_default) = command(&text, shlex::split(&text), engine, |engine| {
-                command_text::judge_found(engine, &text, &*find)
+            let patches = patch::in_text(&text).map(|patches| below(patches, &places));
+            let words = shlex::split(&text);
+            let (mut judged, by_default) = command(&text, (words, &places), engine, |engine| {
+                strictest(&*find, &places, |find| {
+                    command_text::judge_found(engine, &text, find)
+                })
             });
             // It asks whether the hook answers, not whether a list has a command that does nothing.
             if by_default && probe::is_harmless(event) {
@@ -83,9 +98,12 @@ pub fn judge(
         }
         Call::Words(words) => {
             let bytes: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
-            let patches = patch::in_words(&words);
-            let judged = command(&words.join(" "), Some(words), engine, |engine| {
-                command_text::judge_words_found(engine, &bytes, &*find)
+            let patches = patch::in_words(&words).map(|patches| below(patches, &places));
+            let text = words.join(" ");
+            let judged = command(&text, (Some(words), &places), engine, |engine| {
+                strictest(&*find, &places, |find| {
+                    command_text::judge_words_found(engine, &bytes, find)
+                })
             });
             patched(judged, patches, event, policy, scene, grounds)
         }
@@ -120,11 +138,50 @@ fn finder(policy: &Policy, scene: &Scene, ground: Option<&Ground>) -> Box<dyn Fi
     ))
 }
 
+/// The strictest of what a command comes to by each way to read where it begins.
+fn strictest(
+    find: &dyn Find,
+    places: &[Option<String>],
+    judge: impl Fn(&dyn Find) -> TextOutcome,
+) -> TextOutcome {
+    let at = |place: &Option<String>| {
+        judge(&Inside {
+            find,
+            directory: place.as_deref(),
+        })
+    };
+    let all = places.iter().map(at).reduce(|known, next| {
+        if next.outcome.decision > known.outcome.decision {
+            next
+        } else {
+            known
+        }
+    });
+    all.unwrap_or_else(|| at(&None))
+}
+
+/// The files of patches, from the session's directory.
+fn below(patches: Option<Patches>, places: &[Option<String>]) -> Option<Patches> {
+    let mut patches = patches?;
+    let from = |place: &Option<String>| {
+        let place = place.clone();
+        move |path: &String| match &place {
+            Some(place) if !path.starts_with(['/', '~']) => format!("{place}/{path}"),
+            _ => path.clone(),
+        }
+    };
+    patches.paths = places
+        .iter()
+        .flat_map(|place| patches.paths.iter().map(from(place)))
+        .collect();
+    Some(patches)
+}
+
 /// Judges a command: all that its text starts, and how much each is. The second is whether it is denied for no more
-/// than that no rule allows it.
+/// than that no rule allows it. Its words are of use only where it begins in the session's directory.
 fn command(
     text: &str,
-    words: Option<Vec<String>>,
+    (words, places): (Option<Vec<String>>, &[Option<String>]),
     engine: impl FnOnce() -> Result<Engine, String>,
     judge: impl FnOnce(&Engine) -> TextOutcome,
 ) -> (Judged, bool) {
@@ -141,11 +198,16 @@ fn command(
         }
         Err(why) => tool::denied(format!("The policy cannot be used: {why}")),
     };
+    let mut parameters = Map::from_iter([("command".to_owned(), text.into())]);
+    let elsewhere: Vec<String> = places.iter().flatten().cloned().collect();
+    if !elsewhere.is_empty() {
+        parameters.insert("directories".to_owned(), listed(elsewhere));
+    }
     let judged = Judged {
         outcome,
         kind: Kind::Exec,
-        parameters: Map::from_iter([("command".to_owned(), text.into())]),
-        words,
+        words: words.filter(|_| !parameters.contains_key("directories")),
+        parameters,
         counts,
     };
     (judged, by_default)

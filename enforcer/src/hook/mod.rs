@@ -14,6 +14,7 @@ pub mod format;
 mod gemini;
 mod guard;
 pub mod input;
+mod inside;
 pub mod install;
 pub mod judge;
 mod launcher;

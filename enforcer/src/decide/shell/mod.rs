@@ -131,14 +131,16 @@ pub struct Script {
 
 /// Reads a text. Never fails: what cannot be read is said in the result.
 pub fn parse(text: &str) -> Script {
-    parse_at(text, None)
+    parse_at(text, None, None)
 }
 
-/// Reads a text that a shell runs in a directory, if that is known: an absolute path.
-pub fn parse_at(text: &str, directory: Option<&str>) -> Script {
+/// Reads a text that a shell runs in a directory, if that is known: an absolute path; or `inside` another one, a path from
+/// there.
+pub fn parse_at(text: &str, directory: Option<&str>, inside: Option<&str>) -> Script {
     // The shell of an agent is started without arguments.
     let mut state = state::State::new(Some(Vec::new()));
     state.base = directory.map(str::to_owned);
+    state.begin_in(inside);
     if text.contains('\0') {
         state.refuse(Refused::Nul);
     }
@@ -150,18 +152,21 @@ pub fn parse_at(text: &str, directory: Option<&str>) -> Script {
             &stdin::Input::Inherited,
         );
     }
+    state.has_begun_in(inside);
     state.into_script()
 }
 
 /// Reads the words of a command line: the command, and what it starts in its turn.
-pub fn parse_words(words: &[String], directory: Option<&str>) -> Script {
+pub fn parse_words(words: &[String], directory: Option<&str>, inside: Option<&str>) -> Script {
     let mut state = state::State::new(None);
     state.base = directory.map(str::to_owned);
+    state.begin_in(inside);
     let words = words
         .iter()
         .map(|word| Word::literal(word.clone()))
         .collect();
     state.simple(words, &stdin::Input::Inherited);
+    state.has_begun_in(inside);
     state.into_script()
 }
 

@@ -107,6 +107,21 @@ fn placed(word: &Word, place: &str) -> Option<Word> {
 }
 
 impl State {
+    /// The text begins in a directory, a path from where it would else.
+    pub(super) fn begin_in(&mut self, directory: Option<&str>) {
+        if let Some(directory) = directory {
+            self.places = vec![from("", directory)];
+        }
+    }
+
+    /// Says where the text began, as a part: a rule may be about being there.
+    pub(super) fn has_begun_in(&mut self, directory: Option<&str>) {
+        if let Some(directory) = directory {
+            let words = ["cd", directory].map(|word| Word::literal(word.to_owned()));
+            self.part(Kind::Builtin, words.to_vec());
+        }
+    }
+
     /// `cd`, `pushd`: where the commands behind it are.
     pub(super) fn moved(&mut self, words: &[Word]) {
         let target = words[1..]
@@ -288,7 +303,7 @@ mod tests {
     #[test]
     fn a_path_that_climbs_is_read_from_where_the_text_begins() {
         let at = |text: &str| {
-            let parts = parse_at(text, Some("/home/ann/work")).parts;
+            let parts = parse_at(text, Some("/home/ann/work"), None).parts;
             parts
                 .iter()
                 .map(|part| part.texts().join(" "))

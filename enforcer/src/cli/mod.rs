@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 use crate::{
     decide::{Engine, ExecAction, RuleCheck},
     directories::{self, DirectoryError, Place},
-    launch::{LaunchError, exec_stop},
+    launch::{LaunchError, exec_stop, outlive_file_size_limit},
     policy::{Parsed, PolicyError, compile::CompileError, validate},
     say::{self, say},
     seccomp::Hatches,
@@ -74,6 +74,7 @@ enum Command {
 /// The `enforcer` command: parses the arguments, runs, and turns errors into one message and a status.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
+    outlive_file_size_limit();
     let filter = tracing_subscriber::EnvFilter::from_env("ENFORCER_LOG");
     tracing_subscriber::fmt()
         // It would say so by `eprintln!`.

@@ -257,7 +257,7 @@ fn wait_for_go(go: RawFd) {
 }
 
 /// Handlers of the launcher go. What was ignored stays ignored, as `nohup` means it, except SIGPIPE, which
-/// Rust's runtime ignores and programs rely on.
+/// Rust's runtime ignores, and SIGXFSZ, which this program ignores: others rely on both.
 fn reset_signals() {
     for signal in 1..=64 {
         // SAFETY: all-zero is a valid sigaction: the default action, no flags, an empty mask. A number
@@ -266,7 +266,8 @@ fn reset_signals() {
             let default: libc::sigaction = std::mem::zeroed();
             let mut present = default;
             if libc::sigaction(signal, ptr::null(), &raw mut present) == 0
-                && (present.sa_sigaction != libc::SIG_IGN || signal == libc::SIGPIPE)
+                && (present.sa_sigaction != libc::SIG_IGN
+                    || [libc::SIGPIPE, libc::SIGXFSZ].contains(&signal))
             {
                 libc::sigaction(signal, &raw const default, ptr::null_mut());
             }

@@ -42,7 +42,7 @@ pub use own::OwnProgram;
 pub use probe::{Act, Attempt, Probe};
 pub use process::{OpenFiles, Pending, SpawnPlan, current_directory, spawn};
 pub use program::find_program;
-pub use signals::{Received, Signals};
+pub use signals::{Received, Signals, outlive_file_size_limit};
 pub use tell::Teller;
 pub use terminal::Terminal;
 pub use watched::Watched;

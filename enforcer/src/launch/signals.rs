@@ -95,3 +95,11 @@ impl Drop for Signals {
         let _ = self.before.thread_set_mask();
     }
 }
+
+/// Makes a write behind the limit of a file's size an error (`EFBIG`) instead of the end of this program: whoever sets
+/// that limit shall not end a hook before it has answered. The agent's command gets the signal back.
+pub fn outlive_file_size_limit() {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler runs.
+    let _ = unsafe { sigaction(Signal::SIGXFSZ, &ignore) };
+}

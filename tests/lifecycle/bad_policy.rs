@@ -207,3 +207,29 @@ fn without_root_nothing_starts() {
         (Some(1), &"none".into())
     );
 }
+
+#[test]
+fn what_is_wrong_stays_wrong_when_the_tables_are_kept() {
+    if !root() {
+        return;
+    }
+    let session = free();
+    let policy = session.directory().join("wrong-example.json");
+    fs::write(
+        &policy,
+        r#"{"version": "2", "exec": {"default": "allow", "rules": [{"id": "no", "decision": "deny",
+            "argv": {"program": "id"}, "match": ["ls -l"]}]}, "connect": {"default": "allow"}}"#,
+    )
+    .unwrap();
+    for _ in 0..2 {
+        refused(&session, &policy, &["does not match its example"]);
+        // It does not prove examples, and keeps the tables of what it explains.
+        let explained = enforcer()
+            .args(["explain", "--policy"])
+            .arg(&policy)
+            .args(["--", "ls"])
+            .output()
+            .unwrap();
+        assert!(explained.status.success(), "{explained:?}");
+    }
+}

@@ -498,7 +498,7 @@ struct Compiled {
     fresh: bool,
 }
 
-/// Takes the policy's tables from where they are kept; else compiles it under a fresh secret seed and proves its examples.
+/// Takes the policy's tables from where they are kept, else compiles it under a fresh secret seed; proves its examples.
 fn compile(
     parsed: &Parsed,
     file: &Path,
@@ -506,20 +506,20 @@ fn compile(
     cache: &TableCache,
 ) -> anyhow::Result<Compiled> {
     let capabilities = subject.capabilities_under(&parsed.policy);
-    if let Some(tables) = cache.tables(&parsed.policy, &capabilities) {
-        return Ok(Compiled {
-            seed: tables.header.seed,
-            engine: Engine::with_tables(parsed.policy.clone(), capabilities, tables),
-            fresh: false,
-        });
-    }
+    let kept = cache.tables(&parsed.policy, &capabilities);
+    let fresh = kept.is_none();
     let refuse = |errors| PolicyFileError::Invalid {
         path: file.display().to_string(),
         errors,
     };
-    let engine = match table_cache::compiled(&parsed.policy, &capabilities) {
-        Err(FreshError::Compile(error)) => return Err(refuse(vec![fault(parsed, &error)]).into()),
-        made => made?,
+    let engine = match kept {
+        Some(tables) => Engine::with_tables(parsed.policy.clone(), capabilities, tables),
+        None => match table_cache::compiled(&parsed.policy, &capabilities) {
+            Err(FreshError::Compile(error)) => {
+                return Err(refuse(vec![fault(parsed, &error)]).into());
+            }
+            made => made?,
+        },
     };
     let errors = prove_examples(parsed, Some(&engine));
     if !errors.is_empty() {
@@ -528,7 +528,7 @@ fn compile(
     Ok(Compiled {
         seed: engine.tables().header.seed,
         engine,
-        fresh: true,
+        fresh,
     })
 }
 

@@ -38,6 +38,8 @@ pub struct Telling {
     execs_told: bool,
     /// What was told to whom, and when.
     recent: Mutex<VecDeque<Said>>,
+    /// Processes that did not take a line in time, and when. The supervisor serves others, too.
+    stuck: Mutex<VecDeque<(Instant, u32)>>,
 }
 
 impl Telling {
@@ -48,6 +50,7 @@ impl Telling {
             desk,
             execs_told,
             recent: Mutex::default(),
+            stuck: Mutex::default(),
         }
     }
 
@@ -84,9 +87,31 @@ impl Telling {
     }
 
     fn write(&self, pid: u32, parent: u32, line: &str, wait: Duration) {
-        if let Some(teller) = &self.teller {
-            teller.tell(pid, Some(parent), line, wait);
+        let Some(teller) = &self.teller else { return };
+        let wait = if self.is_stuck(pid) {
+            Duration::ZERO
+        } else {
+            wait
+        };
+        if !teller.tell(pid, Some(parent), line, wait) && !wait.is_zero() {
+            let mut stuck = self.stuck();
+            if stuck.len() >= REMEMBERED {
+                stuck.pop_front();
+            }
+            stuck.push_back((Instant::now(), pid));
         }
+    }
+
+    fn stuck(&self) -> MutexGuard<'_, VecDeque<(Instant, u32)>> {
+        // As below.
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a line has just waited for this process in vain.
+    fn is_stuck(&self, pid: u32) -> bool {
+        self.stuck()
+            .iter()
+            .any(|(at, stuck)| *stuck == pid && at.elapsed() < AGAIN)
     }
 
     fn recent(&self) -> MutexGuard<'_, VecDeque<Said>> {

@@ -13,4 +13,5 @@ pub mod limits;
 pub mod load;
 pub mod own;
 pub mod rule;
+pub mod seat;
 pub mod table;

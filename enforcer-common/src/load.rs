@@ -134,28 +134,13 @@ pub struct Offsets {
     pub sock_address_length: u32,
 }
 
-/// What the instance is told at load, besides offsets.
+/// What the programs are told at load, besides offsets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Settings {
     /// Depth of the agents' cgroups below the root of the v2 hierarchy.
     pub agent_level: u32,
-    /// The slot of sockets whose user is in no agent; `u32::MAX` when there are several slots.
-    pub sole_slot: u32,
-    /// One more than the slot whose policy is only observed; 0 when there is none.
-    pub observed: u32,
-    /// The user who could change programs to get them trusted; [`NO_USER`] where nobody is asked about.
-    pub agent_uid: u32,
-    /// How many of `agent_groups` there are; more than there is room for: every group counts as the user's.
-    pub agent_group_count: u32,
-    /// The groups of that user.
-    pub agent_groups: [u32; AGENT_GROUPS],
 }
-
-/// Groups of the agent's user that kernel programs know.
-pub const AGENT_GROUPS: usize = 16;
-/// Stands for no user.
-pub const NO_USER: u32 = u32::MAX;
 
 impl Offsets {
     /// The placeholder that the loader replaces.
@@ -227,18 +212,11 @@ impl Offsets {
 
 impl Settings {
     /// The placeholder that the loader replaces.
-    pub const ZERO: Self = Self {
-        agent_level: 0,
-        sole_slot: 0,
-        observed: 0,
-        agent_uid: NO_USER,
-        agent_group_count: 0,
-        agent_groups: [0; AGENT_GROUPS],
-    };
+    pub const ZERO: Self = Self { agent_level: 0 };
 }
 
 const _: () = assert!(size_of::<Offsets>() == 4 * 62);
-const _: () = assert!(size_of::<Settings>() == 20 + 4 * AGENT_GROUPS);
+const _: () = assert!(size_of::<Settings>() == 4);
 
 #[cfg(feature = "user")]
 mod pod {

@@ -27,18 +27,6 @@ pub const PATH_TRUSTED: u32 = 2;
 /// Accept number of the path group: the executable is named through a file descriptor.
 pub const PATH_DESCRIPTOR: u32 = 3;
 
-/// Key of a program's entry: the keyed hash of its name ([`crate::table::hash_name`]) and the slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct HeadKey {
-    /// Keyed hash of the name.
-    pub hash: u64,
-    /// The agent's slot.
-    pub slot: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-
 /// What a program's name leads to.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -51,7 +39,7 @@ pub struct Head {
     pub reserved: u32,
 }
 
-/// The fixed part of a policy: one element a slot.
+/// The fixed part of a policy: one element a generation.
 ///
 /// A rule's *rank* is its place in the order of strictness: 0 is no rule, [`RANK_TRANSPARENT`] a transparent
 /// program, then the allow rules, from `ask_from` the ask rules, from `deny_from` the deny rules; among equals
@@ -75,12 +63,8 @@ pub struct PolicyHeader {
     pub fileless: u32,
     /// Decision on one that has a name and is started through a descriptor.
     pub descriptor: u32,
-    /// Fills the row.
-    pub reserved: u32,
     /// Decision where no rule matches a connect.
     pub connect_default: u32,
-    /// Index of the slot's first segment in the segment map.
-    pub first_segment: u32,
     /// Decision on a TCP listener of the agent's user outside the agent, where no rule names the port.
     pub outside_tcp: u32,
     /// Seed of the name hashes.
@@ -96,8 +80,6 @@ pub struct PolicyHeader {
     pub unix_deny_from: u32,
     /// Decision on a unix socket of the agent's user outside the agent, where no rule matches its name.
     pub outside_unix: u32,
-    /// Key of the hashes in grants ([`crate::grant`]); the agent must not come to know it.
-    pub grant_key: [u64; 2],
     /// Breaker, rates and complexity.
     pub limits: Limits,
 }
@@ -113,15 +95,13 @@ pub const fn judged_protocol(protocol: u32) -> u32 {
     if protocol == ICMP_V6 { ICMP } else { protocol }
 }
 
-/// Key data of the connect tries, after the prefix length: slot, protocol, port, address.
+/// Key data of the connect tries, after the prefix length: protocol, port, address.
 ///
 /// Integers are big-endian, because a trie compares from the first byte. Protocol 0 and port 0 stand for
 /// any; lookups try the most exact form first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ConnectKey {
-    /// Slot, big-endian.
-    pub slot: u32,
     /// Protocol (6 TCP, 17 UDP, 0 any), big-endian.
     pub protocol: u16,
     /// Port, big-endian; 0 any.
@@ -131,7 +111,7 @@ pub struct ConnectKey {
 }
 
 /// Bits of a [`ConnectKey`] before the address.
-pub const CONNECT_KEY_BITS: u32 = 64;
+pub const CONNECT_KEY_BITS: u32 = 32;
 
 /// What a connect entry says. Every entry carries the strictest rule that covers its whole range, so the
 /// longest prefix is the answer for its form.
@@ -144,52 +124,16 @@ pub struct ConnectValue {
     pub decision: u32,
 }
 
-/// Counters and state of one agent: one element a slot, written by the kernel, and by user space where it judges.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct SlotState {
-    /// Sequence number that the next event gets.
-    pub seq: u64,
-    /// Events that found no room; their actions were denied.
-    pub lost: u64,
-    /// Execs allowed.
-    pub exec_allowed: u64,
-    /// Execs denied.
-    pub exec_denied: u64,
-    /// Connects allowed.
-    pub connect_allowed: u64,
-    /// Connects denied.
-    pub connect_denied: u64,
-    /// Pid of the launcher's child: its first exec is the operator's command. 0 once that has run.
-    pub operator_pid: u32,
-    /// Inode number of the mount namespace that the operator's command started in; trusted directories are
-    /// trusted there only.
-    pub mount_namespace: u32,
-    /// Address of the root directory that the operator's command started in; 0 until it has.
-    pub root: u64,
-    /// The breaker ([`crate::limits::Breaker`]).
-    pub breaker: u64,
-    /// Denials in a row when the breaker opened last.
-    pub tripped_at: u64,
-    /// The denial that was counted last ([`crate::limits::Thing::denied_to`]).
-    pub last_denied: u64,
-}
-
 const _: () = assert!(size_of::<GroupRef>() == 16);
-const _: () = assert!(size_of::<HeadKey>() == 16);
 const _: () = assert!(size_of::<Head>() == 88);
-const _: () =
-    assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 48 + 88 + 16 + 16 + 96);
-const _: () = assert!(size_of::<ConnectKey>() == 24);
+const _: () = assert!(size_of::<PolicyHeader>() == 16 * (SHARED_GROUPS + 1) + 40 + 88 + 16 + 96);
+const _: () = assert!(size_of::<ConnectKey>() == 20);
 const _: () = assert!(size_of::<ConnectValue>() == 8);
-const _: () = assert!(size_of::<SlotState>() == 88);
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{ConnectKey, ConnectValue, Head, HeadKey, PolicyHeader, SlotState};
+    use super::{ConnectKey, ConnectValue, Head, PolicyHeader};
     // SAFETY: each is `repr(C)`, made of integers only, and has no padding (sizes asserted above).
-    unsafe impl aya::Pod for HeadKey {}
-    // SAFETY: as above.
     unsafe impl aya::Pod for Head {}
     // SAFETY: as above.
     unsafe impl aya::Pod for PolicyHeader {}
@@ -197,6 +141,4 @@ mod pod {
     unsafe impl aya::Pod for ConnectKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ConnectValue {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for SlotState {}
 }

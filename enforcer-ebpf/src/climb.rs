@@ -7,10 +7,10 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
-use enforcer_common::load::{AGENT_GROUPS, NO_USER};
+use enforcer_common::seat::{self, AGENT_GROUPS, NO_USER};
 
 use crate::{
-    maps::{PATH_BYTES, RESOLVED_END, Scratch, constant, offset, settings},
+    maps::{PATH_BYTES, PROFILES, RESOLVED_END, Scratch, offset},
     scan::masked,
     task::{self, read_kernel, read_kernel_or_zero},
 };
@@ -38,13 +38,17 @@ const OTHERS_WRITE: u16 = 0o002;
 /// With `home` other than 0 the root is the current process's. 0 if there is no memory.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn climb(scratch: *mut Scratch, file: u64, home: u32) -> u32 {
+pub extern "C" fn climb(scratch: *mut Scratch, seat: u32, file: u64, home: u32) -> u32 {
     if scratch.is_null() {
         return 0;
     }
+    let Some(profile) = PROFILES.get_ptr(seat::slot(seat)) else {
+        return 0;
+    };
     let mut place = scratch;
     // SAFETY: claimed scratch memory.
     unsafe {
+        (*scratch).profile = *profile;
         let mount = read_kernel_or_zero::<u64>(file + offset!(file_mount));
         (*scratch).climb_dentry = read_kernel_or_zero::<u64>(file + offset!(file_dentry));
         (*scratch).climb_mount = mount.wrapping_sub(offset!(mount_vfsmount));
@@ -138,7 +142,8 @@ extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
 /// is noted.
 #[inline(always)]
 fn look(scratch: *mut Scratch, dentry: u64) {
-    let user = constant(&settings().agent_uid);
+    // SAFETY: claimed scratch memory.
+    let user = unsafe { (*scratch).profile.user };
     if user == NO_USER {
         return;
     }
@@ -155,7 +160,7 @@ fn look(scratch: *mut Scratch, dentry: u64) {
         can |= mode & OTHERS_WRITE != 0;
         if user != 0 && mode & GROUP_WRITES != 0 {
             let group = read_kernel_or_zero::<u32>(inode + offset!(inode_gid));
-            can |= is_own_group(group);
+            can |= is_own_group(scratch, group);
         }
     }
     if can {
@@ -164,18 +169,23 @@ fn look(scratch: *mut Scratch, dentry: u64) {
     }
 }
 
-/// Whether the agent's user is in a group.
+/// Whether the agent's user is in a group. Without a branch for each of its groups: the verifier would follow all ways through
+/// them, at each step of the climb.
 #[inline(always)]
-fn is_own_group(group: u32) -> bool {
-    let count = constant(&settings().agent_group_count);
-    if count > AGENT_GROUPS as u32 {
+fn is_own_group(scratch: *const Scratch, group: u32) -> bool {
+    // SAFETY: claimed scratch memory.
+    let profile = unsafe { &(*scratch).profile };
+    if profile.group_count > AGENT_GROUPS as u32 {
         return true;
     }
-    let mut own = false;
+    let mut own = 0;
     let mut at = 0;
     while at < AGENT_GROUPS {
-        own |= (at as u32) < count && constant(&settings().agent_groups[at]) == group;
+        // Places that hold no group hold a number that none has.
+        let differs = profile.groups[at] ^ group;
+        // The highest bit is set for zero alone.
+        own |= differs.wrapping_sub(1) & !differs;
         at += 1;
     }
-    own
+    own >> 31 != 0
 }

@@ -5,11 +5,14 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns, bpf_ringbuf_output,
 };
-use enforcer_common::{event::Header, rule::SlotState};
+use enforcer_common::{
+    event::Header,
+    seat::{self, SlotState},
+};
 
 use crate::{
     atomic,
-    maps::{EVENTS, SLOTS, offset},
+    maps::{EVENTS, offset},
     task::{self, read_kernel_or_zero},
 };
 
@@ -28,9 +31,9 @@ pub fn pid() -> u32 {
 
 /// Fills in what the kernel knows of the current task.
 #[inline(always)]
-pub fn describe(header: &mut Header, kind: u32, slot: u32, stage: u32) {
+pub fn describe(header: &mut Header, kind: u32, seat: u32, stage: u32) {
     header.kind = kind;
-    header.slot = slot;
+    header.slot = seat::slot(seat);
     header.stage = stage;
     header.pid = pid();
     header.ppid = task::parent_pid(task::current_address());
@@ -44,12 +47,6 @@ pub fn describe(header: &mut Header, kind: u32, slot: u32, stage: u32) {
     header.tripped = 0;
 }
 
-/// The state of a slot.
-#[inline(always)]
-pub fn slot_state(slot: u32) -> Option<*mut SlotState> {
-    SLOTS.get_ptr_mut(slot)
-}
-
 /// Adds one to a counter of a slot; several CPUs may.
 #[inline(always)]
 pub fn count(counter: *mut u64) {
@@ -57,7 +54,7 @@ pub fn count(counter: *mut u64) {
     unsafe { atomic::add(counter, 1) };
 }
 
-/// Takes the slot's next sequence number.
+/// Takes the seat's next sequence number.
 #[inline(always)]
 pub fn next_seq(state: *mut SlotState) -> u64 {
     // SAFETY: a field of a map value, touched only atomically.
@@ -78,12 +75,13 @@ pub fn is_operator(state: *mut SlotState, pid: u32) -> bool {
     unsafe { ptr::read_volatile(ptr::addr_of!((*state).operator_pid)) == pid }
 }
 
-/// Writes an event; counts it as lost when there is no room.
+/// Writes an event of the agent; counts it as lost when there is no room.
 #[inline(always)]
-pub fn output(state: *mut SlotState, data: *mut c_void, bytes: u64) -> bool {
-    let map = ptr::from_ref(&EVENTS).cast_mut().cast::<c_void>();
-    // SAFETY: `data` points at `bytes` initialised bytes of ours.
-    if unsafe { bpf_ringbuf_output(map, data, bytes, 0) } == 0 {
+pub fn output(seat: u32, state: *mut SlotState, data: *mut c_void, bytes: u64) -> bool {
+    // SAFETY: `data` points at `bytes` initialised bytes of ours; the ring is one of ours.
+    if let Some(ring) = EVENTS.get(seat::slot(seat))
+        && unsafe { bpf_ringbuf_output(ptr::from_ref(ring).cast_mut().cast(), data, bytes, 0) } == 0
+    {
         return true;
     }
     // SAFETY: a field of a map value.

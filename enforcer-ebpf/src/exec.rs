@@ -6,9 +6,7 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::{
-    helpers::generated::bpf_send_signal, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
 use enforcer_common::{
     event::{
@@ -16,48 +14,55 @@ use enforcer_common::{
         Header, KIND_EXEC, STAGE_EXEC, VERDICT_ALLOWED, VERDICT_KILLED,
     },
     limits::Thing,
-    rule::{ALLOW, ASK, DENY, SlotState},
+    rule::{ALLOW, ASK, DENY},
+    seat::{self, SlotState},
 };
 
 use crate::{
-    event::{count, describe, next_seq, now, output, pid, slot_state, take_operator},
+    event::{count, describe, next_seq, now, output, pid, take_operator},
     facts::{Facts, Judgement, KEPT_NAME, KEPT_PATH, judge_exec},
     grant::exec_granted,
     kept,
+    lifecycle::kill,
     limits::{
         BROKEN, Kind, Rates, admits, arguments_of, count_allowance, count_denial,
         within_complexity, within_rates,
     },
-    maps::{Scratch, claim_scratch, keep_mark, observed, offset, release_scratch},
-    task::{self, Membership, read_kernel},
+    maps::{Scratch, claim_scratch, keep_mark, observed, offset, release_scratch, slot_state},
+    task::{self, Membership, read_kernel, unproven},
 };
-
-const SIGKILL: u32 = 9;
 
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn exec_committed(ctx: BtfTracePointContext) -> i32 {
     let bprm = ctx.arg::<*const c_void>(2) as u64;
-    let Some(member) = task::membership() else {
-        return 0;
+    let (seat, escaped) = match task::membership() {
+        Membership::Outside => return 0,
+        Membership::Inside(seat) => (seat, false),
+        Membership::Escaped(seat) => (seat, true),
+        Membership::Orphaned => {
+            // There is no policy that could decide, and no trail.
+            kill();
+            return 0;
+        }
     };
     let start = now();
-    let Some(state) = slot_state(member.slot) else {
+    let Some(state) = slot_state(seat) else {
         kill();
         return 0;
     };
-    keep_mark(task::current(), member.slot);
+    keep_mark(task::current(), seat);
     let Some(scratch) = claim_scratch() else {
-        deny_bare(member.slot);
+        deny_bare(seat);
         return 0;
     };
-    let judgement = committed(bprm, member, state, scratch, start);
+    let judgement = committed(bprm, (seat, escaped), state, scratch, start);
     release_scratch(scratch);
     // Off unless user space asks for diagnostics at load: the verifier drops it then.
     debug!(
         &ctx,
-        "exec: pid {} slot {} decision {} cause {} rank {}",
+        "exec: pid {} seat {} decision {} cause {} rank {}",
         pid(),
-        member.slot,
+        seat::slot(seat),
         judgement.decision,
         judgement.cause,
         judgement.rank
@@ -68,7 +73,7 @@ pub fn exec_committed(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn committed(
     bprm: u64,
-    member: Membership,
+    (seat, escaped): (u32, bool),
     state: *mut SlotState,
     scratch: *mut Scratch,
     start: u64,
@@ -91,21 +96,12 @@ fn committed(
     unsafe {
         (*scratch).from_kernel = 0;
         // By way of memory: the verifier would walk all of the judgement for each answer.
-        ptr::write_volatile(
-            ptr::addr_of_mut!((*scratch).escaped),
-            u32::from(member.escaped),
-        );
+        ptr::write_volatile(ptr::addr_of_mut!((*scratch).escaped), u32::from(escaped));
     }
     kept::take(scratch);
-    let judgement = judge_exec(&facts, member.slot, state, scratch).packed();
+    let judgement = judge_exec(&facts, seat, state, scratch).packed();
     let arguments = arguments_of(bprm);
-    Judgement::unpacked(settle_exec(
-        scratch,
-        member.slot,
-        judgement,
-        arguments,
-        start,
-    ))
+    Judgement::unpacked(settle_exec(scratch, seat, judgement, arguments, start))
 }
 
 /// What becomes of an exec that was judged, with so many arguments: killed or not, and recorded. Gives what was decided in
@@ -115,13 +111,13 @@ fn committed(
 #[inline(never)]
 extern "C" fn settle_exec(
     scratch: *mut Scratch,
-    slot: u32,
+    seat: u32,
     judgement: u64,
     arguments: u32,
     start: u64,
 ) -> u64 {
     let mut judgement = Judgement::unpacked(judgement);
-    let Some(state) = slot_state(slot) else {
+    let Some(state) = slot_state(seat) else {
         kill();
         return judgement.packed();
     };
@@ -145,38 +141,39 @@ extern "C" fn settle_exec(
         };
     } else if !judgement.is_limited() {
         // The hook always starts.
-    } else if !admits(state, slot) {
+    } else if !admits(state, seat) {
         judgement = BROKEN;
     } else {
-        if judgement.decision == ASK && exec_granted(scratch, slot, true) {
+        if judgement.decision == ASK && exec_granted(scratch, seat, true) {
             judgement.cause = CAUSE_APPROVED;
         }
         if judgement.permits() {
             // SAFETY: claimed scratch memory.
             let argv_bytes = unsafe { (*scratch).event.tail.argv_bytes };
-            judgement = within_complexity(judgement, slot, arguments, argv_bytes);
+            judgement = within_complexity(judgement, seat, arguments, argv_bytes);
         }
         if judgement.permits() {
-            judgement = within_rates(judgement, slot, Kind::Exec, Rates::Take);
+            judgement = within_rates(judgement, seat, Kind::Exec, Rates::Take);
         }
     }
     let judgement = judgement.forgotten();
     let tripped = if judgement.permits() {
         0
     } else {
-        count_denial(slot, judgement.cause, program(scratch))
+        count_denial(seat, judgement.cause, program(scratch))
     };
+    let observed = unproven(u32::from(observed(seat))) != 0;
     // Who has left the agent's cgroup is out of sight: that is no matter of the policy.
-    let passes = judgement.permits() || observed(slot) && judgement.cause != CAUSE_ESCAPE;
+    let passes = judgement.permits() || observed && judgement.cause != CAUSE_ESCAPE;
     let verdict = if passes {
         VERDICT_ALLOWED
     } else {
         VERDICT_KILLED
     };
     let recorded = record(
-        scratch, slot, judgement, verdict, STAGE_EXEC, start, tripped,
+        scratch, seat, judgement, verdict, STAGE_EXEC, start, tripped,
     );
-    if !passes || !recorded && !observed(slot) {
+    if !passes || !recorded && !observed {
         kill();
         // SAFETY: a field of a map value.
         count(unsafe { ptr::addr_of_mut!((*state).exec_denied) });
@@ -191,28 +188,23 @@ extern "C" fn settle_exec(
             && judgement.cause != CAUSE_OPERATOR
             && !unanswered
         {
-            count_allowance(state, slot, judgement.cause);
+            count_allowance(state, seat, judgement.cause);
         }
     }
     judgement.packed()
 }
 
-fn kill() {
-    // SAFETY: a plain helper call; it reaches the current task only.
-    unsafe { bpf_send_signal(SIGKILL) };
-}
-
 /// Denies without scratch memory. A global function, for its event has no room on the stack of a judgement.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn deny_bare(slot: u32) -> u32 {
-    let Some(state) = slot_state(slot) else {
+extern "C" fn deny_bare(seat: u32) -> u32 {
+    let Some(state) = slot_state(seat) else {
         kill();
         return 0;
     };
-    let passes = observed(slot);
+    let passes = observed(seat);
     let mut event = (Header::default(), ExecTail::default());
-    describe(&mut event.0, KIND_EXEC, slot, STAGE_EXEC);
+    describe(&mut event.0, KIND_EXEC, seat, STAGE_EXEC);
     event.0.decision = DENY;
     event.0.verdict = if passes {
         VERDICT_ALLOWED
@@ -223,6 +215,7 @@ extern "C" fn deny_bare(slot: u32) -> u32 {
     event.0.boottime_ns = now();
     event.0.seq = next_seq(state);
     output(
+        seat,
         state,
         ptr::from_mut(&mut event).cast(),
         (size_of::<Header>() + size_of::<ExecTail>()) as u64,
@@ -248,7 +241,7 @@ pub fn program(scratch: *const Scratch) -> Thing {
 #[inline(always)]
 pub fn record(
     scratch: *mut Scratch,
-    slot: u32,
+    seat: u32,
     judgement: Judgement,
     verdict: u32,
     stage: u32,
@@ -259,7 +252,7 @@ pub fn record(
     unsafe { (*scratch).event.header.tripped = tripped };
     write_exec(
         scratch,
-        slot,
+        seat,
         judgement.packed(),
         start,
         verdict | stage << 16,
@@ -271,12 +264,12 @@ pub fn record(
 #[inline(never)]
 extern "C" fn write_exec(
     scratch: *mut Scratch,
-    slot: u32,
+    seat: u32,
     judgement: u64,
     start: u64,
     verdict: u32,
 ) -> u32 {
-    let Some(state) = slot_state(slot) else {
+    let Some(state) = slot_state(seat) else {
         return 0;
     };
     if scratch.is_null() {
@@ -288,7 +281,7 @@ extern "C" fn write_exec(
         let event = ptr::addr_of_mut!((*scratch).event);
         let flags = (*event).header.flags;
         let tripped = (*event).header.tripped;
-        describe(&mut (*event).header, KIND_EXEC, slot, verdict >> 16);
+        describe(&mut (*event).header, KIND_EXEC, seat, verdict >> 16);
         (*event).header.flags = flags;
         (*event).header.decision = judgement.decision;
         (*event).header.cause = judgement.cause;
@@ -305,6 +298,7 @@ extern "C" fn write_exec(
             + (tail.path_len & KEPT_PATH)
             + (tail.name_len & KEPT_NAME);
         output(
+            seat,
             state,
             event.cast(),
             (size_of::<Header>() + size_of::<ExecTail>()) as u64 + u64::from(bytes),

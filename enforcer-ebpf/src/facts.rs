@@ -11,7 +11,8 @@ use enforcer_common::{
         CAUSE_TRANSPARENT, CAUSE_UNREADABLE, EXEC_NAME_MAX, EXEC_PATH_MAX, EXEC_TEXT_MAX, ExecTail,
         FLAG_SCRIPT, FLAG_TRUNCATED, FLAG_TRUSTED,
     },
-    rule::{ALLOW, ASK, DENY, PolicyHeader, RANK_TRANSPARENT, SlotState},
+    rule::{ALLOW, ASK, DENY, PolicyHeader, RANK_TRANSPARENT},
+    seat::SlotState,
 };
 
 use crate::{
@@ -97,11 +98,11 @@ pub struct Facts {
 #[inline(always)]
 pub fn judge_exec(
     facts: &Facts,
-    slot: u32,
+    seat: u32,
     state: *mut SlotState,
     scratch: *mut Scratch,
 ) -> Judgement {
-    let Some(mut judge) = Judge::new(scratch, slot) else {
+    let Some(mut judge) = Judge::new(scratch, seat) else {
         return INTERNAL;
     };
     let header = judge.header;
@@ -154,9 +155,9 @@ pub fn judge_exec(
         };
         let exe_len = (name_read - 1) as u32 & 0xff;
 
-        let mut kind = classify_path(scratch, slot);
+        let mut kind = classify_path(scratch, seat);
         let home = task::in_home_tree(state);
-        climb(scratch, file, u32::from(home));
+        climb(scratch, seat, file, u32::from(home));
         // A program that the agent's user can change is the agent's, wherever it lies.
         if !home || ptr::read_volatile(ptr::addr_of!((*scratch).changeable)) != 0 {
             kind &= !KIND_TRUSTED;
@@ -224,7 +225,7 @@ pub fn judge_exec(
         (*scratch).argv0_len = argv0_len.min(u64::from(u32::MAX)) as u32 - 1;
         (*scratch).rest = args;
         (*scratch).rest_len = args_len;
-        own::note_own(scratch, slot);
+        own::note_own(scratch, seat);
         bpf_loop(
             FURTHER,
             add_further as *mut c_void,
@@ -233,7 +234,7 @@ pub fn judge_exec(
         );
 
         store_text(scratch, base);
-        if judge_forms(scratch, slot) == 0 || (*scratch).unreadable != 0 {
+        if judge_forms(scratch, seat) == 0 || (*scratch).unreadable != 0 {
             return unreadable;
         }
         let mut judgement = weigh(&*header, (*scratch).strict_rank, (*scratch).first_rank);

@@ -3,7 +3,10 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
-use enforcer_common::grant::{ConnectGrantKey, ExecGrantKey, Sip, text_head, text_last};
+use enforcer_common::{
+    grant::{ConnectGrantKey, ExecGrantKey, Sip, text_head, text_last},
+    seat,
+};
 
 use crate::{
     event::{now, pid},
@@ -101,7 +104,7 @@ extern "C" fn find_grant(index: u32, context: *mut c_void) -> i64 {
             ((*scratch).area, (*scratch).event.tail.argv_bytes)
         };
         (*scratch).unreadable = 0;
-        (*scratch).sip = Sip::new((*(*judge).header).grant_key);
+        (*scratch).sip = Sip::new((*scratch).profile.grant_key);
         let mut sip = (*scratch).sip;
         sip.word(text_head(path_len, args_len, script));
         (*scratch).sip = sip;
@@ -113,7 +116,7 @@ extern "C" fn find_grant(index: u32, context: *mut c_void) -> i64 {
         let sip = (*scratch).sip;
         (*scratch).grant_key = ExecGrantKey {
             hash: sip.finish(text_last(path_len, args_len)),
-            slot: (*judge).slot,
+            slot: seat::slot((*judge).seat),
             pid: pid(),
         };
         let Some(grant) = GRANTS.get((*scratch).grant_key) else {
@@ -158,15 +161,15 @@ fn working_directory() -> Option<u64> {
 /// Whether the exec that was judged last in this scratch memory has a grant; its number goes into the event. With
 /// `consume` the grant is used up: of several that come at once, one gets it.
 #[inline(always)]
-pub fn exec_granted(scratch: *mut Scratch, slot: u32, consume: bool) -> bool {
-    find_exec_grant(scratch, slot, u32::from(consume)) != 0
+pub fn exec_granted(scratch: *mut Scratch, seat: u32, consume: bool) -> bool {
+    find_exec_grant(scratch, seat, u32::from(consume)) != 0
 }
 
 /// See [`exec_granted`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn find_exec_grant(scratch: *mut Scratch, slot: u32, consume: u32) -> u32 {
-    let Some(mut judge) = Judge::new(scratch, slot) else {
+extern "C" fn find_exec_grant(scratch: *mut Scratch, seat: u32, consume: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, seat) else {
         return 0;
     };
     let consume = consume != 0;
@@ -226,7 +229,7 @@ extern "C" fn granted_to(aim: *const Aim, consume: u32) -> u64 {
     };
     let key = ConnectGrantKey {
         address: aim.address,
-        slot: aim.slot,
+        slot: seat::slot(aim.seat),
         pid: pid(),
         protocol: aim.protocol,
         port: aim.port,

@@ -9,17 +9,25 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use enforcer_common::{
     rule::{
-        HEAD_GROUPS, HEAD_NAME_MAX, HeadKey, PATH_DESCRIPTOR, PATH_TRUSTED, PATH_WINDING,
-        PolicyHeader, RANK_TRANSPARENT, SHARED_GROUPS,
+        HEAD_GROUPS, HEAD_NAME_MAX, PATH_DESCRIPTOR, PATH_TRUSTED, PATH_WINDING, PolicyHeader,
+        RANK_TRANSPARENT, SHARED_GROUPS,
     },
+    seat,
     table::{Group, GroupRef, Segment, hash_start, hash_step, word},
 };
 
 use crate::maps::{
-    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, FORMS, Form, HEADS, JOBS,
+    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, FORMS, Form, JOBS,
     KIND_DESCRIPTOR, KIND_TRUSTED, KIND_WINDING, PATH_BYTES, POLICIES, Scratch, TABLES, TEXT_BYTES,
+    head,
 };
 use crate::scan::{launder, masked};
+
+/// A segment of the tables that decide.
+#[inline(always)]
+fn segment_of(seat: u32, at: u32) -> Option<*const Segment> {
+    TABLES.get(seat::generation(seat))?.get_ptr(at)
+}
 
 /// Bytes that one callback walks; the verifier unrolls this many.
 const BLOCK: u32 = 32;
@@ -33,25 +41,25 @@ pub const CHUNKS_MAX: u32 = (6 << 20) / PIECE_BYTES + 3;
 pub struct Judge {
     /// Working memory.
     pub scratch: *mut Scratch,
-    /// The slot's policy.
+    /// The policy.
     pub header: *const PolicyHeader,
-    /// The slot.
-    pub slot: u32,
+    /// Whose judgement it is.
+    pub seat: u32,
     /// Zero.
     pub reserved: u32,
 }
 
 impl Judge {
-    /// For a judgement by the policy of `slot`; none if there is no such slot, or no memory.
+    /// For a judgement by the policy of `seat`; none if there is no such seat, or no memory.
     #[inline(always)]
-    pub fn new(scratch: *mut Scratch, slot: u32) -> Option<Self> {
+    pub fn new(scratch: *mut Scratch, seat: u32) -> Option<Self> {
         if scratch.is_null() {
             return None;
         }
         Some(Self {
             scratch,
-            header: POLICIES.get_ptr(slot)?,
-            slot,
+            header: POLICIES.get_ptr(seat::generation(seat))?,
+            seat,
             reserved: 0,
         })
     }
@@ -96,7 +104,7 @@ extern "C" fn run_job(index: u32, context: *mut c_void) -> i64 {
             return 1;
         }
         let job = ptr::addr_of_mut!((*scratch).jobs[index as usize]);
-        let Some(segment) = TABLES.get_ptr((*job).segment) else {
+        let Some(segment) = segment_of((*judge).seat, (*job).segment) else {
             (*scratch).unreadable = 1;
             return 1;
         };
@@ -191,16 +199,14 @@ fn add_job(judge: *mut Judge, reference: GroupRef, start: u32) {
             (*scratch).unreadable = 1;
             return;
         }
-        let base = (*(*judge).header).first_segment;
-        let segment = base + reference.segment;
-        let Some(words) = TABLES.get(segment) else {
+        let Some(words) = segment_of((*judge).seat, reference.segment) else {
             (*scratch).unreadable = 1;
             return;
         };
-        let (group, cursor) = Group::read(words, reference.at);
+        let (group, cursor) = Group::read(&*words, reference.at);
         let job = ptr::addr_of_mut!((*scratch).jobs[index as usize]);
-        (*job).segment = segment;
-        (*job).ranks_segment = base + reference.ranks_segment;
+        (*job).segment = reference.segment;
+        (*job).ranks_segment = reference.ranks_segment;
         (*job).ranks_at = reference.ranks_at;
         (*job).start = start;
         (*job).group = group;
@@ -218,21 +224,21 @@ extern "C" fn finish_job(index: u32, context: *mut c_void) -> i64 {
             return 1;
         }
         let job = ptr::addr_of_mut!((*scratch).jobs[index as usize]);
-        let Some(segment) = TABLES.get((*job).segment) else {
+        let Some(segment) = segment_of((*judge).seat, (*job).segment) else {
             return 1;
         };
         let mut cursor = (*job).cursor;
         if cursor.state != 0 {
-            (*job).group.finish(segment, &mut cursor);
+            (*job).group.finish(&*segment, &mut cursor);
         }
         if cursor.accept == 0 {
             return 0;
         }
-        let Some(segment) = TABLES.get((*job).ranks_segment) else {
+        let Some(segment) = segment_of((*judge).seat, (*job).ranks_segment) else {
             (*scratch).unreadable = 1;
             return 1;
         };
-        let rank = u32::from(word(segment, (*job).ranks_at + cursor.accept - 1));
+        let rank = u32::from(word(&*segment, (*job).ranks_at + cursor.accept - 1));
         if index < (*scratch).own_count {
             if rank > (*scratch).own_rank {
                 (*scratch).own_rank = rank;
@@ -417,16 +423,11 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
 
         (*scratch).job_count = 0;
         (*scratch).own_count = 0;
-        if found != NAME_LONG {
-            let key = HeadKey {
-                hash,
-                slot: (*judge).slot,
-                reserved: 0,
-            };
-            if let Some(head) = HEADS.get(key) {
-                (*scratch).own_groups = head.groups;
-                (*scratch).own_count = head.count.min(HEAD_GROUPS as u32);
-            }
+        if found != NAME_LONG
+            && let Some(head) = head((*judge).seat, hash)
+        {
+            (*scratch).own_groups = (*head).groups;
+            (*scratch).own_count = (*head).count.min(HEAD_GROUPS as u32);
         }
         bpf_loop(
             (*scratch).own_count + (*(*judge).header).shared_count,
@@ -480,8 +481,8 @@ extern "C" fn judge_form(index: u32, context: *mut c_void) -> i64 {
 /// judged.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn judge_forms(scratch: *mut Scratch, slot: u32) -> u32 {
-    let Some(mut judge) = Judge::new(scratch, slot) else {
+pub extern "C" fn judge_forms(scratch: *mut Scratch, seat: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, seat) else {
         return 0;
     };
     // SAFETY: as in `walk_text`.
@@ -515,8 +516,8 @@ extern "C" fn prepare_name_job(index: u32, context: *mut c_void) -> i64 {
 /// What could not be judged is noted as unreadable.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn judge_name(scratch: *mut Scratch, slot: u32, len: u32) -> u32 {
-    let Some(mut judge) = Judge::new(scratch, slot) else {
+pub extern "C" fn judge_name(scratch: *mut Scratch, seat: u32, len: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, seat) else {
         return 0;
     };
     let judge = ptr::from_mut(&mut judge);
@@ -557,8 +558,8 @@ pub fn add_form(scratch: *mut Scratch, form: Form) {
 /// Runs the path group over `path`, and gives the `KIND_` bits.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn classify_path(scratch: *mut Scratch, slot: u32) -> u32 {
-    let Some(mut judge) = Judge::new(scratch, slot) else {
+pub extern "C" fn classify_path(scratch: *mut Scratch, seat: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, seat) else {
         return 0;
     };
     let judge = ptr::from_mut(&mut judge);
@@ -573,7 +574,7 @@ pub extern "C" fn classify_path(scratch: *mut Scratch, slot: u32) -> u32 {
         (*scratch).text_end = path_len;
         run_jobs(judge);
         let job = ptr::addr_of!((*scratch).jobs[0]);
-        let Some(segment) = TABLES.get_ptr((*job).segment) else {
+        let Some(segment) = segment_of((*judge).seat, (*job).segment) else {
             (*scratch).unreadable = 1;
             return 0;
         };

@@ -45,7 +45,7 @@ fn map() -> *mut c_void {
 
 /// Keeps the script that an exec begins with. False if there is one and no room for it.
 #[inline(always)]
-pub fn keep(bprm: u64, scratch: *mut Scratch, home: bool) -> bool {
+pub fn keep(bprm: u64, scratch: *mut Scratch, seat: u32, home: bool) -> bool {
     let filename = read_kernel_or_zero::<u64>(bprm + offset!(bprm_filename));
     let interp = read_kernel_or_zero::<u64>(bprm + offset!(bprm_interp));
     if filename != interp {
@@ -60,6 +60,7 @@ pub fn keep(bprm: u64, scratch: *mut Scratch, home: bool) -> bool {
     }
     climb(
         scratch,
+        seat,
         read_kernel_or_zero::<u64>(bprm + offset!(bprm_file)),
         u32::from(home),
     );
@@ -86,6 +87,14 @@ pub fn keep(bprm: u64, scratch: *mut Scratch, home: bool) -> bool {
             let to = ptr::addr_of_mut!((*kept).path);
             if bpf_probe_read_kernel(to.cast(), len, from as *const c_void) == 0 {
                 (*kept).len = len;
+            }
+        } else {
+            let inode = read_kernel_or_zero::<u64>(
+                read_kernel_or_zero::<u64>(bprm + offset!(bprm_file)) + offset!(file_inode),
+            );
+            if read_kernel::<u32>(inode + offset!(inode_nlink)) == Some(0) {
+                // It has no name in the file system, and was judged as what has none.
+                (*kept).len = 0;
             }
         }
     }

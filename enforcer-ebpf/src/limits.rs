@@ -16,14 +16,15 @@ use enforcer_common::{
         Ask, COMPLEX_ARGUMENTS, COMPLEX_BYTES, COMPLEX_DEPTH, Cells, Limits, Rate, Said, TRIES,
         Taking, Thing, complexity_rank, is_repeat, try_take, try_turn,
     },
-    rule::{DENY, SlotState},
+    rule::DENY,
+    seat::{self, SlotState},
 };
 
 use crate::{
     atomic,
-    event::{now, pid, slot_state},
+    event::{now, pid},
     facts::Judgement,
-    maps::{POLICIES, RATES, USER_CONNECTS, USER_EXECS, depth_of, observed, offset},
+    maps::{POLICIES, RATES, USER_CONNECTS, USER_EXECS, depth_of, observed, offset, slot_state},
     task::{self, read_kernel},
 };
 
@@ -48,8 +49,8 @@ pub enum Rates {
 }
 
 #[inline(always)]
-fn limits_of(slot: u32) -> Option<&'static Limits> {
-    let header = POLICIES.get_ptr(slot)?;
+fn limits_of(seat: u32) -> Option<&'static Limits> {
+    let header = POLICIES.get_ptr(seat::generation(seat))?;
     // SAFETY: a map value, which lives as long as the program.
     Some(unsafe { &(*header).limits })
 }
@@ -75,7 +76,7 @@ impl Cells for Word {
 #[repr(C)]
 struct Question {
     state: *mut SlotState,
-    slot: u32,
+    seat: u32,
     ask: u32,
     pid: u32,
     /// A `SAID_` number.
@@ -92,7 +93,7 @@ extern "C" fn try_question(_index: u32, context: *mut c_void) -> i64 {
     let question = context.cast::<Question>();
     // SAFETY: `question` lies on the stack of the frame that called `bpf_loop`; its pointer is a map value.
     unsafe {
-        let Some(limits) = limits_of((*question).slot) else {
+        let Some(limits) = limits_of((*question).seat) else {
             return 1;
         };
         let ask = match (*question).ask {
@@ -124,13 +125,13 @@ extern "C" fn try_question(_index: u32, context: *mut c_void) -> i64 {
 /// Asks the breaker: an [`Ask`]'s number; a `SAID_` number.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn ask_breaker(slot: u32, ask: u32) -> u32 {
-    let Some(state) = slot_state(slot) else {
+extern "C" fn ask_breaker(seat: u32, ask: u32) -> u32 {
+    let Some(state) = slot_state(seat) else {
         return SAID_NOTHING;
     };
     let mut question = Question {
         state,
-        slot,
+        seat,
         ask,
         pid: pid(),
         said: SAID_NOTHING,
@@ -149,28 +150,28 @@ extern "C" fn ask_breaker(slot: u32, ask: u32) -> u32 {
 
 /// Whether the breaker lets the rules decide about the current process.
 #[inline(always)]
-pub fn admits(state: *mut SlotState, slot: u32) -> bool {
+pub fn admits(state: *mut SlotState, seat: u32) -> bool {
     // SAFETY: a field of a map value.
     let word = unsafe { ptr::read_volatile(ptr::addr_of!((*state).breaker)) };
     // Closed, as almost always: the upper half is zero.
     // Where nothing is blocked the rules go on deciding: an open breaker would hide what they say.
-    word >> 32 == 0 || observed(slot) || ask_breaker(slot, Ask::Admit as u32) == SAID_NOTED
+    word >> 32 == 0 || observed(seat) || ask_breaker(seat, Ask::Admit as u32) == SAID_NOTED
 }
 
 /// Counts a denial, if its cause counts. Gives the denials in a row if it opened the breaker, else 0.
 #[inline(always)]
-pub fn count_denial(slot: u32, cause: u32, thing: Thing) -> u64 {
-    denied_for(slot, cause, thing.denied_to(pid()))
+pub fn count_denial(seat: u32, cause: u32, thing: Thing) -> u64 {
+    denied_for(seat, cause, thing.denied_to(pid()))
 }
 
 /// See [`count_denial`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn denied_for(slot: u32, cause: u32, denial: u64) -> u64 {
+extern "C" fn denied_for(seat: u32, cause: u32, denial: u64) -> u64 {
     if !counts_for_breaker(cause) {
         return 0;
     }
-    let Some(state) = slot_state(slot) else {
+    let Some(state) = slot_state(seat) else {
         return 0;
     };
     // SAFETY: fields of a map value.
@@ -182,12 +183,12 @@ extern "C" fn denied_for(slot: u32, cause: u32, denial: u64) -> u64 {
         }
         ptr::write_volatile(last, denial);
     }
-    let said = ask_breaker(slot, Ask::Denied as u32);
+    let said = ask_breaker(seat, Ask::Denied as u32);
     // SAFETY: a field of a map value; only who opens the breaker writes it.
     unsafe {
         let place = ptr::addr_of_mut!((*state).tripped_at);
         if said == SAID_TRIPPED {
-            let denials = limits_of(slot).map_or(0, |limits| u64::from(limits.breaker.denials));
+            let denials = limits_of(seat).map_or(0, |limits| u64::from(limits.breaker.denials));
             ptr::write_volatile(place, denials);
             return denials;
         }
@@ -200,7 +201,7 @@ extern "C" fn denied_for(slot: u32, cause: u32, denial: u64) -> u64 {
 
 /// Notes an allowance: it ends a row of denials, unless its cause is that it says nothing by itself.
 #[inline(always)]
-pub fn count_allowance(state: *mut SlotState, slot: u32, cause: u32) {
+pub fn count_allowance(state: *mut SlotState, seat: u32, cause: u32) {
     // SAFETY: a field of a map value.
     if unsafe { ptr::read_volatile(ptr::addr_of!((*state).breaker)) } == 0 {
         return;
@@ -210,7 +211,7 @@ pub fn count_allowance(state: *mut SlotState, slot: u32, cause: u32) {
     } else {
         Ask::Allowed
     };
-    ask_breaker(slot, what as u32);
+    ask_breaker(seat, what as u32);
 }
 
 /// The map that a rate's cells are in.
@@ -224,6 +225,8 @@ enum Place {
 /// The cells of a rate.
 struct Ring {
     place: Place,
+    /// Which set of cells of the map.
+    set: u32,
     first: u32,
 }
 
@@ -231,9 +234,9 @@ impl Ring {
     #[inline(always)]
     fn cell(&self, at: u32) -> Option<*mut u64> {
         match self.place {
-            Place::Own => RATES.get_ptr_mut(self.first + at),
-            Place::UserExecs => USER_EXECS.get_ptr_mut(at),
-            Place::UserConnects => USER_CONNECTS.get_ptr_mut(at),
+            Place::Own => RATES.get(self.set)?.get_ptr_mut(self.first + at),
+            Place::UserExecs => USER_EXECS.get(self.set)?.get_ptr_mut(at),
+            Place::UserConnects => USER_CONNECTS.get(self.set)?.get_ptr_mut(at),
         }
     }
 }
@@ -257,7 +260,7 @@ impl Cells for Ring {
 /// A question to a rate, from try to try.
 #[repr(C)]
 struct Wish {
-    slot: u32,
+    seat: u32,
     /// Which of the rates of [`Limits`].
     rate: u32,
     take: u32,
@@ -288,12 +291,13 @@ extern "C" fn try_wish(_index: u32, context: *mut c_void) -> i64 {
     let wish = context.cast::<Wish>();
     // SAFETY: `wish` lies on the stack of the frame that called `bpf_loop`.
     unsafe {
-        let Some(limits) = limits_of((*wish).slot) else {
+        let Some(limits) = limits_of((*wish).seat) else {
             return 1;
         };
         let (rate, place) = rate_of(limits, (*wish).rate);
         let ring = Ring {
             place,
+            set: seat::cells((*wish).seat),
             first: rate.first,
         };
         match try_take(&ring, rate, now(), (*wish).take != 0) {
@@ -309,15 +313,15 @@ extern "C" fn try_wish(_index: u32, context: *mut c_void) -> i64 {
 /// Asks one rate; 0, or the cause of a denial.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn ask_rate(slot: u32, which: u32, take: u32) -> u32 {
-    let Some(limits) = limits_of(slot) else {
+extern "C" fn ask_rate(seat: u32, which: u32, take: u32) -> u32 {
+    let Some(limits) = limits_of(seat) else {
         return CAUSE_INTERNAL;
     };
     if rate_of(limits, which).0.count == 0 {
         return 0;
     }
     let mut wish = Wish {
-        slot,
+        seat,
         rate: which,
         take,
         got: GOT_NOTHING,
@@ -342,19 +346,19 @@ extern "C" fn ask_rate(slot: u32, which: u32, take: u32) -> u32 {
 
 /// What the rates make of a judgement that lets an action pass.
 #[inline(always)]
-pub fn within_rates(judgement: Judgement, slot: u32, kind: Kind, rates: Rates) -> Judgement {
+pub fn within_rates(judgement: Judgement, seat: u32, kind: Kind, rates: Rates) -> Judgement {
     let (own, user) = match kind {
         Kind::Exec => (OWN_EXEC, USER_EXEC),
         Kind::Connect => (OWN_CONNECT, USER_CONNECT),
     };
     let take = u32::from(rates == Rates::Take);
     // What the user's rate would refuse must not cost the agent anything: it is looked at first, and taken from last.
-    let mut cause = ask_rate(slot, user, 0);
+    let mut cause = ask_rate(seat, user, 0);
     if cause == 0 {
-        cause = ask_rate(slot, own, take);
+        cause = ask_rate(seat, own, take);
     }
     if cause == 0 && take != 0 {
-        cause = ask_rate(slot, user, take);
+        cause = ask_rate(seat, user, take);
     }
     if cause == 0 {
         return judgement;
@@ -384,11 +388,11 @@ pub fn arguments_of(bprm: u64) -> u32 {
 #[inline(always)]
 pub fn within_complexity(
     judgement: Judgement,
-    slot: u32,
+    seat: u32,
     arguments: u32,
     argv_bytes: u32,
 ) -> Judgement {
-    let found = too_complex(slot, arguments, argv_bytes);
+    let found = too_complex(seat, arguments, argv_bytes);
     if found == 0 {
         return judgement;
     }
@@ -405,8 +409,8 @@ const UNREADABLE: u32 = u32::MAX;
 /// 0, or the cause of a denial and, in the upper half, its rank.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn too_complex(slot: u32, count: u32, argv_bytes: u32) -> u64 {
-    let Some(limits) = limits_of(slot) else {
+extern "C" fn too_complex(seat: u32, count: u32, argv_bytes: u32) -> u64 {
+    let Some(limits) = limits_of(seat) else {
         return u64::from(CAUSE_INTERNAL);
     };
     let refused =

@@ -9,7 +9,7 @@ use aya_ebpf::{
         generated::{bpf_sk_lookup_tcp, bpf_sk_release},
     },
 };
-use enforcer_common::address;
+use enforcer_common::{address, seat};
 
 use crate::{
     maps::offset,
@@ -19,15 +19,15 @@ use crate::{
 /// `BPF_F_CURRENT_NETNS`: that of the socket that connects.
 const ITS_NETNS: u64 = u64::MAX;
 
-/// Whether a socket belongs to the user of the current process, and was made outside the cgroup of this slot's agent.
+/// Whether a socket belongs to the user of the current process, and was made outside the cgroup of the agent.
 #[inline(always)]
-pub fn is_outside(sock: u64, slot: u32) -> bool {
+pub fn is_outside(sock: u64, seat: u32) -> bool {
     let uid = read_kernel_or_zero::<u32>(sock + offset!(sock_uid));
     if uid != bpf_get_current_uid_gid() as u32 {
         return false;
     }
     let cgroup = read_kernel_or_zero::<u64>(sock + offset!(sock_cgroup));
-    slot_of_cgroup(cgroup) != Some(slot)
+    slot_of_cgroup(cgroup) != Some(seat::slot(seat))
 }
 
 /// The socket that listens on a TCP port of this machine, as an address for reads; 0 if there is none. It is not held:

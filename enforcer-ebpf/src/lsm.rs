@@ -19,7 +19,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    event::{count, is_operator, now, pid, slot_state},
+    event::{count, is_operator, now, pid},
     exec::{program, record},
     facts::{Facts, Judgement, judge_exec},
     grant::{connect_granted, exec_granted},
@@ -27,9 +27,14 @@ use crate::{
     limits::{
         BROKEN, Kind, Rates, admits, arguments_of, count_denial, within_complexity, within_rates,
     },
-    maps::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, observed, offset, release_scratch},
+    maps::{
+        CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, kills, observed, offset,
+        release_scratch, slot_state,
+    },
     net::{self, Aim},
-    task::{self, read_kernel, read_kernel_or_zero, read_user, read_user_str, unproven},
+    task::{
+        self, Membership, read_kernel, read_kernel_or_zero, read_user, read_user_str, unproven,
+    },
 };
 
 const EPERM: i32 = 1;
@@ -52,20 +57,22 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier;
     }
-    let Some(member) = task::membership() else {
-        return 0;
+    let seat = match task::membership() {
+        Membership::Outside => return 0,
+        Membership::Inside(seat) | Membership::Escaped(seat) => seat,
+        Membership::Orphaned => return -EPERM,
     };
     let start = now();
-    let Some(state) = slot_state(member.slot) else {
+    let Some(state) = slot_state(seat) else {
         return -EPERM;
     };
     let Some(scratch) = claim_scratch() else {
         // The stage behind has memory of its own and denies if it finds none.
         return 0;
     };
-    let kept = kept::keep(bprm, scratch, task::in_home_tree(state));
-    // What is only observed is recorded by the stage behind.
-    if is_operator(state, pid()) || observed(member.slot) {
+    let kept = kept::keep(bprm, scratch, seat, task::in_home_tree(state));
+    // What is only observed is recorded by the stage behind, and what is to be killed is killed there.
+    if is_operator(state, pid()) || observed(seat) || kills(seat) {
         release_scratch(scratch);
         return 0;
     }
@@ -77,29 +84,29 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     }
     let arguments = arguments_of(bprm);
     if let Some(facts) = gather(bprm, scratch) {
-        let mut judgement = judge_exec(&facts, member.slot, state, scratch).forgotten();
+        let mut judgement = judge_exec(&facts, seat, state, scratch).forgotten();
         let limited = judgement.is_limited();
         if !limited {
             // The hook always starts.
-        } else if !admits(state, member.slot) {
+        } else if !admits(state, seat) {
             judgement = BROKEN;
-        } else if judgement.decision == ASK && exec_granted(scratch, member.slot, false) {
+        } else if judgement.decision == ASK && exec_granted(scratch, seat, false) {
             // The grant is left for the stage behind, and for the interpreters still to come.
             judgement.cause = CAUSE_APPROVED;
         }
         if limited && judgement.permits() {
             // SAFETY: claimed scratch memory.
             let argv_bytes = unsafe { (*scratch).event.tail.argv_bytes };
-            judgement = within_complexity(judgement, member.slot, arguments, argv_bytes);
+            judgement = within_complexity(judgement, seat, arguments, argv_bytes);
         }
         if limited && judgement.permits() {
-            judgement = within_rates(judgement, member.slot, Kind::Exec, Rates::Look);
+            judgement = within_rates(judgement, seat, Kind::Exec, Rates::Look);
         }
         if !judgement.permits() && judgement.cause != CAUSE_UNREADABLE {
-            let tripped = count_denial(member.slot, judgement.cause, program(scratch));
+            let tripped = count_denial(seat, judgement.cause, program(scratch));
             record(
                 scratch,
-                member.slot,
+                seat,
                 judgement,
                 VERDICT_ERRNO,
                 STAGE_LSM,
@@ -236,10 +243,12 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier;
     }
-    let Some(member) = task::membership() else {
-        return 0;
+    let seat = match task::membership() {
+        Membership::Outside => return 0,
+        Membership::Inside(seat) | Membership::Escaped(seat) => seat,
+        Membership::Orphaned => return -EPERM,
     };
-    if observed(member.slot) {
+    if observed(seat) {
         return 0;
     }
     let start = now();
@@ -273,7 +282,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     };
     let aim = Aim {
         address: judged,
-        slot: member.slot,
+        seat,
         port: u32::from(port),
         protocol,
         family: u32::from(family),
@@ -304,12 +313,12 @@ extern "C" fn refuses(aim: *const Aim, start: u64) -> u32 {
             rank: 0,
         }
     };
-    let Some(state) = slot_state(aim.slot) else {
+    let Some(state) = slot_state(aim.seat) else {
         return 1;
     };
     if judgement.cause == CAUSE_FAMILY {
         // Refused whatever the breaker and the policy say.
-    } else if !admits(state, aim.slot) {
+    } else if !admits(state, aim.seat) {
         judgement = BROKEN;
     } else if judgement.decision == ASK && connect_granted(aim, 0) != 0 {
         // The cgroup program uses the grant up. (It does not run for a socket from outside the cgroup: that grant
@@ -317,7 +326,7 @@ extern "C" fn refuses(aim: *const Aim, start: u64) -> u32 {
         judgement.cause = CAUSE_APPROVED;
     }
     if judgement.permits() {
-        judgement = within_rates(judgement, aim.slot, Kind::Connect, Rates::Look);
+        judgement = within_rates(judgement, aim.seat, Kind::Connect, Rates::Look);
     }
     if judgement.permits() {
         // The cgroup program behind this one takes from the rates and records the allowance.

@@ -5,12 +5,13 @@ use core::{ffi::c_void, ptr};
 use crate::atomic;
 use aya_ebpf::{
     bindings::{
-        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type,
-        task_struct,
+        BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE,
+        bpf_map_type, task_struct,
     },
-    btf_maps::{Array, HashMap, LpmTrie, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, RingBuf},
     helpers::generated::{bpf_get_smp_processor_id, bpf_task_storage_get},
     macros::btf_map,
+    maps::lpm_trie::Key,
 };
 
 use enforcer_common::{
@@ -18,51 +19,94 @@ use enforcer_common::{
     grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, Sip},
     load::{Offsets, SCRATCH_LEVELS, Settings},
     own::Own,
-    rule::{
-        ConnectKey, ConnectValue, HEAD_GROUPS, Head, HeadKey, PolicyHeader, SHARED_GROUPS,
-        SlotState,
-    },
+    rule::{ConnectKey, ConnectValue, HEAD_GROUPS, Head, PolicyHeader, SHARED_GROUPS},
+    seat::{self, GENERATIONS, KILLS, OBSERVED, Profile, SLOTS as SLOTS_MAX, SlotState},
     table::{Cursor, Group, GroupRef, Segment},
 };
 
 /// User space maps it into its memory.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
-/// Segments of the compiled tables, all slots' behind one another.
-#[btf_map]
-pub static TABLES: Array<Segment, 1> = Array::new();
+/// Of maps in maps: each may have another size.
+const INNER: usize = BPF_F_INNER_MAP as usize;
 
-/// The fixed part of each slot's policy.
-#[btf_map]
-pub static POLICIES: Array<PolicyHeader, 1> = Array::new();
-
-/// Program names with groups of their own.
-#[btf_map]
-pub static HEADS: HashMap<HeadKey, Head, 1> = HashMap::new();
-
+/// Segments of the compiled tables.
+type Tables = Array<Segment, 1, INNER>;
+/// Program names with groups of their own, by their keyed hashes ([`enforcer_common::table::hash_name`]).
+type Heads = HashMap<u64, HeadWords, 1>;
 /// Networks that connect rules name.
+pub type Connects = LpmTrie<ConnectKey, ConnectWords, 1>;
+/// A [`Head`]. Not as a structure: Linux 6.1 takes a map without types for another kind than one whose value is a structure
+/// with types (`bpf_map_meta_equal` compares what it found in them), and user space makes the maps of agents without.
+type HeadWords = [u64; size_of::<Head>() / 8];
+/// A [`ConnectValue`], for the same reason.
+type ConnectWords = [u32; size_of::<ConnectValue>() / 4];
+
+/// What a program's name leads to, by its keyed hash, in the tables of a seat.
+#[inline(always)]
+pub fn head(seat: u32, hash: u64) -> Option<*const Head> {
+    let heads = HEADS.get(seat::generation(seat))?;
+    // SAFETY: entries are only ever added, before anything looks for them.
+    let words = unsafe { heads.get(hash) }?;
+    Some(ptr::from_ref(words).cast())
+}
+
+/// What a trie says of an address; rank 0 for nothing.
+#[inline(always)]
+pub fn network(connects: &Connects, key: &Key<ConnectKey>) -> ConnectValue {
+    match connects.get(key) {
+        Some([rank, decision]) => ConnectValue {
+            rank: *rank,
+            decision: *decision,
+        },
+        None => ConnectValue {
+            rank: 0,
+            decision: 0,
+        },
+    }
+}
+/// Cells of rates ([`enforcer_common::limits`]).
+type Cells = Array<u64, 1, { MMAPABLE | INNER }>;
+
+/// The tables of each generation.
 #[btf_map]
-pub static CONNECTS: LpmTrie<ConnectKey, ConnectValue, 1> = LpmTrie::new();
+pub static TABLES: ArrayOfMaps<Tables, { GENERATIONS as usize }> = ArrayOfMaps::new();
+
+/// The fixed part of each generation's policy.
+#[btf_map]
+pub static POLICIES: Array<PolicyHeader, { GENERATIONS as usize }> = Array::new();
+
+/// The heads of each generation.
+#[btf_map]
+pub static HEADS: ArrayOfMaps<Heads, { GENERATIONS as usize }> = ArrayOfMaps::new();
+
+/// The networks of each generation.
+#[btf_map]
+pub static CONNECTS: ArrayOfMaps<Connects, { GENERATIONS as usize }> = ArrayOfMaps::new();
 
 /// Cgroup id of each agent to its slot.
 #[btf_map]
-pub static AGENTS: HashMap<u64, u32, 64> = HashMap::new();
+pub static AGENTS: HashMap<u64, u32, { SLOTS_MAX as usize }> = HashMap::new();
 
 /// Counters and state of each slot. User space changes the breaker, too.
 #[btf_map]
-pub static SLOTS: Array<SlotState, 1, MMAPABLE> = Array::new();
+pub static SLOTS: Array<SlotState, { SLOTS_MAX as usize }, MMAPABLE> = Array::new();
 
-/// The cells of the agents' rates ([`enforcer_common::limits`]), all slots' behind one another.
+/// What is told of the agent in each slot.
 #[btf_map]
-pub static RATES: Array<u64, 1, MMAPABLE> = Array::new();
+pub static PROFILES: Array<Profile, { SLOTS_MAX as usize }> = Array::new();
 
-/// The cells of the rate on execs of all agents of the user, in all instances together.
+/// The cells of the agents' rates: two sets for each slot.
 #[btf_map]
-pub static USER_EXECS: Array<u64, 1, MMAPABLE> = Array::new();
+pub static RATES: ArrayOfMaps<Cells, { 2 * SLOTS_MAX as usize }> = ArrayOfMaps::new();
+
+/// The cells of the rate on execs of all agents of the user together.
+#[btf_map]
+pub static USER_EXECS: ArrayOfMaps<Cells, { 2 * SLOTS_MAX as usize }> = ArrayOfMaps::new();
 
 /// The same for connects.
 #[btf_map]
-pub static USER_CONNECTS: Array<u64, 1, MMAPABLE> = Array::new();
+pub static USER_CONNECTS: ArrayOfMaps<Cells, { 2 * SLOTS_MAX as usize }> = ArrayOfMaps::new();
 
 /// Execs that a person approved.
 #[btf_map]
@@ -72,17 +116,13 @@ pub static GRANTS: HashMap<ExecGrantKey, ExecGrant, 8192> = HashMap::new();
 #[btf_map]
 pub static CONNECT_GRANTS: HashMap<ConnectGrantKey, ConnectGrant, 8192> = HashMap::new();
 
-/// The process that may connect to unix sockets by path, for each slot; 0 none.
-#[btf_map]
-pub static CONNECTORS: Array<u32, 1> = Array::new();
-
 /// What is the launcher's own, for each slot.
 #[btf_map]
-pub static OWN: Array<Own, 1> = Array::new();
+pub static OWN: Array<Own, { SLOTS_MAX as usize }> = Array::new();
 
-/// Events for user space.
+/// Events for user space, of each slot.
 #[btf_map]
-pub static EVENTS: RingBuf<Header, { 16 * 1024 * 1024 }> = RingBuf::new();
+pub static EVENTS: ArrayOfMaps<RingBuf<Header, 4096>, { SLOTS_MAX as usize }> = ArrayOfMaps::new();
 
 /// Working memory of the exec programs: [`SCRATCH_LEVELS`] for each CPU. (A per-CPU map's values may not be
 /// this large.)
@@ -97,7 +137,9 @@ static MARKS: TaskStorage<Mark> = TaskStorage::new();
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Mark {
-    /// The agent's slot, plus one.
+    /// Which agent ([`SlotState::tenure`]); 0 none.
+    tenure: u64,
+    /// The agent's slot.
     slot: u32,
     /// Levels below the operator's command: how many processes were forked on the way, whoever their parents are by
     /// now.
@@ -144,17 +186,48 @@ fn carried(task: *mut task_struct, initial: *mut Mark) -> *mut Mark {
     unsafe { bpf_task_storage_get(map, task.cast(), initial.cast(), flags) }.cast()
 }
 
-/// The mark of a task: its slot plus one; `None` if it belongs to no agent.
+/// The state of a slot.
 #[inline(always)]
-pub fn mark_of(task: *mut task_struct) -> Option<u32> {
+pub fn slot_state(seat: u32) -> Option<*mut SlotState> {
+    SLOTS.get_ptr_mut(seat::slot(seat))
+}
+
+/// The seat of the agent that has a slot.
+#[inline(always)]
+pub fn seat_of(slot: u32) -> Option<u32> {
+    let state = slot_state(slot)?;
+    // SAFETY: a field of a map value.
+    let word = unsafe { ptr::read_volatile(ptr::addr_of!((*state).word)) };
+    Some(seat::seat(seat::slot(slot), word))
+}
+
+/// Whose a task is, by its mark.
+#[derive(Clone, Copy)]
+pub enum Marked {
+    /// Nobody's.
+    No,
+    /// Of the agent that has this slot.
+    Of(u32),
+    /// Of an agent that is gone: its slot is free, or another's.
+    Gone,
+}
+
+/// Whose a task is, by its mark.
+#[inline(always)]
+pub fn mark_of(task: *mut task_struct) -> Marked {
     let value = carried(task, ptr::null_mut());
     if value.is_null() {
-        return None;
+        return Marked::No;
     }
     // SAFETY: not null, so it points at the task's own value.
-    match unsafe { (*value).slot } {
-        0 => None,
-        mark => Some(mark),
+    let mark = unsafe { *value };
+    if mark.tenure == 0 {
+        return Marked::No;
+    }
+    match slot_state(mark.slot) {
+        // SAFETY: a field of a map value.
+        Some(state) if unsafe { (*state).tenure } == mark.tenure => Marked::Of(mark.slot),
+        _ => Marked::Gone,
     }
 }
 
@@ -169,11 +242,16 @@ pub fn depth_of(task: *mut task_struct) -> u32 {
     unsafe { (*value).depth }
 }
 
-/// Marks a new task as belonging to a slot, `depth` levels below the operator's command.
+/// Marks a new task as belonging to the agent of a seat, `depth` levels below the operator's command.
 #[inline(always)]
-pub fn set_mark(task: *mut task_struct, slot: u32, depth: u32) -> bool {
+pub fn set_mark(task: *mut task_struct, seat: u32, depth: u32) -> bool {
+    let Some(state) = slot_state(seat) else {
+        return false;
+    };
     let mut mark = Mark {
-        slot: slot + 1,
+        // SAFETY: a field of a map value.
+        tenure: unsafe { (*state).tenure },
+        slot: seat::slot(seat),
         depth,
     };
     let value = carried(task, ptr::from_mut(&mut mark));
@@ -185,10 +263,10 @@ pub fn set_mark(task: *mut task_struct, slot: u32, depth: u32) -> bool {
     true
 }
 
-/// Marks a task, as deep as it is, as belonging to a slot.
+/// Marks a task, as deep as it is, as belonging to the agent of a seat.
 #[inline(always)]
-pub fn keep_mark(task: *mut task_struct, slot: u32) {
-    set_mark(task, slot, depth_of(task));
+pub fn keep_mark(task: *mut task_struct, seat: u32) {
+    set_mark(task, seat, depth_of(task));
 }
 
 /// Longest path the kernel hands to exec, with its NUL.
@@ -439,6 +517,8 @@ pub struct Scratch {
     pub reserved_own: u32,
     /// Address of the executable's inode.
     pub own_inode: u64,
+    /// Whose programs are looked at: the agent's user and groups.
+    pub profile: Profile,
     /// Whether an allowance goes unrecorded, because the launcher records it.
     pub unix_silent: u32,
     /// Zero.
@@ -532,8 +612,23 @@ pub fn settings() -> &'static Settings {
     &SETTINGS
 }
 
-/// Whether the slot's policy only decides: what it denies is recorded and goes on.
+/// Whether the agent has one of these flags ([`Profile::flags`]).
 #[inline(always)]
-pub fn observed(slot: u32) -> bool {
-    constant(&settings().observed) == slot.wrapping_add(1)
+fn has(seat: u32, flag: u32) -> bool {
+    PROFILES
+        .get_ptr(seat::slot(seat))
+        // SAFETY: a field of a map value.
+        .is_some_and(|profile| unsafe { (*profile).flags } & flag != 0)
+}
+
+/// Whether the agent's policy only decides: what it denies is recorded and goes on.
+#[inline(always)]
+pub fn observed(seat: u32) -> bool {
+    has(seat, OBSERVED)
+}
+
+/// Whether what the agent is denied is killed, not refused before.
+#[inline(always)]
+pub fn kills(seat: u32) -> bool {
+    has(seat, KILLS)
 }

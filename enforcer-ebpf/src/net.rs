@@ -20,16 +20,17 @@ use enforcer_common::{
     },
     limits::Thing,
     rule::{ALLOW, ASK, CONNECT_KEY_BITS, ConnectKey, DENY, ICMP, ICMP_V6, judged_protocol},
+    seat,
 };
 
 use crate::{
-    event::{count, describe, next_seq, now, output, slot_state},
+    event::{count, describe, next_seq, now, output},
     facts::Judgement,
     grant::connect_granted,
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
     listener,
-    maps::{CONNECTS, POLICIES, constant, observed, settings},
-    task::{self, unproven},
+    maps::{CONNECTS, POLICIES, network, observed, offset, seat_of, slot_state},
+    task::{self, forgotten, read_kernel_or_zero, unproven},
 };
 
 pub const AF_INET: u32 = 2;
@@ -89,10 +90,13 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     {
         return PASS;
     }
-    let slot = slot_of_socket_user();
+    // Whoever makes it is in the cgroup.
+    let Some(seat) = task::slot_by_cgroup().and_then(seat_of) else {
+        return REFUSE;
+    };
     let aim = Aim {
         address: [0; 16],
-        slot,
+        seat,
         port: 0,
         protocol,
         family,
@@ -105,7 +109,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         rank: 0,
     };
     record(&aim, KIND_SOCKET, judgement, 0, STAGE_CGROUP, now());
-    if observed(slot) { PASS } else { REFUSE }
+    if observed(seat) { PASS } else { REFUSE }
 }
 
 /// Whether it is a socket for ICMP echo: the kernel lets it send nothing else. What it sends is judged on its way out
@@ -115,11 +119,26 @@ fn is_echo(family: u32, protocol: u32) -> bool {
     (family == AF_INET && protocol == ICMP) || (family == AF_INET6 && protocol == ICMP_V6)
 }
 
-/// The slot of whoever uses the socket. The program runs for sockets made inside an agent's cgroup, also
-/// when a process outside was handed one.
+/// Whose a socket is that a program on an agent's cgroup runs for: the agent's of whoever uses it, else of whoever made
+/// it. It may have been handed to a process outside.
 #[inline(always)]
-pub fn slot_of_socket_user() -> u32 {
-    task::slot_by_cgroup().unwrap_or(constant(&settings().sole_slot))
+pub fn seat_of_socket(sock: u64) -> Option<u32> {
+    match socket_seat(sock) {
+        NO_SEAT => None,
+        seat => Some(seat),
+    }
+}
+
+/// No agent's: all bits are set in no seat.
+const NO_SEAT: u32 = u32::MAX;
+
+/// See [`seat_of_socket`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn socket_seat(sock: u64) -> u32 {
+    let slot = task::slot_by_cgroup()
+        .or_else(|| task::slot_of_cgroup(read_kernel_or_zero::<u64>(sock + offset!(sock_cgroup))));
+    slot.and_then(seat_of).unwrap_or(NO_SEAT)
 }
 
 #[inline(always)]
@@ -205,7 +224,7 @@ pub struct Aim {
     /// The address, as the trie knows it.
     pub address: [u8; 16],
     /// Whose it is.
-    pub slot: u32,
+    pub seat: u32,
     /// Port, 0 for none.
     pub port: u32,
     /// Protocol of the socket.
@@ -228,9 +247,14 @@ fn judge<const CONNECT: bool>(
     socket_type: u32,
     start: u64,
 ) -> i32 {
+    // SAFETY: the verifier turns this into a read of the context.
+    let sock = forgotten(unsafe { (*context).__bindgen_anon_1.sk } as u64);
+    let Some(seat) = seat_of_socket(sock) else {
+        return REFUSE;
+    };
     let aim = Aim {
         address,
-        slot: slot_of_socket_user(),
+        seat,
         port: u32::from(port),
         protocol: judged_protocol(protocol),
         family,
@@ -266,13 +290,13 @@ extern "C" fn settle(aim: *const Aim, judgement: u64, start: u64) -> u32 {
     let Some(aim) = (unsafe { aim.as_ref() }) else {
         return 0;
     };
-    let slot = aim.slot;
+    let seat = aim.seat;
     let mut judgement = Judgement::unpacked(judgement);
-    let Some(state) = slot_state(slot) else {
+    let Some(state) = slot_state(seat) else {
         return 0;
     };
     let mut approval = 0;
-    if !admits(state, slot) {
+    if !admits(state, seat) {
         judgement = BROKEN;
     } else if judgement.decision == ASK {
         approval = connect_granted(aim, 1);
@@ -281,14 +305,14 @@ extern "C" fn settle(aim: *const Aim, judgement: u64, start: u64) -> u32 {
         }
     }
     if judgement.permits() {
-        judgement = within_rates(judgement, slot, Kind::Connect, Rates::Take);
+        judgement = within_rates(judgement, seat, Kind::Connect, Rates::Take);
     }
     let recorded = record(aim, KIND_CONNECT, judgement, approval, STAGE_CGROUP, start);
     let passes = judgement.permits() && recorded;
     if passes {
-        count_allowance(state, slot, judgement.cause);
+        count_allowance(state, seat, judgement.cause);
     }
-    u32::from(passes || observed(slot))
+    u32::from(passes || observed(seat))
 }
 
 /// What the policy says of an allowed connect to this machine because of who listens there; else [`ALLOW`].
@@ -297,15 +321,15 @@ fn by_listener(context: *mut bpf_sock_addr, aim: &Aim, decision: u32) -> u32 {
     if decision != ALLOW || aim.protocol != IPPROTO_TCP || !address::is_loopback(&aim.address) {
         return ALLOW;
     }
-    let Some(header) = POLICIES.get(aim.slot) else {
+    let Some(header) = POLICIES.get(seat::generation(aim.seat)) else {
         return ALLOW;
     };
     let port = aim.port as u16;
-    if header.outside_tcp == ALLOW || names_port(aim.slot, aim.address, port) {
+    if header.outside_tcp == ALLOW || names_port(aim.seat, aim.address, port) {
         return ALLOW;
     }
     let sock = listener::of_tcp(context, &aim.address, port);
-    if sock != 0 && listener::is_outside(sock, aim.slot) {
+    if sock != 0 && listener::is_outside(sock, aim.seat) {
         return header.outside_tcp;
     }
     ALLOW
@@ -313,19 +337,21 @@ fn by_listener(context: *mut bpf_sock_addr, aim: &Aim, decision: u32) -> u32 {
 
 /// Whether a rule names the TCP port for the address.
 #[inline(always)]
-fn names_port(slot: u32, address: [u8; 16], port: u16) -> bool {
+fn names_port(seat: u32, address: [u8; 16], port: u16) -> bool {
+    let Some(connects) = CONNECTS.get(seat::generation(seat)) else {
+        return false;
+    };
     let mut key = Key::new(
         CONNECT_KEY_BITS + 128,
         ConnectKey {
-            slot: slot.to_be(),
             protocol: 0,
             port: port.to_be(),
             address,
         },
     );
-    let any = CONNECTS.get(&key).is_some_and(|value| value.rank != 0);
+    let any = network(connects, &key).rank != 0;
     key.data.protocol = (IPPROTO_TCP as u16).to_be();
-    any || CONNECTS.get(&key).is_some_and(|value| value.rank != 0)
+    any || network(connects, &key).rank != 0
 }
 
 /// The strictest rule over the four forms of protocol and port.
@@ -347,13 +373,15 @@ extern "C" fn weigh_address(aim: *const Aim) -> u64 {
     let Some(aim) = (unsafe { aim.as_ref() }) else {
         return internal.packed();
     };
-    let Some(header) = POLICIES.get(aim.slot) else {
+    let Some(header) = POLICIES.get(seat::generation(aim.seat)) else {
+        return internal.packed();
+    };
+    let Some(connects) = CONNECTS.get(seat::generation(aim.seat)) else {
         return internal.packed();
     };
     let mut key = Key::new(
         CONNECT_KEY_BITS + 128,
         ConnectKey {
-            slot: aim.slot.to_be(),
             protocol: 0,
             port: 0,
             address: aim.address,
@@ -373,9 +401,8 @@ extern "C" fn weigh_address(aim: *const Aim) -> u64 {
         } else {
             0
         };
-        if let Some(value) = CONNECTS.get(&key)
-            && value.rank > rank
-        {
+        let value = network(connects, &key);
+        if value.rank > rank {
             rank = value.rank;
             decision = value.decision;
         }
@@ -404,7 +431,7 @@ pub fn record(
         0
     } else {
         count_denial(
-            aim.slot,
+            aim.seat,
             judgement.cause,
             Thing::address(&aim.address, aim.protocol, aim.port),
         )
@@ -427,8 +454,8 @@ extern "C" fn write_event(
     let Some(aim) = (unsafe { aim.as_ref() }) else {
         return 0;
     };
-    let slot = aim.slot;
-    let Some(state) = slot_state(slot) else {
+    let seat = aim.seat;
+    let Some(state) = slot_state(seat) else {
         return 0;
     };
     let judgement = Judgement::unpacked(judgement);
@@ -446,9 +473,9 @@ extern "C" fn write_event(
     // SAFETY: as long as it takes.
     unsafe { task::program_of(task::current_address(), event.tail.program.as_mut_ptr()) };
     let kind = what as u32;
-    describe(&mut event.header, kind & 0xffff, slot, kind >> 16);
+    describe(&mut event.header, kind & 0xffff, seat, kind >> 16);
     event.header.tripped = what >> 32;
-    let allowed = judgement.permits() || observed(slot);
+    let allowed = judgement.permits() || observed(seat);
     event.header.approval = approval;
     event.header.decision = judgement.decision;
     event.header.cause = judgement.cause;
@@ -463,6 +490,7 @@ extern "C" fn write_event(
     event.header.latency_ns = (end - start) as u32;
     event.header.seq = next_seq(state);
     let recorded = output(
+        seat,
         state,
         ptr::from_mut(&mut event).cast::<c_void>(),
         size_of::<NetEvent>() as u64,

@@ -9,22 +9,25 @@ use enforcer_common::{
         VERDICT_ERRNO,
     },
     rule::DENY,
+    seat,
 };
 
 use crate::{
-    event::{describe, next_seq, now, output, slot_state},
-    maps::{mark_of, offset},
-    task::{self, read_kernel, slot_of_task_cgroup},
+    event::{describe, next_seq, now, output},
+    maps::{Marked, mark_of, offset, slot_state},
+    task::{self, Membership, read_kernel, slot_of_task_cgroup},
 };
 
 const EPERM: i32 = 1;
 /// `PTRACE_MODE_NOAUDIT`: the kernel asks for itself, to leave fields of `/proc/PID/stat` out.
 const NOAUDIT: u32 = 4;
 
-/// Whether a task is of an agent.
+/// Whether a task is of the agent.
 #[inline(always)]
-fn belongs(task: *mut task_struct, slot: u32) -> bool {
-    mark_of(task) == Some(slot + 1) || slot_of_task_cgroup(task as u64) == Some(slot)
+fn belongs(task: *mut task_struct, seat: u32) -> bool {
+    let slot = seat::slot(seat);
+    matches!(mark_of(task), Marked::Of(owner) if owner == slot)
+        || slot_of_task_cgroup(task as u64) == Some(slot)
 }
 
 /// What tracing needs; also `/proc/PID/mem`, `/proc/PID/fd` and their like, `process_vm_writev` and `pidfd_getfd`.
@@ -36,14 +39,16 @@ pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
     if earlier != 0 {
         return earlier;
     }
-    let Some(member) = task::membership() else {
-        return 0;
+    let seat = match task::membership() {
+        Membership::Outside => return 0,
+        Membership::Inside(seat) | Membership::Escaped(seat) => seat,
+        Membership::Orphaned => return -EPERM,
     };
-    if belongs(target, member.slot) {
+    if belongs(target, seat) {
         return 0;
     }
     if mode & NOAUDIT == 0 {
-        record(member.slot, target as u64, REACH_TRACE, mode);
+        record(seat, target as u64, REACH_TRACE, mode);
     }
     -EPERM
 }
@@ -61,13 +66,15 @@ pub fn task_kill(ctx: LsmContext) -> i32 {
     if signal == 0 {
         return 0;
     }
-    let Some(member) = task::membership() else {
-        return 0;
+    let seat = match task::membership() {
+        Membership::Outside => return 0,
+        Membership::Inside(seat) | Membership::Escaped(seat) => seat,
+        Membership::Orphaned => return -EPERM,
     };
-    if belongs(target, member.slot) {
+    if belongs(target, seat) {
         return 0;
     }
-    record(member.slot, target as u64, REACH_SIGNAL, signal);
+    record(seat, target as u64, REACH_SIGNAL, signal);
     -EPERM
 }
 
@@ -79,8 +86,8 @@ struct ProcessEvent {
 }
 
 #[inline(always)]
-fn record(slot: u32, target: u64, reach: u32, detail: u32) {
-    let Some(state) = slot_state(slot) else {
+fn record(seat: u32, target: u64, reach: u32, detail: u32) {
+    let Some(state) = slot_state(seat) else {
         return;
     };
     let mut event = ProcessEvent {
@@ -92,13 +99,14 @@ fn record(slot: u32, target: u64, reach: u32, detail: u32) {
             reserved: 0,
         },
     };
-    describe(&mut event.header, KIND_PROCESS, slot, STAGE_LSM);
+    describe(&mut event.header, KIND_PROCESS, seat, STAGE_LSM);
     event.header.decision = DENY;
     event.header.verdict = VERDICT_ERRNO;
     event.header.cause = CAUSE_OUTSIDER;
     event.header.boottime_ns = now();
     event.header.seq = next_seq(state);
     output(
+        seat,
         state,
         ptr::from_mut(&mut event).cast::<c_void>(),
         size_of::<ProcessEvent>() as u64,

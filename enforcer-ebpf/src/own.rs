@@ -3,7 +3,10 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
-use enforcer_common::own::{self, Own, TEXT_MAX};
+use enforcer_common::{
+    own::{self, Own, TEXT_MAX},
+    seat,
+};
 
 use crate::{
     judge::Judge,
@@ -45,8 +48,8 @@ extern "C" fn look_at(index: u32, context: *mut c_void) -> i64 {
 /// where the arguments are: from the NUL before the first one on, to the last NUL, which is not counted.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn note_own(scratch: *mut Scratch, slot: u32) -> u32 {
-    let Some(mut judge) = Judge::new(scratch, slot) else {
+pub extern "C" fn note_own(scratch: *mut Scratch, seat: u32) -> u32 {
+    let Some(mut judge) = Judge::new(scratch, seat) else {
         return 0;
     };
     // SAFETY: map values; every length is masked.
@@ -67,7 +70,7 @@ unsafe fn look_into(judge: &mut Judge) {
         let args_len = (*scratch).rest_len;
         let name_len = (*scratch).exe_len;
         ptr::write_volatile(ptr::addr_of_mut!((*scratch).own), 0);
-        let Some(own) = OWN.get_ptr(judge.slot) else {
+        let Some(own) = OWN.get_ptr(seat::slot(judge.seat)) else {
             return;
         };
         if (*own).inode == 0 || Scratch::is(scratch, KIND_SCRIPT) {
@@ -175,8 +178,9 @@ extern "C" fn look_at_name(index: u32, context: *mut c_void) -> i64 {
 /// Whether the name in the scratch memory's event is that of the launcher's socket, which hooks report to.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn is_launchers_socket(scratch: *mut Scratch, slot: u32, name_len: u32) -> u32 {
-    let (Some(mut judge), Some(own)) = (Judge::new(scratch, slot), OWN.get_ptr(slot)) else {
+pub extern "C" fn is_launchers_socket(scratch: *mut Scratch, seat: u32, name_len: u32) -> u32 {
+    let (Some(mut judge), Some(own)) = (Judge::new(scratch, seat), OWN.get_ptr(seat::slot(seat)))
+    else {
         return 0;
     };
     // SAFETY: a map value.

@@ -21,13 +21,14 @@ use enforcer_common::{
     },
     limits::Thing,
     rule::{DENY, ICMP, judged_protocol},
+    seat,
 };
 
 use crate::{
-    event::{count, next_seq, now, output, pid, slot_state},
+    event::{count, next_seq, now, output, pid},
     facts::Judgement,
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
-    maps::{AGENTS, constant, observed, offset, settings},
+    maps::{AGENTS, constant, observed, offset, seat_of, settings, slot_state},
     net::{self, AF_INET, AF_INET6, Aim, NetEvent, PASS, REFUSE, SOCK_DGRAM},
     task::{current_address, parent_pid, program_of, read_kernel, slot_of_task_cgroup},
 };
@@ -219,18 +220,20 @@ fn is_echo(packet: &SkBuffContext) -> bool {
 /// What the rules say of an echo. It leaves in the time of whoever sends it.
 #[inline(always)]
 fn echo_may_go(packet: &SkBuffContext, start: u64) -> bool {
-    let slot = slot_of(packet);
+    let Some(seat) = seat_of_packet(packet) else {
+        return false;
+    };
     let mut to = [0; 16];
     let family = destination(packet, &mut to);
-    if family == 0 || slot_of_task_cgroup(current_address()) != Some(slot) {
+    if family == 0 || slot_of_task_cgroup(current_address()) != Some(seat::slot(seat)) {
         return false;
     }
-    let Some(state) = slot_state(slot) else {
+    let Some(state) = slot_state(seat) else {
         return false;
     };
     let aim = Aim {
         address: address::normalise(to),
-        slot,
+        seat,
         port: 0,
         protocol: ICMP,
         family,
@@ -238,17 +241,17 @@ fn echo_may_go(packet: &SkBuffContext, start: u64) -> bool {
         reserved: 0,
     };
     let mut judgement = net::weigh(&aim);
-    if !admits(state, slot) {
+    if !admits(state, seat) {
         judgement = BROKEN;
     }
     if judgement.permits() {
-        judgement = within_rates(judgement, slot, Kind::Connect, Rates::Take);
+        judgement = within_rates(judgement, seat, Kind::Connect, Rates::Take);
     }
     let tripped = if judgement.permits() {
         0
     } else {
         let thing = Thing::address(&aim.address, aim.protocol, aim.port);
-        count_denial(slot, judgement.cause, thing)
+        count_denial(seat, judgement.cause, thing)
     };
     // SAFETY: a field of a map value.
     let lost = || unsafe { ptr::read_volatile(ptr::addr_of!((*state).lost)) };
@@ -257,21 +260,19 @@ fn echo_may_go(packet: &SkBuffContext, start: u64) -> bool {
     // Told by the counter: a function's result was seen to be lost on its way on Linux 6.1. Another's loss only refuses more.
     let passes = judgement.permits() && lost() == before;
     if passes {
-        count_allowance(state, slot, judgement.cause);
+        count_allowance(state, seat, judgement.cause);
     }
-    passes || observed(slot)
+    passes || observed(seat)
 }
 
-/// The agent whose packet it is.
+/// The seat of the agent whose packet it is.
 #[inline(always)]
-fn slot_of(packet: &SkBuffContext) -> u32 {
+fn seat_of_packet(packet: &SkBuffContext) -> Option<u32> {
     let level = constant(&settings().agent_level) as i32;
     // SAFETY: the context's own packet.
     let agent = unsafe { bpf_skb_ancestor_cgroup_id(packet.skb.skb, level) };
     // SAFETY: entries are only ever added and removed as a whole.
-    unsafe { AGENTS.get(agent) }
-        .copied()
-        .unwrap_or(constant(&settings().sole_slot))
+    seat_of(unsafe { AGENTS.get(agent) }.copied()?)
 }
 
 /// Writes the event of a packet and counts it. `protocol` is 0 for one that does not go where it
@@ -279,8 +280,10 @@ fn slot_of(packet: &SkBuffContext) -> u32 {
 #[inline(never)]
 fn record(packet: *mut __sk_buff, protocol: u32, judgement: u64, tripped: u64, start: u64) {
     let packet = &SkBuffContext::new(packet);
-    let slot = slot_of(packet);
-    let Some(state) = slot_state(slot) else {
+    let Some(seat) = seat_of_packet(packet) else {
+        return;
+    };
+    let Some(state) = slot_state(seat) else {
         return;
     };
     let judgement = Judgement::unpacked(judgement);
@@ -298,13 +301,13 @@ fn record(packet: *mut __sk_buff, protocol: u32, judgement: u64, tripped: u64, s
         },
     };
     // What goes elsewhere than it says is dropped, whoever only observes.
-    let allowed = judgement.permits() || protocol != 0 && observed(slot);
+    let allowed = judgement.permits() || protocol != 0 && observed(seat);
     event.header.kind = if protocol == 0 {
         KIND_PACKET
     } else {
         KIND_CONNECT
     };
-    event.header.slot = slot;
+    event.header.slot = seat::slot(seat);
     event.header.stage = STAGE_CGROUP;
     // SAFETY: the context's own packet.
     event.header.cgroup = unsafe { bpf_skb_cgroup_id(packet.skb.skb) };
@@ -319,7 +322,7 @@ fn record(packet: *mut __sk_buff, protocol: u32, judgement: u64, tripped: u64, s
     };
     // A packet that was held back leaves in somebody else's time.
     let task = current_address();
-    if slot_of_task_cgroup(task) == Some(slot) {
+    if slot_of_task_cgroup(task) == Some(seat::slot(seat)) {
         // SAFETY: as long as it takes.
         unsafe { program_of(task, event.tail.program.as_mut_ptr()) };
         event.header.pid = pid();
@@ -333,6 +336,7 @@ fn record(packet: *mut __sk_buff, protocol: u32, judgement: u64, tripped: u64, s
     event.header.latency_ns = (end - start) as u32;
     event.header.seq = next_seq(state);
     let recorded = output(
+        seat,
         state,
         ptr::from_mut(&mut event).cast::<c_void>(),
         size_of::<NetEvent>() as u64,

@@ -11,9 +11,9 @@ use aya_ebpf::{
     },
 };
 
-use enforcer_common::{event::PROGRAM_MAX, rule::SlotState};
+use enforcer_common::{event::PROGRAM_MAX, seat::SlotState};
 
-use crate::maps::{AGENTS, constant, mark_of, offset, settings};
+use crate::maps::{AGENTS, Marked, constant, mark_of, offset, seat_of, settings};
 
 /// Reads a plain value at a kernel address.
 #[inline(always)]
@@ -118,26 +118,34 @@ pub fn current() -> *mut task_struct {
 
 /// Where the current task belongs.
 #[derive(Clone, Copy)]
-pub struct Membership {
-    /// The agent's slot.
-    pub slot: u32,
-    /// It carries the agent's mark, but its cgroup is another.
-    pub escaped: bool,
+pub enum Membership {
+    /// To no agent.
+    Outside,
+    /// To the agent of this seat.
+    Inside(u32),
+    /// It carries the mark of the agent of this seat, but its cgroup is another.
+    Escaped(u32),
+    /// It carries the mark of an agent that is gone.
+    Orphaned,
 }
 
 /// The current task's agent: by cgroup, else by mark.
 #[inline(always)]
-pub fn membership() -> Option<Membership> {
+pub fn membership() -> Membership {
     if let Some(slot) = slot_by_cgroup() {
-        return Some(Membership {
-            slot,
-            escaped: false,
-        });
+        return match seat_of(slot) {
+            Some(seat) => Membership::Inside(seat),
+            None => Membership::Orphaned,
+        };
     }
-    mark_of(current()).map(|mark| Membership {
-        slot: mark - 1,
-        escaped: true,
-    })
+    match mark_of(current()) {
+        Marked::No => Membership::Outside,
+        Marked::Gone => Membership::Orphaned,
+        Marked::Of(slot) => match seat_of(slot) {
+            Some(seat) => Membership::Escaped(seat),
+            None => Membership::Orphaned,
+        },
+    }
 }
 
 /// Address of the current task, for reads.

@@ -10,9 +10,8 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::programs::RawTracePointContext;
 
 use crate::{
-    event::slot_state,
     facts::{Facts, judge_exec},
-    maps::{PATH_BYTES, Scratch, claim_scratch, offset, release_scratch},
+    maps::{PATH_BYTES, Scratch, claim_scratch, offset, release_scratch, seat_of, slot_state},
     task::read_user_str,
 };
 
@@ -49,8 +48,10 @@ extern "C" fn judge_trial(ctx: *mut c_void) -> i32 {
 
 #[inline(always)]
 fn judge(ctx: &RawTracePointContext, scratch: *mut Scratch) -> i32 {
-    let slot = ctx.arg::<u64>(0) as u32;
-    let Some(state) = slot_state(slot) else {
+    let Some(seat) = seat_of(ctx.arg::<u64>(0) as u32) else {
+        return -1;
+    };
+    let Some(state) = slot_state(seat) else {
         return -1;
     };
     // SAFETY: claimed scratch memory; all places lie in the room for gathered arguments.
@@ -88,7 +89,7 @@ fn judge(ctx: &RawTracePointContext, scratch: *mut Scratch) -> i32 {
         args: ctx.arg(5),
         args_end: ctx.arg(6),
     };
-    let judgement = judge_exec(&facts, slot, state, scratch);
+    let judgement = judge_exec(&facts, seat, state, scratch);
     (judgement.decision & 0xff | (judgement.cause & 0xff) << 8 | judgement.rank << 16) as i32
 }
 

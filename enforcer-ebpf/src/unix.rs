@@ -18,23 +18,24 @@ use enforcer_common::{
         UnixTail, VERDICT_ALLOWED, VERDICT_ERRNO,
     },
     limits::Thing,
-    rule::{ALLOW, ASK, DENY, SlotState},
+    rule::{ALLOW, ASK, DENY},
+    seat::{self, SlotState},
 };
 
 use crate::{
-    event::{count, describe, next_seq, now, output, pid, slot_state},
+    event::{count, describe, next_seq, now, output, pid},
     facts::Judgement,
     judge::judge_name,
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
     listener,
     maps::{
-        CONNECTORS, POLICIES, Scratch, UNIX_NAME_ROOM, claim_scratch, observed, offset,
-        release_scratch,
+        POLICIES, PROFILES, Scratch, UNIX_NAME_ROOM, claim_scratch, observed, offset,
+        release_scratch, slot_state,
     },
-    net::{PASS, REFUSE, slot_of_socket_user},
+    net::{PASS, REFUSE, seat_of_socket},
     own::is_launchers_socket,
     scan::masked,
-    task::{self, read_kernel, unproven},
+    task::{self, Membership, read_kernel, unproven},
 };
 
 const EPERM: i32 = 1;
@@ -64,7 +65,7 @@ struct Wanted {
     /// Where the `sockaddr_un` lies in the kernel.
     address: u64,
     /// Whose it is.
-    slot: u32,
+    seat: u32,
     /// Bytes of the address.
     length: u32,
     /// [`BOUND`], [`CONNECT`] or [`SEND`].
@@ -103,8 +104,10 @@ pub fn unix_may_send(ctx: LsmContext) -> i32 {
 /// Judges the name that `other` is bound to.
 #[inline(always)]
 fn bound_peer(sock: u64, other: u64, record_allowed: bool) -> i32 {
-    let Some(member) = task::membership() else {
-        return 0;
+    let seat = match task::membership() {
+        Membership::Outside => return 0,
+        Membership::Inside(seat) | Membership::Escaped(seat) => seat,
+        Membership::Orphaned => return -EPERM,
     };
     let Some(address) = read_kernel::<u64>(other + offset!(unix_address)) else {
         return -EPERM;
@@ -119,7 +122,7 @@ fn bound_peer(sock: u64, other: u64, record_allowed: bool) -> i32 {
         sock,
         other,
         address: name,
-        slot: member.slot,
+        seat,
         length,
         way: BOUND,
         silent: u32::from(!record_allowed),
@@ -153,11 +156,14 @@ fn called(context: u64, way: u32) -> i32 {
     ) else {
         return REFUSE;
     };
+    let Some(seat) = seat_of_socket(sock) else {
+        return REFUSE;
+    };
     let wanted = Wanted {
         sock,
         other: 0,
         address,
-        slot: slot_of_socket_user(),
+        seat,
         length,
         way,
         silent: 0,
@@ -178,13 +184,13 @@ extern "C" fn settle_unix(wanted: *const Wanted) -> u32 {
     let Some(wanted) = (unsafe { wanted.as_ref() }) else {
         return 0;
     };
-    let slot = wanted.slot;
+    let seat = wanted.seat;
     let start = now();
     if wanted.length <= FAMILY_BYTES {
         // No name: the kernel refuses it, or (a bound peer) there is nothing to judge.
         return 1;
     }
-    let Some(state) = slot_state(slot) else {
+    let Some(state) = slot_state(seat) else {
         return 0;
     };
     let Some(scratch) = claim_scratch() else {
@@ -200,35 +206,37 @@ extern "C" fn settle_unix(wanted: *const Wanted) -> u32 {
         // The only stage, and so the last one.
         if !judgement.is_limited() {
             // What hooks report is heard whatever the breaker says.
-        } else if !admits(state, slot) {
+        } else if !admits(state, seat) {
             judgement = BROKEN;
         } else if judgement.decision == ALLOW {
-            judgement = within_rates(judgement, slot, Kind::Connect, Rates::Take);
+            judgement = within_rates(judgement, seat, Kind::Connect, Rates::Take);
         }
         let recorded = record(wanted, state, scratch, judgement, start);
         passes = judgement.decision == ALLOW && recorded;
         if passes && judgement.is_limited() {
-            count_allowance(state, slot, judgement.cause);
+            count_allowance(state, seat, judgement.cause);
         }
     }
     release_scratch(scratch);
-    u32::from(passes || observed(slot))
+    u32::from(passes || observed(seat))
 }
 
 /// Whether the current process is the launcher's connector; and whether there is one.
 #[inline(always)]
-fn connector(slot: u32) -> (bool, bool) {
-    match CONNECTORS.get(slot) {
-        Some(&connector) => (connector != 0 && connector == pid(), connector != 0),
-        None => (false, false),
-    }
+fn connector(seat: u32) -> (bool, bool) {
+    let Some(profile) = PROFILES.get_ptr(seat::slot(seat)) else {
+        return (false, false);
+    };
+    // SAFETY: a field of a map value.
+    let connector = unsafe { (*profile).connector };
+    (connector != 0 && connector == pid(), connector != 0)
 }
 
 #[inline(always)]
 fn weigh(wanted: &Wanted, scratch: *mut Scratch) -> Judgement {
     let Wanted {
         other,
-        slot,
+        seat,
         length,
         way,
         ..
@@ -239,7 +247,7 @@ fn weigh(wanted: &Wanted, scratch: *mut Scratch) -> Judgement {
         cause,
         rank: 0,
     };
-    let Some(header) = POLICIES.get_ptr(slot) else {
+    let Some(header) = POLICIES.get_ptr(seat::generation(seat)) else {
         return because(CAUSE_INTERNAL);
     };
     // SAFETY: map values; lengths are masked below the room of each array.
@@ -284,7 +292,7 @@ fn weigh(wanted: &Wanted, scratch: *mut Scratch) -> Judgement {
         (*scratch).unix.tail.name_len = length;
 
         let absolute = *text == b'/';
-        let rank = judge_name(scratch, slot, length);
+        let rank = judge_name(scratch, seat, length);
         if (*scratch).unreadable != 0 {
             return because(CAUSE_INTERNAL);
         }
@@ -310,7 +318,7 @@ fn weigh(wanted: &Wanted, scratch: *mut Scratch) -> Judgement {
         if way == BOUND
             && !abstract_name
             && judgement.decision == ALLOW
-            && is_launchers_socket(scratch, slot, length) != 0
+            && is_launchers_socket(scratch, seat, length) != 0
         {
             return Judgement {
                 cause: CAUSE_HOOK,
@@ -319,7 +327,7 @@ fn weigh(wanted: &Wanted, scratch: *mut Scratch) -> Judgement {
         }
         // Where no rule speaks, it matters whose the socket is.
         let open = rank == 0 && judgement.decision == ALLOW && (*header).outside_unix != ALLOW;
-        let judgement = if open && way == BOUND && listener::is_outside(other, slot) {
+        let judgement = if open && way == BOUND && listener::is_outside(other, seat) {
             Judgement {
                 decision: (*header).outside_unix,
                 cause: CAUSE_LISTENER,
@@ -328,7 +336,7 @@ fn weigh(wanted: &Wanted, scratch: *mut Scratch) -> Judgement {
         } else {
             judgement
         };
-        let (is_connector, exists) = connector(slot);
+        let (is_connector, exists) = connector(seat);
         if abstract_name && way != BOUND {
             // The launcher sees whose it is, and makes the connect.
             return if !open || way == CONNECT && !exists {
@@ -399,25 +407,25 @@ fn record(
     judgement: Judgement,
     start: u64,
 ) -> bool {
-    let slot = wanted.slot;
+    let seat = wanted.seat;
     let stage = if wanted.way == BOUND {
         STAGE_LSM
     } else {
         STAGE_CGROUP
     };
     let permitted = judgement.decision == ALLOW;
-    let allowed = permitted || observed(slot);
+    let allowed = permitted || observed(seat);
     // SAFETY: map values; the length is masked.
     unsafe {
         let event = ptr::addr_of_mut!((*scratch).unix);
-        describe(&mut (*event).header, KIND_UNIX, slot, stage);
+        describe(&mut (*event).header, KIND_UNIX, seat, stage);
         if !permitted {
             let thing = if wanted.way == BOUND {
                 Thing::socket(wanted.other)
             } else {
                 Thing::NONE
             };
-            (*event).header.tripped = count_denial(slot, judgement.cause, thing);
+            (*event).header.tripped = count_denial(seat, judgement.cause, thing);
         }
         (*event).header.decision = judgement.decision;
         (*event).header.cause = judgement.cause;
@@ -439,6 +447,7 @@ fn record(
         (*event).header.seq = next_seq(state);
         let name_len = masked(scratch, (*event).tail.name_len, NAME_MASK);
         let recorded = output(
+            seat,
             state,
             event.cast(),
             (size_of::<Header>() + size_of::<UnixTail>()) as u64 + u64::from(name_len),

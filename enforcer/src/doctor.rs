@@ -8,7 +8,7 @@ use crate::{
     directories,
     kernel::{
         attach::{BPF_ROOT, bpf_mounted},
-        instance::{Instance, Plan, Types, UNIX_HOOKS, UnixJudgement},
+        instance::{Instance, Types, UNIX_HOOKS, UnixJudgement},
         object::{Hook, LSM, ProgramSpec},
         offsets,
     },
@@ -129,18 +129,18 @@ pub fn examine() -> Report {
         .map_err(|error| error.to_string()),
     );
     let types = Types::read();
+    let readable = types.is_ok();
     report.add(
         "kernel types (BTF)",
         true,
         types
-            .as_ref()
             .map(|_| offsets::VMLINUX.to_owned())
-            .map_err(ToString::to_string),
+            .map_err(|error| error.to_string()),
     );
     let fence = Fence::probe(false);
     let mut in_force = None;
-    if let (Ok(types), Ok(cgroups), true) = (types, &cgroups, root) {
-        in_force = programs(&mut report, types, cgroups, &fence);
+    if let (true, Ok(cgroups), true) = (readable, &cgroups, root) {
+        in_force = programs(&mut report, cgroups, &fence);
     }
     notification(&mut report);
     report_fence(&mut report, &fence, in_force.as_ref());
@@ -249,28 +249,14 @@ fn hook_name(spec: ProgramSpec) -> String {
 }
 
 /// Loads every program and has the self-test say what is in force; `None` if nothing may call itself enforcing.
-fn programs(
-    report: &mut Report,
-    types: Types,
-    cgroups: &CgroupRoot,
-    fence: &Fence,
-) -> Option<InForce> {
-    let proven = selftest::tables().and_then(|tables| {
-        let place = Place::new(cgroups)?;
-        let mut instance = Instance::load_with(
-            &Plan {
-                changer: None,
-                slots: vec![&tables, &tables],
-                agent_level: place.cgroup.level(),
-                lsm: true,
-                user: None,
-                observed: None,
-            },
-            types,
-        )?;
-        let proven = selftest::prove(&mut instance, place.cgroup.path(), fence);
-        Ok((instance, proven))
-    });
+fn programs(report: &mut Report, cgroups: &CgroupRoot, fence: &Fence) -> Option<InForce> {
+    let proven = Place::new(cgroups)
+        .map_err(anyhow::Error::from)
+        .and_then(|place| {
+            let mut instance = Instance::load(place.cgroup.level())?;
+            let proven = selftest::prove(&mut instance, place.cgroup.path(), fence);
+            Ok((instance, proven))
+        });
     let (instance, proven) = match proven {
         Ok(proven) => proven,
         Err(error) => {

@@ -117,5 +117,5 @@ fn nothing_runs_unjudged_and_what_waited_is_denied() {
         assert_eq!(request.state(), "denied", "{request:?}");
         assert!(request.text("answer_reason").contains("ended before"));
     }
-    assert_eq!(killed.left_over(), Vec::<PathBuf>::new());
+    killed.await_taken_away();
 }

@@ -12,11 +12,11 @@ use enforcer::kernel::events::Body;
 use enforcer_common::{
     address,
     event::{CAUSE_APPROVED, CAUSE_RULE, VERDICT_ALLOWED},
-    grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey},
+    grant::{ConnectGrant, ExecGrant, ExecGrantKey},
     rule::ASK,
 };
 
-use crate::world::{Child, Exec, SLOT, World, boottime, errno_of, grant, tables};
+use crate::world::{Child, Exec, World, boottime, errno_of, grant, tables};
 
 const POLICY: &str = r#"{"version": "2",
     "exec": {"default": "allow", "rules": [
@@ -34,14 +34,7 @@ fn ran(world: &World, status: Option<i32>) -> bool {
 
 fn key(world: &World, child: &Child, exec: &Exec, script: bool) -> ExecGrantKey {
     let area = exec.area(usize::from(script));
-    ExecGrantKey {
-        hash: world
-            .grants
-            .exec_hash(SLOT, exec.path(), &area, script)
-            .unwrap(),
-        slot: SLOT,
-        pid: child.pid,
-    }
+    world.grants.exec_key(child.pid, exec.path(), &area, script)
 }
 
 #[test]
@@ -261,13 +254,10 @@ fn an_approved_connect_passes_once() {
             libc::connect(fd, (&raw const address).cast(), 16)
         }))
     };
-    let key = |child: &Child, port: u16| ConnectGrantKey {
-        address: address::normalise(address::from_v4([127, 0, 0, 1])),
-        slot: SLOT,
-        pid: child.pid,
-        protocol: 6,
-        port: u32::from(port),
-    };
+    let loopback = address::normalise(address::from_v4([127, 0, 0, 1]));
+    let grants = world.grants.clone();
+    let key =
+        |child: &Child, port: u16| grants.connect_key(child.pid, loopback, 6, u32::from(port));
     let grant = ConnectGrant {
         request: 9,
         expires_ns: boottime() + 60_000_000_000,

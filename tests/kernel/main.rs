@@ -3,6 +3,7 @@
 
 mod addresses;
 mod grants;
+mod many;
 mod network;
 mod outside;
 mod selftest;

@@ -8,10 +8,7 @@ use enforcer::{
     run::{InForce, Level, selftest},
 };
 
-use crate::world::{Place, plan, tables};
-
-const POLICY: &str =
-    r#"{"version": "2", "exec": {"default": "allow"}, "connect": {"default": "allow"}}"#;
+use crate::world::{LEVEL, Place};
 
 /// How long the kernel may take to detach what was dropped: it leaves that to a worker.
 const DETACHING: Duration = Duration::from_millis(500);
@@ -38,8 +35,7 @@ fn without(instance: &mut Instance, silent: &[&'static str]) -> anyhow::Result<I
 
 #[test]
 fn what_does_not_refuse_is_not_in_force() {
-    let (agent, probe) = (tables(POLICY), selftest::tables().unwrap());
-    let mut instance = Instance::load(&plan(&[&agent, &probe])).unwrap();
+    let mut instance = Instance::load(LEVEL).unwrap();
     let whole = without(&mut instance, &[]).unwrap();
     println!("in force: {whole:?}");
     // What every kernel has must refuse.

@@ -23,7 +23,7 @@ use enforcer_common::{
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, sendto, socket};
 
-use crate::world::{SLOT, World, tables};
+use crate::world::{World, tables};
 
 /// The groups for names are those of any text: here the exec rules' own.
 fn policy() -> Tables {
@@ -207,10 +207,7 @@ fn links() {
         UnixJudgement::Called => {
             assert_eq!(attempt(&world), WENT_ON, "there is no connector");
             world.events();
-            world
-                .grants
-                .set_connector(SLOT, std::process::id())
-                .unwrap();
+            world.agent.set_connector(std::process::id()).unwrap();
             assert_eq!(attempt(&world), REFUSED);
             assert_eq!(names(&mut world)[0].2, CAUSE_CONNECTOR);
             let child = world.child(|| {
@@ -224,7 +221,7 @@ fn links() {
                     .and_then(|socket| connect(socket.as_raw_fd(), &path(&link))),
                 )
             });
-            world.grants.set_connector(SLOT, child.pid).unwrap();
+            world.agent.set_connector(child.pid).unwrap();
             assert_eq!(child.go(), WENT_ON, "the connector itself");
             assert!(names(&mut world).is_empty(), "its launcher records it");
         }

@@ -8,17 +8,21 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::sleep,
     time::Duration,
 };
 
 use enforcer::{
     kernel::{
+        agent::{Agent, Plan},
         attach::NamedLink,
         events::{Event, Feed},
         grants::Grants,
-        instance::{Instance, Plan, UnixJudgement},
+        instance::{Instance, UnixJudgement},
     },
     launch::{CgroupRoot, Fence},
     policy::{
@@ -29,9 +33,6 @@ use enforcer::{
 };
 use enforcer_common::grant::{ExecGrant, kernel_device};
 
-/// The agent's slot.
-pub const SLOT: u32 = 0;
-
 /// Compiles a policy.
 pub fn tables(text: &str) -> Tables {
     compile(&policy::parse(text).unwrap().policy, 7).unwrap()
@@ -40,13 +41,16 @@ pub fn tables(text: &str) -> Tables {
 /// A governed cgroup.
 pub struct World {
     pub grants: Grants,
+    pub agent: Agent,
     pub unix: UnixJudgement,
     /// What was seen to refuse.
     pub in_force: InForce,
     feed: Feed,
     /// Detached when dropped.
     _links: Vec<NamedLink>,
-    cgroup: PathBuf,
+    instance: Arc<Instance>,
+    /// Where its children are.
+    pub cgroup: PathBuf,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -88,41 +92,41 @@ fn take_away(cgroup: &Path) {
     }
 }
 
-/// What an instance over cgroups of ours is made of.
-pub fn plan<'a>(slots: &[&'a Tables]) -> Plan<'a> {
-    Plan {
-        user: None,
-        observed: None,
-        changer: None,
-        slots: slots.to_vec(),
-        agent_level: 1,
-        lsm: true,
-    }
-}
+/// How deep the cgroups of these tests are.
+pub const LEVEL: u32 = 1;
 
 impl World {
     pub fn new(tables: &Tables) -> Self {
-        let probe = selftest::tables().unwrap();
-        let mut instance = Instance::load(&plan(&[tables, &probe])).unwrap();
+        let mut instance = Instance::load(LEVEL).unwrap();
         let place = Place::new();
         let in_force = selftest::prove(&mut instance, &place.0, &Fence::probe(false)).unwrap();
         drop(place);
+        Self::with(Arc::new(instance), in_force, &Plan::new(tables))
+    }
+
+    /// Another agent of the same instance.
+    pub fn beside(&self, plan: &Plan<'_>) -> Self {
+        Self::with(Arc::clone(&self.instance), self.in_force.clone(), plan)
+    }
+
+    fn with(instance: Arc<Instance>, in_force: InForce, plan: &Plan<'_>) -> Self {
         let cgroup = new_cgroup();
+        let agent = instance.admit(plan).unwrap();
         let links = instance
             .govern(
+                &agent,
                 fs::File::open(&cgroup).unwrap(),
                 fs::metadata(&cgroup).unwrap().ino(),
-                SLOT,
             )
             .unwrap();
-        let (grants, unix) = (instance.grants(), in_force.unix());
-        let (feed, links) = instance.hold(links).unwrap();
         Self {
-            grants,
-            unix,
+            grants: agent.grants().unwrap(),
+            unix: in_force.unix(),
             in_force,
-            feed,
+            feed: agent.feed().unwrap(),
+            agent,
             _links: links,
+            instance,
             cgroup,
         }
     }
@@ -136,10 +140,7 @@ impl World {
     pub fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(event) = self.feed.next_with(|event| event.unwrap()) {
-            // The self-test has had some, too.
-            if event.header.slot == SLOT {
-                events.push(event);
-            }
+            events.push(event);
         }
         events
     }

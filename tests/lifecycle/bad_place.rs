@@ -37,7 +37,8 @@ fn start(session: &Session, before: &str, agent: &str, trail: &Path) -> Output {
 }
 
 const WITHOUT_CGROUP2: &str = "while grep -q ' cgroup2 ' /proc/self/mounts; do umount -l \"$(grep -m1 ' cgroup2 ' /proc/self/mounts | cut -d' ' -f2)\"; done";
-const WITHOUT_BTF: &str = "mount -t tmpfs none /sys/kernel/btf";
+/// And without a host that could be joined: the kernel programs are to be loaded.
+const WITHOUT_BTF: &str = "mount -t tmpfs none /sys/kernel/btf; mount -t bpf none /sys/fs/bpf";
 
 #[test]
 fn a_kernel_that_lacks_something() {

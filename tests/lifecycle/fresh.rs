@@ -14,7 +14,7 @@ use crate::launch::{free, fresh_name, text};
 
 /// Such a machine: a mount namespace in which all that is empty. Its agents' cgroups lie in a place of their own, else
 /// its launchers would take the cgroups of all others, whose states they do not see, for what a dead launcher left.
-struct Fresh {
+pub struct Fresh {
     session: Session,
     /// Where its agents' cgroups are.
     own: PathBuf,
@@ -25,7 +25,7 @@ struct Fresh {
 
 impl Fresh {
     /// `None`, recorded as skipped, where it cannot be made.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         if !root() {
             return None;
         }
@@ -53,7 +53,7 @@ impl Fresh {
     }
 
     /// Runs a script there. `run WORDS` is `enforcer run` under a policy that allows everything, `$E` the binary.
-    fn sh(&self, script: &str) -> Output {
+    pub fn sh(&self, script: &str) -> Output {
         let script = format!(
             "set -e
             mount --bind {own} {agents}
@@ -99,7 +99,7 @@ impl Drop for Fresh {
 }
 
 /// Both outputs, to look at what was said where.
-fn both(output: &Output) -> (String, String) {
+pub fn both(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 

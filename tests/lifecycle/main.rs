@@ -10,6 +10,8 @@ mod command;
 mod confined;
 mod ends;
 mod fresh;
+mod host;
+mod killed;
 mod launch;
 mod output;
 mod trail;

@@ -139,6 +139,16 @@ fn memory_file(target: &Target) -> c_int {
     file.into_raw_fd()
 }
 
+/// An unnamed script whose interpreter is the program.
+fn memory_script(target: &Target) -> c_int {
+    let fd = unsafe { libc::memfd_create(c"harmless".as_ptr(), 0) };
+    let mut file = unsafe { File::from_raw_fd(fd) };
+    file.write_all(b"#!").expect("written");
+    file.write_all(target.path.as_bytes()).expect("written");
+    file.write_all(b"\n").expect("written");
+    file.into_raw_fd()
+}
+
 fn path(text: String) -> CString {
     CString::new(text).expect("no NUL")
 }
@@ -269,6 +279,14 @@ fn main() {
         }
         "memfd-proc" => {
             let fd = memory_file(&target);
+            target.exec_path(&path(format!("/proc/self/fd/{fd}")));
+        }
+        "memfd-script" => {
+            let fd = memory_script(&target);
+            target.exec_at(fd, c"", libc::AT_EMPTY_PATH);
+        }
+        "memfd-script-proc" => {
+            let fd = memory_script(&target);
             target.exec_path(&path(format!("/proc/self/fd/{fd}")));
         }
         "tmpfile" => unsafe {

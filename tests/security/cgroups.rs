@@ -321,7 +321,7 @@ fn the_next_launcher_kills_who_left_after_the_last_one_was_killed() {
             .is_empty()
     });
     assert_eq!(Session::new(&open()).run(["/bin/true"]).code(), 0);
-    assert_eq!(killed.left_over(), Vec::<PathBuf>::new());
+    killed.await_taken_away();
 }
 
 #[test]

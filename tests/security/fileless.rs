@@ -29,6 +29,8 @@ fn programs_without_a_name_are_denied() {
     for way in [
         "memfd",
         "memfd-proc",
+        "memfd-script",
+        "memfd-script-proc",
         "link-to-fd",
         "tmpfile",
         "deleted",
@@ -115,9 +117,14 @@ fn a_policy_may_allow_them() {
     session.set_policy(&policy);
     let outcomes = Attempts::new()
         .with("memfd", "$WAYS memfd $OWN")
+        .with("script", "$WAYS memfd-script $OWN")
+        .with("script-proc", "$WAYS memfd-script-proc $OWN")
         .with("forbidden", "$WAYS execveat-fd $VICTIM")
+        .with("forbidden-script", "$WAYS memfd-script $VICTIM")
         .run(&session);
-    assert_eq!((outcomes.ran("memfd"), outcomes.ran("forbidden")), (1, 0));
+    let ran = |name| outcomes.ran(name);
+    assert_eq!((ran("memfd"), ran("script"), ran("script-proc")), (1, 1, 1));
+    assert_eq!((ran("forbidden"), ran("forbidden-script")), (0, 0));
 }
 
 #[test]

@@ -148,6 +148,6 @@ fn a_tree_without_its_launcher_stays_governed() {
     }
     let second = next.run(["/bin/true"]);
     assert_eq!(second.code(), 0, "{}", second.stderr);
-    assert_eq!(killed.left_over(), Vec::<PathBuf>::new());
+    killed.await_taken_away();
     enforcer_tests::Trail::read(&trail_path).assert_whole();
 }

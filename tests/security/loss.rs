@@ -63,7 +63,7 @@ fn what_cannot_be_recorded_is_denied() {
     let ended = running.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
 
-    assert!(ran["execs"] > 300, "{ran:?}");
+    assert!(ran["execs"] > 100, "{ran:?}");
     assert!(ran["denied"] >= 20 && ran["unconnected"] >= 10, "{ran:?}");
     assert_eq!(really_ran, ran["execs"], "what ran while nobody read");
     assert_eq!(numbers(&result)["again"], 1, "room again, and still denied");

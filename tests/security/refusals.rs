@@ -176,5 +176,5 @@ fn when_the_launcher_is_killed_all_stays_refused() {
     // The next one takes down what is left.
     let next = Session::new(&open()).run(["/bin/true"]);
     assert_eq!(next.code(), 0, "{}", next.stderr);
-    assert_eq!(killed.left_over(), Vec::<PathBuf>::new());
+    killed.await_taken_away();
 }

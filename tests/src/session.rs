@@ -530,6 +530,20 @@ impl Ended {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
+    /// Waits until nothing of the session is left: whoever has started since takes it away, and another that starts at the
+    /// same time may be about it just now.
+    ///
+    /// # Panics
+    ///
+    /// When something stays.
+    pub fn await_taken_away(&self) {
+        let deadline = Instant::now() + patience();
+        while !self.left_over().is_empty() {
+            assert!(Instant::now() < deadline, "left: {:?}", self.left_over());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What the session has made and not taken away.
     pub fn left_over(&self) -> Vec<PathBuf> {
         left_over(&self.agent)
@@ -581,12 +595,11 @@ fn below(directory: &Path, agent: &str) -> Vec<PathBuf> {
 
 /// What sessions of this agent have made and not taken away: cgroups, pins and states.
 pub fn left_over(agent: &str) -> Vec<PathBuf> {
-    [
-        cgroups(),
-        PathBuf::from("/sys/fs/bpf/enforcer"),
-        PathBuf::from("/run/enforcer"),
-    ]
-    .iter()
-    .flat_map(|place| below(place, agent))
-    .collect()
+    let hosts = fs::read_dir("/sys/fs/bpf/enforcer").into_iter().flatten();
+    let pins = hosts.filter_map(|host| Some(host.ok()?.path().join("agents")));
+    [cgroups(), PathBuf::from("/run/enforcer")]
+        .into_iter()
+        .chain(pins)
+        .flat_map(|place| below(&place, agent))
+        .collect()
 }

@@ -17,7 +17,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use enforcer::kernel::{
-    object::{self, CORE, Hook, Sizes},
+    object::{self, CORE, Hook},
     offsets,
 };
 use enforcer_common::load::Settings;
@@ -122,19 +122,8 @@ impl Unattached {
     /// The kernel refuses one.
     pub fn load() -> anyhow::Result<Self> {
         let types = object::kernel_types()?;
-        let settings = Settings {
-            agent_level: 2,
-            ..Settings::ZERO
-        };
-        let sizes = Sizes {
-            slots: 1,
-            segments: 1,
-            heads: 1,
-            connects: 1,
-            cells: 1,
-            ring_bytes: 1 << 16,
-        };
-        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes, &[])?;
+        let settings = Settings { agent_level: 2 };
+        let mut ebpf = object::load(&offsets::running_kernel()?, &settings)?;
         for spec in CORE {
             if matches!(spec.hook, Hook::Tracepoint(_)) {
                 object::load_program(&mut ebpf, spec, &types)?;

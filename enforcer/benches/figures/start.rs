@@ -7,7 +7,7 @@ use enforcer::{
     cli::prove_examples,
     decide::Engine,
     kernel::{
-        object::{self, CORE, LSM, Sizes},
+        object::{self, CORE, LSM},
         offsets,
     },
     policy,
@@ -138,22 +138,7 @@ fn phases(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         let types = object::kernel_types()?;
         times[1].push(start.elapsed().as_secs_f64() * 1e3);
         let start = Instant::now();
-        let mut ebpf = object::load(
-            &offsets,
-            &Settings {
-                agent_level: 2,
-                ..Settings::ZERO
-            },
-            Sizes {
-                slots: 2,
-                segments: 1,
-                heads: 8,
-                connects: 8,
-                cells: 1,
-                ring_bytes: enforcer::kernel::instance::RING_BYTES,
-            },
-            &[],
-        )?;
+        let mut ebpf = object::load(&offsets, &Settings { agent_level: 2 })?;
         times[2].push(start.elapsed().as_secs_f64() * 1e3);
         for (at, spec) in CORE.iter().chain(&LSM).enumerate() {
             let start = Instant::now();

@@ -23,6 +23,8 @@ pub mod explain;
 pub mod hook;
 pub mod policy;
 pub mod run;
+pub mod status;
+pub mod stop;
 
 /// Exit status for bad use, a bad policy, or a machine that cannot enforce.
 const FAILURE: u8 = 2;
@@ -45,6 +47,8 @@ Examples:
   enforcer policy check policies/strict.json
   sudo enforcer approvals watch
   sudo enforcer breaker status
+  sudo enforcer status
+  sudo enforcer stop reviewer
   sudo enforcer audit tail -n 20
   sudo enforcer doctor";
 
@@ -62,6 +66,10 @@ enum Command {
     Hook(Box<hook::HookArgs>),
     /// See and close the circuit breaker of running agents
     Breaker(breaker::BreakerArgs),
+    /// Show the agents that run, and the kernel programs that judge them
+    Status(status::StatusArgs),
+    /// End agents
+    Stop(stop::StopArgs),
     /// Read the audit trail
     Audit(audit::AuditArgs),
     /// Say what this kernel can enforce, found by attempting what must be refused
@@ -89,6 +97,8 @@ pub fn main() -> ExitCode {
         Command::Approvals(args) => approvals::run(&args),
         Command::Hook(args) => hook::run(*args),
         Command::Breaker(args) => breaker::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Stop(args) => stop::run(&args),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
         Command::ExecStop => exec_stop::serve(io::stdin().as_fd())

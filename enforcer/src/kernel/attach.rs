@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -11,17 +11,17 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock,
-        CgroupSockAddr, Lsm, ProgramError, links::FdLink,
+        BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, Lsm, ProgramError, links::FdLink,
     },
 };
+use aya_obj::generated::bpf_attach_type;
 
 use nix::mount::{MsFlags, mount};
 
 use super::{
     KernelError,
     object::{CORE, Hook, LSM, ProgramSpec, chain, load_programs},
-    unix_hooks::{self, UnixProgram},
+    sys,
 };
 
 /// A link of one of our programs.
@@ -43,13 +43,13 @@ pub enum Link {
 }
 
 impl Link {
-    fn pin(self, path: &Path) -> io::Result<()> {
+    pub(super) fn pin(self, path: &Path) -> io::Result<()> {
         match self {
             Self::Aya(link) => link
                 .pin(path)
                 .map(drop)
                 .map_err(|error| io::Error::other(chain(&error))),
-            Self::Own(link) => unix_hooks::pin(link.as_fd(), path),
+            Self::Own(link) => sys::pin(link, path),
         }
     }
 }
@@ -142,74 +142,89 @@ fn attach(ebpf: &mut Ebpf, spec: ProgramSpec) -> Result<NamedLink, KernelError> 
     })
 }
 
-/// Attaches the loaded socket programs to a cgroup.
-///
-/// # Errors
-///
-/// The kernel refuses one.
-pub fn to_cgroup(ebpf: &mut Ebpf, cgroup: impl AsFd) -> Result<Vec<NamedLink>, KernelError> {
-    let cgroup = cgroup.as_fd();
-    let mut links = Vec::new();
-    for spec in CORE {
-        let fail = |error: ProgramError| refused(spec, &error);
-        let program = ebpf
-            .program_mut(spec.name)
-            .ok_or_else(|| KernelError::map("programs", spec.name))?;
-        // No flag: links always sit beside one another, and the kernel refuses flags here.
-        let mode = CgroupAttachMode::Single;
-        let link = match spec.hook {
-            Hook::SocketAddress => {
-                let program = <&mut CgroupSockAddr>::try_from(program).map_err(fail)?;
-                let id = program.attach(cgroup, mode).map_err(fail)?;
-                FdLink::try_from(program.take_link(id).map_err(fail)?)
-            }
-            Hook::SocketCreate => {
-                let program = <&mut CgroupSock>::try_from(program).map_err(fail)?;
-                let id = program.attach(cgroup, mode).map_err(fail)?;
-                FdLink::try_from(program.take_link(id).map_err(fail)?)
-            }
-            Hook::PacketOut => {
-                let program = <&mut CgroupSkb>::try_from(program).map_err(fail)?;
-                let id = program
-                    .attach(cgroup, CgroupSkbAttachType::Egress, mode)
-                    .map_err(fail)?;
-                FdLink::try_from(program.take_link(id).map_err(fail)?)
-            }
-            Hook::Tracepoint(_) | Hook::Lsm(_) => continue,
-        };
-        let link = link.map_err(|error| KernelError::Program {
-            program: spec.name,
-            reason: chain(&error),
-        })?;
-        links.push(NamedLink {
-            program: spec.name,
-            link: Link::Aya(link),
-        });
+/// A program that is attached to each agent's cgroup.
+#[derive(Debug)]
+pub(super) struct CgroupProgram {
+    /// Its name.
+    pub name: &'static str,
+    /// The program.
+    pub fd: OwnedFd,
+}
+
+/// How the programs for cgroups attach.
+const ATTACH_TYPES: [(&str, bpf_attach_type); 8] = [
+    ("connect4", bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
+    ("connect6", bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
+    ("sendmsg4", bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
+    ("sendmsg6", bpf_attach_type::BPF_CGROUP_UDP6_SENDMSG),
+    ("sock_create", bpf_attach_type::BPF_CGROUP_INET_SOCK_CREATE),
+    ("packet_out", bpf_attach_type::BPF_CGROUP_INET_EGRESS),
+    ("unix_connect", bpf_attach_type::BPF_CGROUP_UNIX_CONNECT),
+    ("unix_sendmsg", bpf_attach_type::BPF_CGROUP_UNIX_SENDMSG),
+];
+
+impl CgroupProgram {
+    /// A program of this name; none if there is no such program for cgroups.
+    pub fn new(name: &str, fd: OwnedFd) -> Option<Self> {
+        let (name, _) = ATTACH_TYPES.iter().find(|(known, _)| *known == name)?;
+        Some(Self { name, fd })
     }
-    Ok(links)
-}
 
-/// Attaches the programs on unix sockets to a cgroup.
-///
-/// # Errors
-///
-/// The kernel refuses one.
-pub fn unix_to_cgroup(
-    programs: &[UnixProgram],
-    cgroup: impl AsFd,
-) -> Result<Vec<NamedLink>, KernelError> {
-    programs
-        .iter()
-        .map(|program| {
-            Ok(NamedLink {
-                program: program.name,
-                link: Link::Own(program.attach(cgroup.as_fd())?),
+    /// Those of a loaded object.
+    pub fn of(ebpf: &Ebpf) -> Result<Vec<Self>, KernelError> {
+        let on_cgroups = |spec: &ProgramSpec| {
+            matches!(
+                spec.hook,
+                Hook::SocketAddress | Hook::SocketCreate | Hook::PacketOut
+            )
+        };
+        CORE.iter()
+            .filter(|spec| on_cgroups(spec))
+            .map(|spec| {
+                let fail = |error: ProgramError| refused(*spec, &error);
+                let program = ebpf
+                    .program(spec.name)
+                    .ok_or_else(|| KernelError::map("programs", spec.name))?;
+                let fd = match spec.hook {
+                    Hook::SocketAddress => {
+                        <&CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::fd)
+                    }
+                    Hook::SocketCreate => <&CgroupSock>::try_from(program).and_then(CgroupSock::fd),
+                    _ => <&CgroupSkb>::try_from(program).and_then(CgroupSkb::fd),
+                };
+                let fd = fd
+                    .map_err(fail)?
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map_err(|error| KernelError::map("programs", error))?;
+                Self::new(spec.name, fd).ok_or_else(|| KernelError::map("programs", spec.name))
             })
-        })
-        .collect()
+            .collect()
+    }
+
+    /// Attaches it to a cgroup.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the link.
+    pub fn attach(&self, cgroup: BorrowedFd<'_>) -> Result<NamedLink, KernelError> {
+        let attach_type = ATTACH_TYPES
+            .iter()
+            .find(|(name, _)| *name == self.name)
+            .map_or(0, |(_, attach_type)| *attach_type as u32);
+        sys::link(&self.fd, cgroup, attach_type)
+            .map(|link| NamedLink {
+                program: self.name,
+                link: Link::Own(link),
+            })
+            .map_err(|error| KernelError::Program {
+                program: self.name,
+                reason: error.to_string(),
+            })
+    }
 }
 
-/// The directory of one instance's pins. Removing it detaches everything.
+/// A directory of pins. Removing it detaches what only its pins keep attached.
 #[derive(Clone, Debug)]
 pub struct PinDir(PathBuf);
 
@@ -250,9 +265,9 @@ pub fn mount_bpf() -> Result<(), KernelError> {
 }
 
 impl PinDir {
-    /// The directory of instance `id`.
-    pub fn of(id: &str) -> Self {
-        Self(Path::new(PIN_ROOT).join(id))
+    /// A directory, which need not be there.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(path)
     }
 
     /// Makes the directory.
@@ -261,34 +276,15 @@ impl PinDir {
     ///
     /// It exists already, or there is no BPF file system.
     pub fn create(&self) -> Result<(), KernelError> {
-        let fail = |error| KernelError::Pin {
+        fs::create_dir(&self.0).map_err(|error| KernelError::Pin {
             path: self.0.clone(),
             error,
-        };
-        // Another instance that ends takes the empty common directory away, perhaps between the two steps.
-        let mut tries = 0;
-        loop {
-            match fs::create_dir(PIN_ROOT) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(fail(error));
-                }
-                _ => {}
-            }
-            match fs::create_dir(&self.0) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 100 => tries += 1,
-                other => return other.map_err(fail),
-            }
-        }
+        })
     }
 
-    /// The path of a pin.
-    pub fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Whether it is there.
-    pub fn exists(&self) -> bool {
-        self.0.is_dir()
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Pins links; they stay in force when we are gone.
@@ -312,30 +308,12 @@ impl PinDir {
     ///
     /// A pin cannot be removed.
     pub fn remove(&self) -> Result<(), KernelError> {
-        let fail = |error| KernelError::Pin {
-            path: self.0.clone(),
-            error,
-        };
-        if !self.exists() {
-            return Ok(());
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::Pin {
+                path: self.0.clone(),
+                error,
+            }),
+            _ => Ok(()),
         }
-        fs::remove_dir_all(&self.0).map_err(fail)?;
-        // The last instance takes the common directory with it.
-        let _ = fs::remove_dir(PIN_ROOT);
-        Ok(())
-    }
-
-    /// The instances that have pins.
-    pub fn existing() -> Vec<String> {
-        let Ok(entries) = fs::read_dir(PIN_ROOT) else {
-            return Vec::new();
-        };
-        let mut ids: Vec<String> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            // Rates that outlive instances are no instance.
-            .filter(|name| name != super::users::DIRECTORY)
-            .collect();
-        ids.sort_unstable();
-        ids
     }
 }

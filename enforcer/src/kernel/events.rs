@@ -2,25 +2,21 @@
 
 use std::{
     net::Ipv6Addr,
-    os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr,
 };
 
-use aya::{
-    Ebpf,
-    maps::{Array, Map, MapData, RingBuf},
-};
+use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
 use enforcer_common::{
     event::{
         ConnectTail, ExecTail, Header, KIND_CONNECT, KIND_ESCAPE, KIND_EXEC, KIND_PACKET,
         KIND_PROCESS, KIND_SOCKET, KIND_UNIX, ProcessTail, UnixTail,
     },
-    rule::SlotState,
+    seat::SlotState,
 };
 
-use super::KernelError;
+use super::{KernelError, agent::Agent};
 
 /// One event of the kernel programs.
 #[derive(Clone, Debug)]
@@ -178,10 +174,10 @@ impl Event {
     }
 }
 
-/// The events and counters of an instance.
+/// The events and counters of an agent.
 pub struct Feed {
     ring: RingBuf<MapData>,
-    slots: Array<MapData, SlotState>,
+    agent: Agent,
     diagnostics: Option<EbpfLogger<KernelLog>>,
 }
 
@@ -207,29 +203,15 @@ impl std::fmt::Debug for Feed {
 }
 
 impl Feed {
-    /// A feed over an instance's maps.
-    ///
-    /// # Errors
-    ///
-    /// The maps cannot be mapped into memory.
-    pub fn new(ring: Map, slots: Map) -> Result<Self, KernelError> {
+    /// The feed of an agent over its ring.
+    pub(super) fn new(ring: OwnedFd, agent: Agent) -> Result<Self, KernelError> {
+        let ring = MapData::from_fd(ring).map_err(|error| KernelError::map("EVENTS", error))?;
         Ok(Self {
-            ring: RingBuf::try_from(ring).map_err(|error| KernelError::map("EVENTS", error))?,
-            slots: Array::try_from(slots).map_err(|error| KernelError::map("SLOTS", error))?,
+            ring: RingBuf::try_from(Map::RingBuf(ring))
+                .map_err(|error| KernelError::map("EVENTS", error))?,
+            agent,
             diagnostics: None,
         })
-    }
-
-    /// The feed of an instance whose maps are pinned in `directory`.
-    ///
-    /// # Errors
-    ///
-    /// The pins are missing or of another kind.
-    pub fn from_pins(directory: &Path) -> Result<Self, KernelError> {
-        let open = |name: &'static str| {
-            MapData::from_pin(directory.join(name)).map_err(|error| KernelError::map(name, error))
-        };
-        Self::new(Map::RingBuf(open("EVENTS")?), Map::Array(open("SLOTS")?))
     }
 
     /// Readable when there are events.
@@ -237,13 +219,13 @@ impl Feed {
         self.ring.as_fd()
     }
 
-    /// Hands on what the programs of this instance say, from the next event on.
+    /// Hands on what the programs say, from the next event on; `program` is the number of one of them.
     ///
     /// # Errors
     ///
     /// The programs were built without diagnostics.
-    pub fn diagnose(&mut self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
-        let logger = EbpfLogger::init_with_logger(ebpf, KernelLog)
+    pub(super) fn diagnose(&mut self, program: u32) -> Result<(), KernelError> {
+        let logger = EbpfLogger::init_from_id_with_logger(program, KernelLog)
             .map_err(|error| KernelError::map("AYA_LOGS", error))?;
         self.diagnostics = Some(logger);
         Ok(())
@@ -258,14 +240,12 @@ impl Feed {
         self.ring.next().map(|record| each(Event::parse(&record)))
     }
 
-    /// The counters of a slot.
+    /// The counters of the agent.
     ///
     /// # Errors
     ///
     /// The kernel refuses to show them.
-    pub fn counters(&self, slot: u32) -> Result<SlotState, KernelError> {
-        self.slots
-            .get(&slot, 0)
-            .map_err(|error| KernelError::map("SLOTS", error))
+    pub fn counters(&self) -> Result<SlotState, KernelError> {
+        self.agent.state()
     }
 }

@@ -1,30 +1,22 @@
-//! One loaded instance of the kernel programs: its slots, its links, its events.
+//! Kernel programs that have been loaded and are looked at: what they become is a host.
 
-use std::{mem, os::fd::AsFd};
+use std::{os::fd::AsFd, sync::Arc};
 
 use aya::{Btf, Ebpf};
-use enforcer_common::{
-    load::{Offsets, Settings},
-    own::Own,
-};
+use enforcer_common::load::{Offsets, Settings};
 
 use super::{
     KernelError,
-    attach::{self, Loaded, NamedLink, PinDir},
-    events::Feed,
-    grants::{self, Grants},
-    limits::{self, Limiter},
-    lower::{self, Need},
+    agent::{Agent, Plan},
+    attach::{self, CgroupProgram, Loaded, NamedLink},
+    host::{self, Held, Host},
     lsm,
-    object::{self, CORE, LSM, ProgramSpec, Sizes},
+    object::{self, CORE, LSM, ProgramSpec},
     offsets,
+    record::{HostRecord, Seen},
+    tables::HostMaps,
     unix_hooks::{self, UnixProgram},
-    users,
 };
-use crate::{changer::Changer, policy::compile::Tables};
-
-/// Bytes of the event ring: some twenty thousand execs of ordinary length.
-pub const RING_BYTES: u32 = 4 << 20;
 
 /// The LSM programs on unix sockets.
 pub const UNIX_LSM: [&str; 2] = ["unix_stream_connect", "unix_may_send"];
@@ -69,23 +61,6 @@ impl UnixJudgement {
     }
 }
 
-/// What an instance is made of.
-#[derive(Debug)]
-pub struct Plan<'a> {
-    /// The policy of each slot.
-    pub slots: Vec<&'a Tables>,
-    /// Depth of the agents' cgroups below the root of the v2 hierarchy.
-    pub agent_level: u32,
-    /// Whether to use LSM programs where the kernel runs them.
-    pub lsm: bool,
-    /// The user whose agents share rates (that of the first slot). Without one such rates count in this instance only.
-    pub user: Option<&'a str>,
-    /// A slot whose policy decides and is recorded, but blocks nothing.
-    pub observed: Option<u32>,
-    /// Who the agents run as; programs that this user can change are trusted in no directory.
-    pub changer: Option<&'a Changer>,
-}
-
 /// What is to be known of the running kernel before anything can be loaded. To read it creates nothing, and needs no
 /// policy: it can be done while one is compiled.
 #[derive(Debug)]
@@ -120,31 +95,31 @@ pub fn give_memory_back() {
     unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_BYTES) };
 }
 
-/// The loaded programs and maps.
+/// Programs that were loaded, before they are a host.
 ///
 /// What it has is in force only when it was seen to refuse: see the self-test of `run`.
 #[derive(Debug)]
 pub struct Instance {
     ebpf: Ebpf,
+    maps: Arc<HostMaps>,
     offsets: Offsets,
     loaded: Vec<Loaded>,
     lsm_inactive: bool,
     silent: Vec<&'static str>,
     links: Vec<NamedLink>,
-    grants: Grants,
-    limiters: Vec<Limiter>,
     unix: Option<Vec<UnixProgram>>,
 }
 
 impl Instance {
-    /// Loads everything, fills the tables, and attaches the programs that see the whole system and that every kernel has.
-    /// No cgroup is governed yet, and no LSM program attached.
+    /// Loads everything, and attaches the programs that see the whole system and that every kernel has. No cgroup is governed
+    /// yet, and no LSM program attached. `agent_level` is the depth of the agents' cgroups below the root of the v2
+    /// hierarchy.
     ///
     /// # Errors
     ///
     /// The kernel lacks something, or refuses something.
-    pub fn load(plan: &Plan<'_>) -> Result<Self, KernelError> {
-        Self::load_with(plan, Types::read()?)
+    pub fn load(agent_level: u32) -> Result<Self, KernelError> {
+        Self::load_with(agent_level, Types::read()?)
     }
 
     /// As [`Self::load`], with the kernel's types that have been read.
@@ -152,54 +127,13 @@ impl Instance {
     /// # Errors
     ///
     /// As [`Self::load`].
-    pub fn load_with(plan: &Plan<'_>, kernel: Types) -> Result<Self, KernelError> {
+    pub fn load_with(agent_level: u32, kernel: Types) -> Result<Self, KernelError> {
         let Types { offsets, types } = kernel;
-        let need = plan
-            .slots
-            .iter()
-            .fold(Need::default(), |sum, tables| sum.and(Need::of(tables)));
-        let mut settings = Settings {
-            agent_level: plan.agent_level,
-            sole_slot: 0,
-            observed: plan.observed.map_or(0, |slot| slot + 1),
-            ..Settings::ZERO
-        };
-        if let Some(changer) = plan.changer {
-            settings.agent_uid = changer.uid;
-            settings.agent_group_count = u32::try_from(changer.groups.len()).unwrap_or(u32::MAX);
-            for (room, group) in settings.agent_groups.iter_mut().zip(&changer.groups) {
-                *room = *group;
-            }
-        }
-        let sizes = Sizes {
-            slots: u32::try_from(plan.slots.len()).unwrap_or(u32::MAX),
-            segments: need.segments,
-            heads: need.heads,
-            connects: need.connects,
-            cells: need.cells,
-            ring_bytes: RING_BYTES,
-        };
-        let first = plan.slots.first().map(|tables| tables.header.limits);
-        let users = users::maps(&first.unwrap_or_default(), plan.user);
-        let mut ebpf =
-            users::with_maps(&users, || object::load(&offsets, &settings, sizes, &users))?;
-        let mut keys = Vec::new();
-        let mut limiters = Vec::new();
-        let mut start = Need::default();
-        for (slot, tables) in (0..).zip(&plan.slots) {
-            let key = grants::random_key()?;
-            lower::fill(&mut ebpf, slot, start, key, tables)?;
-            keys.push(key);
-            limiters.push(Limiter::new(
-                &ebpf,
-                slot,
-                lower::placed(&tables.header.limits, start.cells),
-            )?);
-            start = start.and(Need::of(tables));
-        }
-        let grants = Grants::new(&ebpf, &keys)?;
-        let lsm_inactive = plan.lsm && lsm::known_inactive();
-        let mut loaded = attach::load(&mut ebpf, &types, plan.lsm && !lsm_inactive);
+        let mut ebpf = object::load(&offsets, &Settings { agent_level })?;
+        let maps = HostMaps::of(&ebpf)?;
+        maps.record.set(&0, &HostRecord::new(agent_level))?;
+        let lsm_inactive = lsm::known_inactive();
+        let mut loaded = attach::load(&mut ebpf, &types, !lsm_inactive);
         if let Some(at) = loaded[..CORE.len()]
             .iter()
             .position(|program| program.verified.is_err())
@@ -209,13 +143,12 @@ impl Instance {
         }
         let mut instance = Self {
             ebpf,
+            maps: Arc::new(maps),
             offsets,
             loaded,
             lsm_inactive,
             silent: Vec::new(),
             links: Vec::new(),
-            grants,
-            limiters,
             unix: None,
         };
         // Marks are inherited before anything is judged by them: CORE names the exec hook first, so it comes last.
@@ -225,6 +158,15 @@ impl Instance {
             instance.load_unix_hooks()?;
         }
         Ok(instance)
+    }
+
+    /// Gives an agent a slot among those of these programs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses something.
+    pub fn admit(&self, plan: &Plan<'_>) -> Result<Agent, KernelError> {
+        Agent::choose(&self.maps, plan, |_| Ok(()))?.settle(plan)
     }
 
     /// Attaches those of these programs that see the whole system.
@@ -306,126 +248,43 @@ impl Instance {
         self.unix.as_deref()
     }
 
-    /// How many events a slot has had.
-    ///
-    /// # Errors
-    ///
-    /// The kernel does not show it.
-    pub fn events(&mut self, slot: u32) -> Result<u64, KernelError> {
-        lower::events(&mut self.ebpf, slot)
-    }
-
-    /// The way to this instance's grants; it may be kept when the instance is gone.
-    pub fn grants(&self) -> Grants {
-        self.grants.clone()
-    }
-
-    /// The breaker and the rates of a slot; it may be kept when the instance is gone.
-    ///
-    /// # Errors
-    ///
-    /// The instance has no such slot.
-    pub fn limiter(&self, slot: u32) -> Result<Limiter, KernelError> {
-        usize::try_from(slot)
-            .ok()
-            .and_then(|slot| self.limiters.get(slot).cloned())
-            .ok_or_else(|| KernelError::map("SLOTS", "the instance has no such slot"))
-    }
-
-    /// Governs a cgroup and everything below it by the policy of `slot`.
+    /// Governs a cgroup and everything below it by an agent's policy, until the links are dropped.
     ///
     /// # Errors
     ///
     /// The kernel refuses the entry or a link.
     pub fn govern(
-        &mut self,
+        &self,
+        agent: &Agent,
         cgroup: impl AsFd,
         id: u64,
-        slot: u32,
     ) -> Result<Vec<NamedLink>, KernelError> {
-        let mut links = attach::to_cgroup(&mut self.ebpf, cgroup.as_fd())?;
-        if let Some(unix) = &self.unix {
-            links.extend(attach::unix_to_cgroup(unix, cgroup.as_fd())?);
-        }
+        let mut links = host::attach_all(&self.for_cgroups()?, cgroup)?;
         links.retain(|link| !self.silent.contains(&link.program));
-        self.recognise(id, slot)?;
+        agent.recognise(id)?;
         Ok(links)
     }
 
-    /// Has the programs that see the whole system judge a cgroup and everything below it by the policy of `slot`.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the entry.
-    pub fn recognise(&mut self, id: u64, slot: u32) -> Result<(), KernelError> {
-        lower::set_agent(&mut self.ebpf, id, slot)
-    }
-
-    /// Lets `pid` make one exec in `slot` that the policy does not decide: the operator's command.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the entry.
-    pub fn set_operator(&mut self, slot: u32, pid: u32) -> Result<(), KernelError> {
-        lower::set_operator(&mut self.ebpf, slot, pid)
-    }
-
-    /// Has the launcher's own hook start whatever the breaker and the rates of `slot` say, and not count.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the entry.
-    pub fn set_own(&mut self, slot: u32, own: &Own) -> Result<(), KernelError> {
-        lower::set_own(&mut self.ebpf, slot, own)
-    }
-
-    /// Pins all links and the maps that a later process reads, and gives the events.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses a pin. What was pinned stays for the caller to remove.
-    pub fn pin(mut self, pins: &PinDir, links: Vec<NamedLink>) -> Result<Feed, KernelError> {
-        for name in limits::PINNED {
-            let map = self
-                .ebpf
-                .map_mut(name)
-                .ok_or_else(|| KernelError::map("pins", name))?;
-            map.pin(pins.join(name))
-                .map_err(|error| KernelError::map("pins", format!("{name}: {error}")))?;
+    fn for_cgroups(&self) -> Result<Vec<CgroupProgram>, KernelError> {
+        let mut programs = CgroupProgram::of(&self.ebpf)?;
+        for unix in self.unix.iter().flatten() {
+            programs.push(unix.for_cgroups()?);
         }
-        pins.pin(mem::take(&mut self.links))?;
-        pins.pin(links)?;
-        self.into_feed()
+        Ok(programs)
     }
 
-    /// Gives the events, and the links: everything is in force until those are dropped. For an instance that need not
-    /// outlive its process.
+    /// Makes a host of it, of which this was seen to refuse.
     ///
     /// # Errors
     ///
-    /// The events cannot be mapped into memory.
-    pub fn hold(
-        mut self,
-        mut links: Vec<NamedLink>,
-    ) -> Result<(Feed, Vec<NamedLink>), KernelError> {
-        links.append(&mut self.links);
-        Ok((self.into_feed()?, links))
-    }
-
-    fn into_feed(mut self) -> Result<Feed, KernelError> {
-        let mut take = |name: &'static str| {
-            self.ebpf
-                .take_map(name)
-                .ok_or_else(|| KernelError::map("pins", name))
-        };
-        let mut feed = Feed::new(take("EVENTS")?, take("SLOTS")?)?;
-        if object::diagnostics() {
-            feed.diagnose(&mut self.ebpf)?;
-        }
+    /// The kernel refuses a pin. Nothing is left behind then.
+    pub fn pin(self, held: &Held, seen: &Seen) -> Result<Host, KernelError> {
+        let programs = self.for_cgroups()?;
+        let host = Host::keep(held, self.maps, programs, self.links, seen);
         drop(self.ebpf);
         // Loading needs much more memory than running: it goes back to the system.
         // SAFETY: a plain call of the C library.
         unsafe { libc::malloc_trim(0) };
-        Ok(feed)
+        host
     }
 }

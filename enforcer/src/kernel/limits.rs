@@ -4,7 +4,6 @@
 use std::{
     fmt, io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
-    path::Path,
     ptr::{self, NonNull},
     sync::{
         Arc,
@@ -12,26 +11,19 @@ use std::{
     },
 };
 
-use aya::{
-    Ebpf,
-    maps::{Map, MapData},
-};
 use enforcer_common::{
     limits::{
         Ask, Breaker, Cells, Limits, Rate, Said, TRIES, Taking, Thing, is_repeat, try_take,
         try_turn, used,
     },
-    rule::SlotState,
+    seat::SlotState,
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::KernelError;
-
-/// Maps that are pinned, for a process that comes after the launcher.
-pub(super) const PINNED: [&str; 5] = ["EVENTS", "SLOTS", "RATES", "USER_EXECS", "USER_CONNECTS"];
+use super::{KernelError, agent::OwnMaps, tables::HostMaps};
 
 /// Cells of one slot's state.
-const STATE_CELLS: u32 = (size_of::<SlotState>() / size_of::<u64>()) as u32;
+pub(super) const STATE_CELLS: u32 = (size_of::<SlotState>() / size_of::<u64>()) as u32;
 const BREAKER_CELL: u32 = (mem::offset_of!(SlotState, breaker) / size_of::<u64>()) as u32;
 const LAST_DENIED_CELL: u32 = (mem::offset_of!(SlotState, last_denied) / size_of::<u64>()) as u32;
 const TRIPPED_CELL: u32 = (mem::offset_of!(SlotState, tripped_at) / size_of::<u64>()) as u32;
@@ -57,7 +49,7 @@ pub enum Exceeded {
 }
 
 /// A map of 64-bit cells in our memory.
-struct Mapped {
+pub(super) struct Mapped {
     start: NonNull<AtomicU64>,
     cells: u32,
 }
@@ -68,7 +60,7 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    fn new(fd: BorrowedFd<'_>, cells: u32) -> io::Result<Self> {
+    pub fn new(fd: BorrowedFd<'_>, cells: u32) -> io::Result<Self> {
         // SAFETY: a new mapping at a place of the kernel's choice; a map that is shorter is refused.
         let start = unsafe {
             libc::mmap(
@@ -87,7 +79,7 @@ impl Mapped {
         Ok(Self { start, cells })
     }
 
-    fn cell(&self, at: u32) -> Option<&AtomicU64> {
+    pub fn cell(&self, at: u32) -> Option<&AtomicU64> {
         if at >= self.cells {
             return None;
         }
@@ -167,48 +159,29 @@ pub struct RateStanding {
 }
 
 impl Limiter {
-    /// The limiter of a slot with these limits, whose cells have their places.
-    pub(super) fn new(ebpf: &Ebpf, slot: u32, limits: Limits) -> Result<Self, KernelError> {
-        Self::over(slot, limits, |name, cells| {
-            let Some(Map::Array(data)) = ebpf.map(name) else {
-                return Err(KernelError::map(name, "it is not in the object"));
-            };
-            mapped(name, data, cells)
-        })
-    }
-
-    /// The limiter of the first slot of an instance whose maps are pinned in `directory`.
-    ///
-    /// # Errors
-    ///
-    /// The pins are missing or of another kind.
-    pub fn from_pins(directory: &Path, limits: &Limits) -> Result<Self, KernelError> {
-        Self::over(0, super::lower::placed(limits, 0), |name, cells| {
-            let data = MapData::from_pin(directory.join(name))
-                .map_err(|error| KernelError::map(name, error))?;
-            mapped(name, &data, cells)
-        })
-    }
-
-    fn over(
+    /// The limiter of a slot with these limits and these cells.
+    pub(super) fn new(
+        maps: &HostMaps,
         slot: u32,
+        own: &OwnMaps,
         limits: Limits,
-        mut map: impl FnMut(&'static str, u32) -> Result<Mapped, KernelError>,
     ) -> Result<Self, KernelError> {
-        let own = limits.exec.cells() + limits.connect.cells();
-        let mut wanted = |name, cells: u32| (cells > 0).then(|| map(name, cells)).transpose();
-        let (rates, user_execs, user_connects) = (
-            wanted("RATES", if own > 0 { limits.exec.first + own } else { 0 })?,
-            wanted("USER_EXECS", limits.user_exec.cells())?,
-            wanted("USER_CONNECTS", limits.user_connect.cells())?,
-        );
+        let [rates, user_execs, user_connects] = own.cells();
+        let wanted = |name, cells: Option<BorrowedFd<'_>>, count: u32| {
+            if count == 0 {
+                return Ok(None);
+            }
+            let cells = cells.ok_or_else(|| KernelError::map(name, "the agent has no cells"))?;
+            mapped(name, cells, count).map(Some)
+        };
+        let count = limits.exec.cells() + limits.connect.cells();
         Ok(Self(Arc::new(Inner {
             slot,
             limits,
-            slots: map("SLOTS", (slot + 1) * STATE_CELLS)?,
-            rates,
-            user_execs,
-            user_connects,
+            slots: mapped("SLOTS", maps.slots.fd.as_fd(), (slot + 1) * STATE_CELLS)?,
+            rates: wanted("RATES", rates, count)?,
+            user_execs: wanted("USER_EXECS", user_execs, limits.user_exec.cells())?,
+            user_connects: wanted("USER_CONNECTS", user_connects, limits.user_connect.cells())?,
         })))
     }
 
@@ -381,8 +354,8 @@ fn consult(
     Err(Exceeded::Failed)
 }
 
-fn mapped(name: &'static str, data: &MapData, cells: u32) -> Result<Mapped, KernelError> {
-    Mapped::new(data.fd().as_fd(), cells).map_err(|error| KernelError::map(name, error))
+fn mapped(name: &'static str, map: BorrowedFd<'_>, cells: u32) -> Result<Mapped, KernelError> {
+    Mapped::new(map, cells).map_err(|error| KernelError::map(name, error))
 }
 
 /// `CLOCK_BOOTTIME`, ns: what the programs of the kernel read. 0, the start of all windows, if it cannot be read: then

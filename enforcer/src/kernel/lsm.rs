@@ -2,7 +2,7 @@
 
 use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_cmd, bpf_map_type};
 
-use super::unix_hooks::{attributes, bpf};
+use super::sys::{attributes, bpf};
 
 /// Whether the kernel itself says that `bpf` is not among its active LSMs: programs would load, attach, and never run.
 ///

@@ -5,15 +5,20 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+pub mod agent;
 pub mod attach;
 pub mod events;
 pub mod grants;
+pub mod host;
 pub mod instance;
 pub mod limits;
 pub mod lower;
 mod lsm;
 pub mod object;
 pub mod offsets;
+pub mod record;
+mod sys;
+mod tables;
 pub mod trial;
 pub mod unix_hooks;
 pub mod users;
@@ -61,6 +66,22 @@ pub enum KernelError {
         /// The map.
         map: &'static str,
         /// The error.
+        reason: String,
+    },
+    /// As many agents run as there is room for.
+    #[error(
+        "{slots} agents run on this machine already, and there is room for no more; `enforcer status` lists them"
+    )]
+    Full {
+        /// How many there is room for.
+        slots: u32,
+    },
+    /// What is pinned is not ours.
+    #[error("{path}: {reason}; remove it if you know what it is")]
+    Foreign {
+        /// The pin.
+        path: PathBuf,
+        /// What is wrong with it.
         reason: String,
     },
     /// A pin could not be made or removed.

@@ -13,28 +13,11 @@ use aya::{
 use aya_log::Level;
 use enforcer_common::load::{Offsets, SCRATCH_LEVELS, Settings};
 
-use super::{KernelError, users::UserMap};
+use super::KernelError;
 
 /// The compiled kernel programs.
 pub(super) static OBJECT: &[u8] =
     include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer.bpf.o"));
-
-/// How many entries each map gets.
-#[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    /// Agents at a time.
-    pub slots: u32,
-    /// Table segments over all slots.
-    pub segments: u32,
-    /// Program names over all slots.
-    pub heads: u32,
-    /// Connect entries over all slots.
-    pub connects: u32,
-    /// Cells of rates over all slots.
-    pub cells: u32,
-    /// Bytes of the event ring, a power of two.
-    pub ring_bytes: u32,
-}
 
 /// A kernel hook that one of our programs sits on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,39 +86,19 @@ pub fn kernel_types() -> Result<Btf, KernelError> {
 
 /// Creates the maps and relocates the programs; nothing is in force yet.
 ///
-/// The loader reads the kernel's types once more for itself. `users` are maps that other instances may have, too.
+/// The loader reads the kernel's types once more for itself.
 ///
 /// # Errors
 ///
 /// The kernel refuses a map (no privilege, no ring buffer, no memory).
-pub fn load(
-    offsets: &Offsets,
-    settings: &Settings,
-    sizes: Sizes,
-    users: &[UserMap],
-) -> Result<Ebpf, KernelError> {
+pub fn load(offsets: &Offsets, settings: &Settings) -> Result<Ebpf, KernelError> {
     let log_level: u8 = if diagnostics() { Level::Debug as u8 } else { 0 };
-    let mut loader = EbpfLoader::new();
-    for user in users {
-        loader
-            .map_pin_path(user.name, user.pin.as_path())
-            .map_max_entries(user.name, user.cells);
-    }
-    loader
+    EbpfLoader::new()
         .override_global("OFFSETS", offsets, true)
         .override_global("SETTINGS", settings, true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("SCRATCH", possible_cpus()? * SCRATCH_LEVELS)
-        .map_max_entries("TABLES", sizes.segments.max(1))
-        .map_max_entries("HEADS", sizes.heads.max(1))
-        .map_max_entries("CONNECTS", sizes.connects.max(1))
-        .map_max_entries("POLICIES", sizes.slots)
-        .map_max_entries("SLOTS", sizes.slots)
-        .map_max_entries("CONNECTORS", sizes.slots)
-        .map_max_entries("OWN", sizes.slots)
-        .map_max_entries("RATES", sizes.cells.max(1))
-        .map_max_entries("EVENTS", sizes.ring_bytes)
-        // MARKS, a task storage map: user space never touches it.
+        // Marks, task storage maps: user space never touches them.
         .allow_unsupported_maps()
         .load(OBJECT)
         .map_err(|error| KernelError::Object(chain(&error)))
@@ -272,23 +235,8 @@ mod tests {
             return;
         }
         let types = kernel_types().unwrap();
-        let mut ebpf = load(
-            &offsets::running_kernel().unwrap(),
-            &Settings {
-                agent_level: 2,
-                ..Settings::ZERO
-            },
-            Sizes {
-                slots: 1,
-                segments: 1,
-                heads: 1,
-                connects: 1,
-                cells: 1,
-                ring_bytes: 1 << 20,
-            },
-            &[],
-        )
-        .unwrap();
+        let settings = Settings { agent_level: 2 };
+        let mut ebpf = load(&offsets::running_kernel().unwrap(), &settings).unwrap();
         for spec in CORE {
             let verified = load_program(&mut ebpf, spec, &types).unwrap_or_else(|e| panic!("{e}"));
             println!("{}: {verified} instructions verified", spec.name);

@@ -2,7 +2,7 @@
 //!
 //! `judge_trial` is loaded, never attached; `BPF_PROG_TEST_RUN` runs it over this process's memory.
 
-use std::ffi::CString;
+use std::{ffi::CString, sync::Arc};
 
 use aya::{
     Ebpf,
@@ -12,9 +12,10 @@ use enforcer_common::load::Settings;
 
 use super::{
     KernelError,
-    lower::{self, Need},
-    object::{self, Sizes},
-    offsets,
+    agent::{Agent, Plan},
+    object, offsets,
+    record::HostRecord,
+    tables::HostMaps,
 };
 use crate::{
     decide::{Decision, ExecAction, Judgement},
@@ -23,8 +24,6 @@ use crate::{
 
 /// The program's name in the object.
 const PROGRAM: &str = "judge_trial";
-/// The one slot.
-const SLOT: u32 = 0;
 /// Directories that a program can lie in.
 const DIRECTORIES: usize = 2;
 
@@ -32,6 +31,7 @@ const DIRECTORIES: usize = 2;
 #[derive(Debug)]
 pub struct Trial {
     ebpf: Ebpf,
+    slot: u32,
 }
 
 impl Trial {
@@ -41,22 +41,17 @@ impl Trial {
     ///
     /// The kernel lacks something, or refuses something.
     pub fn load(tables: &Tables) -> Result<Self, KernelError> {
-        let need = Need::of(tables);
-        let sizes = Sizes {
-            slots: 1,
-            segments: need.segments,
-            heads: need.heads,
-            connects: need.connects,
-            cells: need.cells,
+        let settings = Settings { agent_level: 0 };
+        let mut ebpf = object::load(&offsets::running_kernel()?, &settings)?;
+        let plan = Plan {
             ring_bytes: 1 << 12,
+            ..Plan::new(tables)
         };
-        let settings = Settings {
-            agent_level: 0,
-            sole_slot: SLOT,
-            ..Settings::ZERO
-        };
-        let mut ebpf = object::load(&offsets::running_kernel()?, &settings, sizes, &[])?;
-        lower::fill(&mut ebpf, SLOT, Need::default(), [0; 2], tables)?;
+        let maps = Arc::new(HostMaps::of(&ebpf)?);
+        maps.record
+            .set(&0, &HostRecord::new(settings.agent_level))?;
+        let agent = Agent::choose(&maps, &plan, |_| Ok(()))?.settle(&plan)?;
+        let slot = agent.place().slot;
         let refused = |error: &dyn std::error::Error| KernelError::Program {
             program: PROGRAM,
             reason: object::chain(error),
@@ -67,7 +62,7 @@ impl Trial {
         <&mut RawTracePoint>::try_from(program)
             .and_then(RawTracePoint::load)
             .map_err(|error| refused(&error))?;
-        Ok(Self { ebpf })
+        Ok(Self { ebpf, slot })
     }
 
     /// What the kernel says of an exec; `None` where the texts cannot be those of one (a NUL in a word), or there was
@@ -129,7 +124,7 @@ impl Trial {
         let mut options = RawTracePointRunOptions::new();
         let start = area.as_ptr() as u64;
         options.args[..10].copy_from_slice(&[
-            u64::from(SLOT),
+            u64::from(self.slot),
             path.as_ptr() as u64,
             interpreter
                 .as_ref()

@@ -5,29 +5,22 @@
 
 use std::{
     collections::HashSet,
-    ffi::CString,
-    io, mem,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-        unix::ffi::OsStrExt,
-    },
-    path::Path,
-    ptr,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use aya::{
-    Ebpf,
-    maps::{Map, MapData},
-};
+use aya::Ebpf;
 use aya_obj::{
     Object,
-    generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type},
+    generated::{bpf_attach_type, bpf_cmd, bpf_prog_type},
 };
 use enforcer_common::load::Offsets;
 
 use super::{
     KernelError,
+    attach::CgroupProgram,
     object::{OBJECT, chain, last_lines},
+    sys::{attributes, bpf_fd, map_fd, program_info},
 };
 
 /// The programs and what they attach to.
@@ -45,51 +38,6 @@ pub struct UnixProgram {
     /// Its name.
     pub name: &'static str,
     fd: OwnedFd,
-    attach_type: bpf_attach_type,
-}
-
-/// Calls `bpf(2)` and takes what it gives.
-pub(super) fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
-    // SAFETY: the attributes are a whole `bpf_attr`; what it points at lives in the callers' frames.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_long,
-            ptr::from_mut(attr),
-            size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(result)
-}
-
-/// [`bpf`] for commands that give a descriptor.
-fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
-    let fd = RawFd::try_from(bpf(command, attr)?).map_err(io::Error::other)?;
-    // SAFETY: the command gave us this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// No attributes yet.
-pub(super) fn attributes() -> bpf_attr {
-    // SAFETY: a union of plain data, for which zeros are valid and mean "not given".
-    unsafe { mem::zeroed() }
-}
-
-/// The data of a map of any kind that our programs use.
-fn data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LpmTrie(data)
-        | Map::RingBuf(data)
-        | Map::PerCpuArray(data)
-        | Map::PerfEventArray(data)
-        | Map::Unsupported(data) => Some(data),
-        _ => None,
-    }
 }
 
 fn refused(program: &'static str, reason: impl std::fmt::Display) -> KernelError {
@@ -134,7 +82,7 @@ pub fn load(ebpf: &Ebpf, offsets: &Offsets) -> Result<Option<Vec<UnixProgram>>, 
     object
         .relocate_maps(
             maps.iter().filter_map(|(name, map)| {
-                let fd = data(ebpf.map(name)?)?.fd().as_fd().as_raw_fd();
+                let fd = map_fd(ebpf.map(name)?)?.as_raw_fd();
                 Some((name.as_str(), fd, map))
             }),
             &text,
@@ -145,11 +93,7 @@ pub fn load(ebpf: &Ebpf, offsets: &Offsets) -> Result<Option<Vec<UnixProgram>>, 
     let mut loaded = Vec::new();
     for (name, attach_type) in PROGRAMS {
         match load_one(&object, name, attach_type, types.as_fd()) {
-            Ok(fd) => loaded.push(UnixProgram {
-                name,
-                fd,
-                attach_type,
-            }),
+            Ok(fd) => loaded.push(UnixProgram { name, fd }),
             // The kernel does not know the kind of hook, and says so before the verifier looks.
             Err((error, log))
                 if error.raw_os_error() == Some(libc::EINVAL) && log.trim().is_empty() =>
@@ -225,42 +169,15 @@ fn load_one(
 impl UnixProgram {
     /// How many instructions the verifier walked, if the kernel says so.
     pub fn verified_instructions(&self) -> Option<u32> {
-        // SAFETY: plain data, for which zeros are valid.
-        let mut info: bpf_prog_info = unsafe { mem::zeroed() };
-        let mut attr = attributes();
-        // SAFETY: the part of the union that `BPF_OBJ_GET_INFO_BY_FD` reads.
-        let get = unsafe { &mut attr.info };
-        get.bpf_fd = u32::try_from(self.fd.as_raw_fd()).ok()?;
-        get.info = ptr::from_mut(&mut info) as u64;
-        get.info_len = u32::try_from(size_of_val(&info)).ok()?;
-        bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).ok()?;
-        Some(info.verified_insns)
+        program_info(&self.fd).ok().map(|info| info.verified_insns)
     }
 
-    /// Attaches the program to a cgroup, for as long as the link is held or pinned.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the link.
-    pub fn attach(&self, cgroup: BorrowedFd<'_>) -> Result<OwnedFd, KernelError> {
-        let number = |fd: RawFd| u32::try_from(fd).map_err(|error| refused(self.name, error));
-        let mut attr = attributes();
-        attr.link_create.__bindgen_anon_1.prog_fd = number(self.fd.as_raw_fd())?;
-        attr.link_create.__bindgen_anon_2.target_fd = number(cgroup.as_raw_fd())?;
-        attr.link_create.attach_type = self.attach_type as u32;
-        bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr).map_err(|error| refused(self.name, error))
+    /// A copy for agents' cgroups.
+    pub(super) fn for_cgroups(&self) -> Result<CgroupProgram, KernelError> {
+        let fd = self
+            .fd
+            .try_clone()
+            .map_err(|error| refused(self.name, error))?;
+        CgroupProgram::new(self.name, fd).ok_or_else(|| refused(self.name, "it is unknown"))
     }
-}
-
-/// Pins a link, so that it outlives our descriptor.
-///
-/// # Errors
-///
-/// The kernel refuses the pin.
-pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = attributes();
-    attr.__bindgen_anon_4.bpf_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
-    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
-    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }

@@ -6,8 +6,11 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
+    path::Path,
 };
 
 use enforcer_common::{
@@ -16,39 +19,71 @@ use enforcer_common::{
 };
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{KernelError, attach::PIN_ROOT};
+use super::{
+    KernelError,
+    attach::PIN_ROOT,
+    lower,
+    sys::{map_info, open_pin, pin},
+};
 
 /// The directory of the pins, below that of the instances' pins.
 pub const DIRECTORY: &str = "users";
 
-/// A map that other instances may have, too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserMap {
-    /// Its name in the object.
-    pub name: &'static str,
-    /// Where it is pinned.
-    pub pin: PathBuf,
-    /// Its cells.
-    pub cells: u32,
+/// The cells of the rates of a user.
+#[derive(Debug, Default)]
+pub(super) struct UserCells {
+    /// Of execs.
+    pub execs: Option<OwnedFd>,
+    /// Of connects.
+    pub connects: Option<OwnedFd>,
 }
 
-/// The maps for the rates of a user. Without a user there are none to share.
-pub(super) fn maps(limits: &Limits, user: Option<&str>) -> Vec<UserMap> {
-    let Some(user) = user else { return Vec::new() };
-    [
-        ("USER_EXECS", "exec", limits.user_exec),
-        ("USER_CONNECTS", "connect", limits.user_connect),
-    ]
-    .into_iter()
-    .filter(|(_, _, rate)| rate.count > 0)
-    .map(|(name, kind, rate)| UserMap {
-        name,
-        pin: Path::new(PIN_ROOT)
-            .join(DIRECTORY)
-            .join(pin_name(kind, user, &rate)),
-        cells: rate.cells(),
+/// The cells for the rates of a user: those that other agents of the user have, too. Without a user there are none to
+/// share.
+pub(super) fn cells(limits: &Limits, user: Option<&str>) -> Result<UserCells, KernelError> {
+    let wanted = |rate: &Rate| rate.count > 0;
+    if !wanted(&limits.user_exec) && !wanted(&limits.user_connect) {
+        return Ok(UserCells::default());
+    }
+    let directory = Path::new(PIN_ROOT).join(DIRECTORY);
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |error| KernelError::Pin { path, error }
+    };
+    // Of two agents that start at once one makes a map and one finds it.
+    let _held = match user {
+        Some(_) => Some(hold(&directory).map_err(fail(&directory))?),
+        None => None,
+    };
+    let open = |name, kind, rate: &Rate| {
+        if !wanted(rate) {
+            return Ok(None);
+        }
+        let Some(user) = user else {
+            return lower::cells(name, rate.cells()).map(Some);
+        };
+        let path = directory.join(pin_name(kind, user, rate));
+        match open_pin(&path) {
+            Ok(map) => {
+                let info = map_info(&map).map_err(|error| KernelError::map(name, error))?;
+                if (info.value_size, info.max_entries) != (8, rate.cells()) {
+                    let found = io::Error::other("it is not what this rate needs; remove it");
+                    return Err(fail(&path)(found));
+                }
+                Ok(Some(map))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let map = lower::cells(name, rate.cells())?;
+                pin(&map, &path).map_err(fail(&path))?;
+                Ok(Some(map))
+            }
+            Err(error) => Err(fail(&path)(error)),
+        }
+    };
+    Ok(UserCells {
+        execs: open("USER_EXECS", "exec", &limits.user_exec)?,
+        connects: open("USER_CONNECTS", "connect", &limits.user_connect)?,
     })
-    .collect()
 }
 
 /// The name of a pin: the same for the same user, kind and rate.
@@ -57,22 +92,6 @@ fn pin_name(kind: &str, user: &str, rate: &Rate) -> String {
     let user = hash_name(0, user.as_bytes());
     let seconds = rate.window_ns / 1_000_000_000;
     format!("{kind}-{}-{seconds}s-{user:016x}", rate.count)
-}
-
-/// Does something with the pins in hand: of two instances that start at once one makes a map and one finds it.
-pub(super) fn with_maps<T>(
-    maps: &[UserMap],
-    load: impl FnOnce() -> Result<T, KernelError>,
-) -> Result<T, KernelError> {
-    if maps.is_empty() {
-        return load();
-    }
-    let directory = Path::new(PIN_ROOT).join(DIRECTORY);
-    let _held = hold(&directory).map_err(|error| KernelError::Pin {
-        path: directory,
-        error,
-    })?;
-    load()
 }
 
 fn hold(directory: &Path) -> io::Result<Flock<File>> {
@@ -128,13 +147,7 @@ mod tests {
             exec: rate(5, 1),
             ..Limits::default()
         };
-        assert!(maps(&limits, Some("kim")).is_empty());
-        let limits = Limits {
-            user_exec: rate(5, 1),
-            ..limits
-        };
-        assert!(maps(&limits, None).is_empty());
-        let [map] = maps(&limits, Some("kim")).try_into().unwrap();
-        assert_eq!((map.name, map.cells), ("USER_EXECS", 7));
+        let cells = cells(&limits, Some("kim")).unwrap();
+        assert!(cells.execs.is_none() && cells.connects.is_none());
     }
 }

@@ -21,6 +21,8 @@ use super::LaunchError;
 
 /// Directory below the v2 root that holds all agents.
 pub const PARENT: &str = "enforcer";
+/// How many steps an agent's cgroup is below the v2 root.
+pub const AGENT_LEVEL: u32 = 2;
 /// Processes and threads an agent may have at a time, unless told otherwise.
 pub const DEFAULT_PIDS_MAX: u64 = 4096;
 

@@ -29,7 +29,9 @@ mod tell;
 mod terminal;
 mod watched;
 
-pub use cgroup::{AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v2_mounts};
+pub use cgroup::{
+    AGENT_LEVEL, AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, PARENT, PidsLimit, v2_mounts,
+};
 pub use child::{Child, ExitStatus, reap_strangers};
 pub use confine::Confinement;
 pub use connector::{Connecting, Connector, Place};

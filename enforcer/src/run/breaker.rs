@@ -13,7 +13,7 @@ use crate::{
     approvals::{BreakerControl, BreakerState, BreakerStatus, RateStatus},
     audit::{Event, Record, Stamp, Writer},
     kernel::{
-        attach::PinDir,
+        host::Host,
         limits::{Kind, Limiter},
     },
     policy::compile::lower_limits,
@@ -56,7 +56,7 @@ impl BreakerControl for Control {
 }
 
 /// How a breaker and its rates stand.
-fn standing(limiter: &Limiter, agent: &str, id: &str) -> BreakerStatus {
+pub(super) fn standing(limiter: &Limiter, agent: &str, id: &str) -> BreakerStatus {
     let limits = limiter.limits();
     let (state, denials, since_ms, trial) = match limiter.breaker() {
         Breaker::Closed { denials } => (BreakerState::Closed, denials.into(), None, None),
@@ -151,7 +151,11 @@ impl Kept {
         let facts = State::facts(id)?;
         let parsed = crate::policy::parse(&facts.policy_text).context("its policy")?;
         let limits = lower_limits(&parsed.policy.limits, &parsed.policy.breaker);
-        let limiter = Limiter::from_pins(&PinDir::of(id).join(""), &limits)?;
+        let seated = State::seated(id).context("it is not in the kernel")?;
+        let limiter = Host::open(&seated.host)?
+            .agent(seated.place, &limits)?
+            .context("it is not in the kernel any more")?
+            .limiter()?;
         let stamp = facts.stamp(parsed.policy.masking);
         Ok(Self {
             agent: facts

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use std::{
 use anyhow::Context;
 use enforcer_common::{
     address,
-    grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey, kernel_device},
+    grant::{ConnectGrant, ExecGrant, ExecGrantKey, kernel_device},
     limits::Thing,
 };
 use nix::{
@@ -22,7 +23,7 @@ use nix::{
 };
 
 use super::{
-    lines::{SLOT, Wanted},
+    lines::Wanted,
     parked::{ParkedExecs, Parking},
     paths::{self, PathConnect},
     retry::Retries,
@@ -99,8 +100,8 @@ impl Wish {
         match self {
             Self::Exec(found) => found.thing(),
             Self::Connect(subject) => {
-                let key = connect_key(0, *subject);
-                Thing::address(&key.address, key.protocol, key.port)
+                let address = normal(subject.address);
+                Thing::address(&address, subject.protocol.into(), subject.port.into())
             }
             Self::Unix { name, .. } => paths::thing(name),
         }
@@ -400,7 +401,7 @@ impl Shared {
                     return self.refuse_held(&held, &refused, None);
                 }
                 let script = found.action.script.is_some();
-                let (key, grant) = self.exec_grant(held.who, exec, script, number, expires_ns)?;
+                let (key, grant) = self.exec_grant(held.who, exec, script, number, expires_ns);
                 self.with.recorder.expect(number, answer);
                 self.with.grants.allow_exec(&key, &grant)?;
                 // Who is gone meanwhile leaves its grant behind, which is soon void. To take it back could take away
@@ -408,7 +409,12 @@ impl Shared {
                 self.with.listener.allow(held.id)?;
             }
             (Wish::Connect(connect), _) => {
-                let key = connect_key(held.who.tgid, *connect);
+                let key = self.with.grants.connect_key(
+                    held.who.tgid,
+                    normal(connect.address),
+                    connect.protocol.into(),
+                    connect.port.into(),
+                );
                 self.with.recorder.expect(number, answer);
                 self.with.grants.allow_connect(
                     &key,
@@ -466,23 +472,17 @@ impl Shared {
         script: bool,
         number: u64,
         expires_ns: u64,
-    ) -> anyhow::Result<(ExecGrantKey, ExecGrant)> {
+    ) -> (ExecGrantKey, ExecGrant) {
         let mut args = Vec::new();
         // The kernel drops a script's argv[0].
         for word in exec.argv.iter().skip(usize::from(script)) {
             args.extend_from_slice(word);
             args.push(0);
         }
-        let hash = self
+        let key = self
             .with
             .grants
-            .exec_hash(SLOT, &exec.path, &args, script)
-            .context("the instance has no key; report this as a defect")?;
-        let key = ExecGrantKey {
-            hash,
-            slot: SLOT,
-            pid: who.tgid,
-        };
+            .exec_key(who.tgid, &exec.path, &args, script);
         let grant = ExecGrant {
             request: number,
             expires_ns,
@@ -495,7 +495,7 @@ impl Shared {
             cwd_device: device(&exec.cwd.path, exec.cwd.device),
             unanswered: 0,
         };
-        Ok((key, grant))
+        (key, grant)
     }
 
     /// Has a call fail for want of an approval, and says so. `tripped`: the denials in a row, if this one opened the
@@ -592,18 +592,12 @@ fn device(path: &[u8], st_dev: u64) -> u32 {
     }
 }
 
-fn connect_key(pid: u32, subject: ConnectSubject) -> ConnectGrantKey {
-    let bytes = match subject.address {
-        std::net::IpAddr::V4(v4) => address::from_v4(v4.octets()),
-        std::net::IpAddr::V6(v6) => v6.octets(),
-    };
-    ConnectGrantKey {
-        address: address::normalise(bytes),
-        slot: SLOT,
-        pid,
-        protocol: subject.protocol.into(),
-        port: subject.port.into(),
-    }
+/// An address as the kernel programs know it.
+fn normal(address: IpAddr) -> [u8; 16] {
+    address::normalise(match address {
+        IpAddr::V4(v4) => address::from_v4(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    })
 }
 
 /// The time that grants are compared with, ns.

@@ -1,7 +1,7 @@
 //! What is in force: one value, made by the self-test alone, from what it saw refuse.
 
 use crate::{
-    kernel::instance::UnixJudgement,
+    kernel::{instance::UnixJudgement, record::Seen},
     launch::{Fence, FenceLevel},
 };
 
@@ -27,6 +27,31 @@ pub struct Landlock {
 impl InForce {
     pub(super) fn new(programs: Vec<&'static str>, landlock: Landlock) -> Self {
         Self { programs, landlock }
+    }
+
+    /// What a host was seen to refuse when it was loaded.
+    pub(super) fn of(seen: Seen) -> Self {
+        let landlock = Landlock {
+            tracing: seen.tracing,
+            signals: seen.signals,
+        };
+        Self::new(seen.programs, landlock)
+    }
+
+    /// The same, for the host that remembers it.
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            programs: self.programs.clone(),
+            tracing: self.landlock.tracing,
+            signals: self.landlock.signals,
+        }
+    }
+
+    /// What is in force for an agent whose denied execs are killed: none is refused before.
+    #[must_use]
+    pub(super) fn killing(mut self) -> Self {
+        self.programs.retain(|name| *name != "exec_check");
+        self
     }
 
     /// The kernel programs.

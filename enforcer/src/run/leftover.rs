@@ -12,14 +12,18 @@ use super::{
     APPROVALS_DB,
     lines::Escaped,
     record::{Recorder, Source},
-    state::State,
+    state::{Seated, State},
     trail::Trail,
 };
 use crate::{
     approvals::Store,
     audit::{Approval, Record, Writer},
-    kernel::{attach::PinDir, events::Feed},
-    launch::{AgentCgroup, CgroupRoot},
+    kernel::{
+        KernelError,
+        agent::Place,
+        host::{self, Held, Host},
+    },
+    launch::{AGENT_LEVEL, AgentCgroup, CgroupRoot, PARENT},
     say::say,
 };
 
@@ -51,16 +55,43 @@ pub fn clean_up(root: &CgroupRoot, quiet: bool) {
             let _ = cgroup.remove();
         }
     }
-    for id in PinDir::existing() {
-        if !states.contains(&id) && !root.path().join("enforcer").join(&id).exists() {
-            let _ = PinDir::of(&id).remove();
-        }
+    if let Err(error) = clear_hosts(root) {
+        say!("enforcer: left-over agents: {error}");
     }
+}
+
+/// Takes away what no agent has in the kernel any more, and hosts that nobody uses.
+fn clear_hosts(root: &CgroupRoot) -> Result<(), KernelError> {
+    let held = Held::wait()?;
+    // With the hosts in hand: who takes a slot has written that down before.
+    let states = State::existing();
+    let seated: Vec<Seated> = states.iter().filter_map(|id| State::seated(id)).collect();
+    for host in host::all() {
+        let Ok(host) = Host::open(&host) else {
+            continue;
+        };
+        let name = host.name();
+        let places: Vec<Place> = seated
+            .iter()
+            .filter(|seated| seated.host == name)
+            .map(|seated| seated.place)
+            .collect();
+        for id in host.pinned() {
+            if !states.contains(&id) && !root.path().join(PARENT).join(&id).exists() {
+                host.pins(&id).remove()?;
+            }
+        }
+        host.free_others(&held, &places)?;
+        host.trim(&held)?;
+    }
+    let used: Vec<String> = seated.into_iter().map(|seated| seated.host).collect();
+    host::take_down_unused(&held, AGENT_LEVEL, &used);
+    Ok(())
 }
 
 /// Writes a left-over agent's buffered events and takes it down if it is empty. How many processes it has, if
 /// it is not; `None` also if its launcher still runs.
-fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
+pub(super) fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
     let Some((state, facts)) = State::take_over(id)? else {
         return Ok(None);
     };
@@ -70,14 +101,21 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
         .list_existing()?
         .into_iter()
         .find(|cgroup| cgroup.name() == id);
-    let pins = PinDir::of(id);
+    let seated = State::seated(id);
+    // A host that is gone has taken its agents along.
+    let host = seated
+        .as_ref()
+        .map(|seated| Host::open(&seated.host))
+        .and_then(Result::ok);
+    let mut agent = None;
     // Without facts the launcher died before it had made anything else.
-    if let Some(facts) = facts
-        && pins.join("EVENTS").exists()
-    {
+    if let (Some(facts), Some(host), Some(seated)) = (&facts, &host, &seated) {
+        agent = host.agent(seated.place, &facts.limits()?)?;
+    }
+    if let (Some(facts), Some(agent)) = (facts, &agent) {
         let engine = facts.engine()?;
         let stamp = facts.stamp(engine.policy().masking);
-        let feed = Feed::from_pins(Path::new(&pins.join("")))?;
+        let feed = agent.feed()?;
         let writer = match Writer::open(&facts.audit) {
             Ok(writer) => writer,
             // Else it could never be taken down, and each start would say so again. Not the trail of the run that
@@ -111,7 +149,12 @@ fn take_down(id: &str, root: &CgroupRoot) -> anyhow::Result<Option<usize>> {
         }
         cgroup.remove()?;
     }
-    pins.remove()?;
+    if let Some(host) = &host {
+        host.pins(id).remove()?;
+    }
+    if let Some(agent) = &agent {
+        agent.free()?;
+    }
     state.remove()?;
     Ok(None)
 }

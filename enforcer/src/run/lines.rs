@@ -26,9 +26,6 @@ use crate::{
     kernel::events::{Body, Event},
     say::say,
 };
-
-/// The agent's slot in its own instance.
-pub const SLOT: u32 = 0;
 /// An agent without a name is recorded as the hooks record it.
 pub const UNNAMED: &str = "unknown";
 
@@ -234,9 +231,7 @@ impl Lines {
         }
         self.hooked |= event.header.cause == CAUSE_HOOK;
         self.next_seq = self.next_seq.max(event.header.seq + 1);
-        if event.header.slot != SLOT
-            || (take(&mut self.resumed) && self.is_written(&event.header)?)
-        {
+        if take(&mut self.resumed) && self.is_written(&event.header)? {
             return Ok(());
         }
         if let Some(event) = self.parked.keep(event) {

@@ -9,6 +9,7 @@ mod announce;
 mod breaker;
 mod first;
 mod held;
+mod hosts;
 mod in_force;
 mod leftover;
 mod limited;
@@ -25,6 +26,7 @@ mod scene;
 pub mod selftest;
 mod serving;
 mod state;
+pub mod status;
 mod subject;
 mod supervisor;
 mod tell;
@@ -34,11 +36,9 @@ mod watch;
 
 use std::{
     io::Read,
-    panic::resume_unwind,
     path::{Path, PathBuf},
     process,
     sync::{Arc, OnceLock},
-    thread,
 };
 
 use anyhow::{Context, bail};
@@ -53,10 +53,7 @@ use crate::{
     decide::{Engine, Subject, admit},
     directories,
     ground::Ground,
-    kernel::{
-        attach::{PinDir, mount_bpf},
-        instance::{Instance, Plan, Types, give_memory_back},
-    },
+    kernel::{KernelError, agent::Plan, attach::mount_bpf, host::Held, instance::give_memory_back},
     launch::{
         AgentCgroup, CgroupRoot, Confinement, Connector, DEFAULT_PIDS_MAX, Environment, ExecStops,
         Fence, Identity, OpenFiles, OwnProgram, Signals, SpawnPlan, Teller, current_directory,
@@ -73,7 +70,6 @@ use announce::Start;
 pub use breaker::{Kept, ago};
 pub(crate) use first::FirstJudgement;
 pub use in_force::InForce;
-use lines::SLOT;
 use listeners::Listeners;
 pub use options::{Level, OnDeny, Options};
 use record::{Recorder, Source};
@@ -140,17 +136,13 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         loaded.parsed.text(),
         Some(Path::new(directories::STATE.path)),
     );
-    let (compiled, types) = thread::scope(|scope| {
-        let compiled = scope.spawn(|| compile(&loaded.parsed, &options.policy, &subject, &cache));
-        let types = Types::read();
-        let compiled = compiled.join().unwrap_or_else(|panic| resume_unwind(panic));
-        compiled.map(|compiled| (compiled, types))
-    })?;
+    let compiled = compile(&loaded.parsed, &options.policy, &subject, &cache)?;
     let Compiled {
         engine,
         seed,
         fresh,
     } = compiled;
+    let types = hosts::types()?;
     prepare(options)?;
     if fresh {
         cache.keep(engine.policy(), engine.capabilities(), engine.tables());
@@ -187,24 +179,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     scene.cgroups.push(cgroup.clone());
     let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
 
-    let probe = selftest::tables()?;
-    let mut instance = Instance::load_with(
-        &Plan {
-            slots: vec![engine.tables(), &probe],
-            agent_level: cgroup.level(),
-            lsm: options.on_deny == OnDeny::Errno,
-            user: Some(&subject.user),
-            observed: options.observe.then_some(SLOT),
-            changer: Some(&ground.changer),
-        },
-        types?,
-    )?;
     let fence = Fence::probe(false);
-    let probe_cgroup = AgentCgroup::create(&root, &format!("{id}.probe"))?;
-    scene.cgroups.push(probe_cgroup.clone());
-    let in_force = selftest::prove(&mut instance, probe_cgroup.path(), &fence)?;
-    probe_cgroup.remove()?;
-    scene.cgroups.pop();
+    let held = Held::wait()?;
+    let host = hosts::find_or_load(&held, &root, &id, types, &fence)?;
+    let kills = options.on_deny == OnDeny::Kill;
+    let in_force = hosts::in_force(&host);
+    let in_force = if kills { in_force.killing() } else { in_force };
     let level = in_force.level();
     if let Some(required) = options.require
         && level < required
@@ -215,7 +195,23 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             required.as_str()
         );
     }
-    let links = instance.govern(cgroup.open()?, cgroup.id(), SLOT)?;
+    let plan = Plan {
+        user: Some(&subject.user),
+        changer: Some(&ground.changer),
+        observed: options.observe,
+        kills,
+        shared: true,
+        ..Plan::new(engine.tables())
+    };
+    let seated = host.admit(held, &plan, |place| {
+        let state = scene.state.as_ref().ok_or_else(|| no_state("it is gone"))?;
+        state
+            .seat(&host.name(), place)
+            .map_err(|error| no_state(&format!("{error:#}")))
+    })?;
+    scene.agent = Some(seated.clone());
+    scene.pins = Some(host.pins(&id));
+    host.govern(&seated, &id, cgroup.open()?, cgroup.id())?;
     let policy = engine.policy().clone();
     let first = FirstJudgement::choose(
         &policy,
@@ -225,12 +221,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         options.keep || options.observe,
         !options.quiet,
     );
-    let grants = instance.grants();
-    let limiter = instance.limiter(SLOT)?;
+    let grants = seated.grants()?;
+    let limiter = seated.limiter()?;
     // Before anything has threads.
     let connector = if first.connector {
         let connector = Connector::start(&identity, &cgroup)?;
-        grants.set_connector(SLOT, connector.pid().as_raw().unsigned_abs())?;
+        seated.set_connector(connector.pid().as_raw().unsigned_abs())?;
         Some(connector)
     } else {
         None
@@ -271,14 +267,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     };
     let mut pending = spawn(&plan)?;
     let operator = pending.pid().as_raw().unsigned_abs();
-    instance.set_operator(SLOT, operator)?;
+    seated.set_operator(operator)?;
     let own = OwnProgram::find(&identity, &socket);
-    instance.set_own(SLOT, &own.as_ref().map_or(Own::NONE, OwnProgram::own))?;
-    let pins = PinDir::of(&id);
-    pins.create()?;
-    scene.pins = Some(pins.clone());
-    drop(probe);
-    let feed = instance.pin(&pins, links)?;
+    seated.set_own(&own.as_ref().map_or(Own::NONE, OwnProgram::own))?;
+    let feed = host.feed(&seated)?;
+    drop(host);
 
     let control = Arc::new(breaker::Control {
         id: id.clone(),
@@ -420,6 +413,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         }
     }
     Ok(ended.code())
+}
+
+/// The agent's place in the kernel cannot be written down, so it does not get one.
+fn no_state(why: &str) -> KernelError {
+    KernelError::map("SLOTS", format!("the agent's state: {why}"))
 }
 
 /// Makes sure of the directories of ours that this run needs, and says what it has done for that.

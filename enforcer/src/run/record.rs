@@ -16,7 +16,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::{
-    lines::{Caller, Counts, Lines, SLOT, Seen, Wanted, boot_offset},
+    lines::{Caller, Counts, Lines, Seen, Wanted, boot_offset},
     parked::ParkedLines,
 };
 
@@ -276,7 +276,7 @@ impl Inner {
             written?;
         }
         // A gap in the numbers becomes a line that says how many are missing.
-        let lost = source.feed.counters(SLOT)?.lost;
+        let lost = source.feed.counters()?.lost;
         if lost > source.lost {
             let record = Record::gap(
                 Timestamp::now(),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::state::State;
 use crate::say::say;
-use crate::{kernel::attach::PinDir, launch::AgentCgroup};
+use crate::{
+    kernel::{agent::Agent, attach::PinDir},
+    launch::AgentCgroup,
+};
 
 /// How long killed processes may take to die.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -15,8 +18,10 @@ pub struct Scene {
     id: String,
     /// Cgroups, in the order in which they were made.
     pub cgroups: Vec<AgentCgroup>,
-    /// The instance's pins.
+    /// The links of the agent's cgroup.
     pub pins: Option<PinDir>,
+    /// The agent in the kernel.
+    pub agent: Option<Agent>,
     /// The agent's state.
     pub state: Option<State>,
     kept: bool,
@@ -29,6 +34,7 @@ impl Scene {
             id: id.to_owned(),
             cgroups: Vec::new(),
             pins: None,
+            agent: None,
             state: None,
             kept: false,
         }
@@ -58,6 +64,11 @@ impl Drop for Scene {
         }
         if let Some(pins) = &self.pins
             && let Err(error) = pins.remove()
+        {
+            complain(&error);
+        }
+        if let Some(agent) = &self.agent
+            && let Err(error) = agent.free()
         {
             complain(&error);
         }

@@ -18,15 +18,13 @@ use anyhow::{Context, bail};
 use super::in_force::{InForce, Landlock};
 use crate::{
     kernel::{
+        agent::{Agent, Plan},
         attach::NamedLink,
         instance::{Instance, UNIX_HOOKS, UNIX_LSM, UnixJudgement},
     },
     launch::{Act, Attempt, Fence, FenceLevel, Probe},
     policy::compile::{Tables, compile_closed},
 };
-
-/// Slot of the self-test.
-pub const SLOT: u32 = 1;
 
 /// What each LSM program is seen by.
 const LSM: [(&str, Act); 6] = [
@@ -54,12 +52,15 @@ const ADDRESSES: [Act; 5] = [
     Act::Socket,
 ];
 
+/// Bytes of the self-test's event ring. Nobody reads it: what it has no room for is counted and denied all the same.
+const RING_BYTES: u32 = 1 << 12;
+
 /// The self-test's tables: everything is denied.
 ///
 /// # Errors
 ///
 /// Never for a sound build.
-pub fn tables() -> anyhow::Result<Tables> {
+fn tables() -> anyhow::Result<Tables> {
     compile_closed(0).context("the self-test's policy")
 }
 
@@ -70,8 +71,14 @@ pub fn tables() -> anyhow::Result<Tables> {
 ///
 /// One passed that every kernel must refuse, or it could not be attempted.
 pub fn prove(instance: &mut Instance, cgroup: &Path, fence: &Fence) -> anyhow::Result<InForce> {
+    let tables = tables()?;
+    let agent = instance.admit(&Plan {
+        ring_bytes: RING_BYTES,
+        ..Plan::new(&tables)
+    })?;
     let place = Place {
         cgroup,
+        agent: &agent,
         id: fs::metadata(cgroup)
             .with_context(|| format!("{} cannot be looked at", cgroup.display()))?
             .ino(),
@@ -79,6 +86,7 @@ pub fn prove(instance: &mut Instance, cgroup: &Path, fence: &Fence) -> anyhow::R
     let (landlock, mut seen) = place.without_lsm(instance, fence)?;
     seen.extend(place.lsm(instance)?);
     settle_unix(&place, instance, &mut seen)?;
+    agent.free()?;
     Ok(InForce::new(seen, landlock))
 }
 
@@ -86,13 +94,15 @@ pub fn prove(instance: &mut Instance, cgroup: &Path, fence: &Fence) -> anyhow::R
 struct Place<'a> {
     cgroup: &'a Path,
     id: u64,
+    /// What everything is denied to.
+    agent: &'a Agent,
 }
 
 impl Place<'_> {
     fn govern(&self, instance: &mut Instance) -> anyhow::Result<Vec<NamedLink>> {
         let cgroup = File::open(self.cgroup)
             .with_context(|| format!("{} cannot be opened", self.cgroup.display()))?;
-        Ok(instance.govern(cgroup, self.id, SLOT)?)
+        Ok(instance.govern(self.agent, cgroup, self.id)?)
     }
 
     fn probe(&self, fence: Option<&Fence>) -> anyhow::Result<Probe> {
@@ -109,9 +119,9 @@ impl Place<'_> {
         // Detached again when the links are dropped.
         let _links = self.govern(instance)?;
         let mut probe = self.probe(Some(fence))?;
-        let landlock = landlock(instance, &mut probe, fence)?;
+        let landlock = landlock(self.agent, &mut probe, fence)?;
         for act in ADDRESSES {
-            let (attempt, told) = attempt(instance, &mut probe, act)?;
+            let (attempt, told) = attempt(self.agent, &mut probe, act)?;
             let refused = attempt == Attempt::Failed(libc::EPERM) && told;
             if !refused && !never_had(act, attempt) {
                 bail!(
@@ -123,13 +133,13 @@ impl Place<'_> {
         }
         let mut seen = Vec::new();
         if instance.unix_hooks().is_some() {
-            seen = refusing(instance, &mut probe, &HOOKS)?;
+            seen = refusing(self.agent, &mut probe, &HOOKS)?;
             if seen.len() < HOOKS.len() {
                 instance.drop_unix_hooks();
                 seen.clear();
             }
         }
-        match attempt(instance, &mut probe, Act::Exec)? {
+        match attempt(self.agent, &mut probe, Act::Exec)? {
             (Attempt::Killed, true) => Ok((landlock, seen)),
             (attempt, told) => bail!(
                 "self-test: an exec that the policy denies was not killed before its first instruction ({attempt}{}); nothing is enforced, so nothing was started. Run `enforcer doctor`",
@@ -148,8 +158,8 @@ impl Place<'_> {
             return Ok(Vec::new());
         }
         instance.attach_lsm()?;
-        instance.recognise(self.id, SLOT)?;
-        let seen = refusing(instance, &mut self.probe(None)?, &loaded)?;
+        self.agent.recognise(self.id)?;
+        let seen = refusing(self.agent, &mut self.probe(None)?, &loaded)?;
         for (name, _) in loaded {
             if !seen.contains(&name) {
                 instance.detach(name);
@@ -187,7 +197,7 @@ fn settle_unix(
         seen.retain(|seen| *seen != name);
     }
     let _links = place.govern(instance)?;
-    let refusing = refusing(instance, &mut place.probe(None)?, &HOOKS)?;
+    let refusing = refusing(place.agent, &mut place.probe(None)?, &HOOKS)?;
     if refusing.len() == HOOKS.len() {
         seen.extend(refusing);
     } else {
@@ -197,16 +207,12 @@ fn settle_unix(
 }
 
 /// Has the probe attempt something; what became of it, and whether a program gave an event of it.
-fn attempt(
-    instance: &mut Instance,
-    probe: &mut Probe,
-    act: Act,
-) -> anyhow::Result<(Attempt, bool)> {
-    let before = instance.events(SLOT)?;
+fn attempt(agent: &Agent, probe: &mut Probe, act: Act) -> anyhow::Result<(Attempt, bool)> {
+    let before = agent.events()?;
     let attempt = probe
         .attempt(act)
         .context("the self-test could not be run")?;
-    Ok((attempt, instance.events(SLOT)? > before))
+    Ok((attempt, agent.events()? > before))
 }
 
 /// How often an attempt is made again that a detached program still refused, and how long after each.
@@ -215,14 +221,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Has the probe attempt something that no program of ours is to see. The kernel takes a program off a moment after its
 /// link is gone: what one still gave an event of is attempted again.
-fn beside_programs(
-    instance: &mut Instance,
-    probe: &mut Probe,
-    act: Act,
-) -> anyhow::Result<Attempt> {
+fn beside_programs(agent: &Agent, probe: &mut Probe, act: Act) -> anyhow::Result<Attempt> {
     let mut tries = 0;
     loop {
-        match attempt(instance, probe, act)? {
+        match attempt(agent, probe, act)? {
             (_, true) if tries < TRIES => {
                 tries += 1;
                 thread::sleep(PAUSE);
@@ -234,13 +236,13 @@ fn beside_programs(
 
 /// The programs that refuse what they are seen by.
 fn refusing(
-    instance: &mut Instance,
+    agent: &Agent,
     probe: &mut Probe,
     programs: &[(&'static str, Act)],
 ) -> anyhow::Result<Vec<&'static str>> {
     let mut seen = Vec::new();
     for (name, act) in programs {
-        if attempt(instance, probe, *act)? == (Attempt::Failed(libc::EPERM), true) {
+        if attempt(agent, probe, *act)? == (Attempt::Failed(libc::EPERM), true) {
             seen.push(*name);
         }
     }
@@ -266,11 +268,11 @@ fn never_had(act: Act, attempt: Attempt) -> bool {
 }
 
 /// What the Landlock domain refuses that passed without it.
-fn landlock(instance: &mut Instance, probe: &mut Probe, fence: &Fence) -> anyhow::Result<Landlock> {
+fn landlock(agent: &Agent, probe: &mut Probe, fence: &Fence) -> anyhow::Result<Landlock> {
     if fence.level == FenceLevel::None {
         return Ok(Landlock::default());
     }
-    let could = [Act::Trace, Act::Signal].map(|act| beside_programs(instance, probe, act));
+    let could = [Act::Trace, Act::Signal].map(|act| beside_programs(agent, probe, act));
     if probe.attempt(Act::Fence)? != Attempt::Passed {
         return Ok(Landlock::default());
     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use enforcer_common::limits::Limits;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +18,28 @@ use crate::{
     audit::Stamp,
     decide::{Engine, Masking, Subject},
     directories, hook,
+    kernel::agent::Place,
+    policy::compile::lower_limits,
 };
 
 /// Where the states lie. Only root reads their facts: a seed would let an agent look for colliding names.
 pub const STATE_ROOT: &str = directories::RUNNING.path;
 /// The file of a state.
 const FACTS: &str = "facts.json";
+/// The file that a launcher locks.
+const LOCK: &str = "lock";
+/// The file that says where the agent is in the kernel; it comes later.
+const PLACE: &str = "place.json";
+
+/// Where an agent is in the kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seated {
+    /// The name of its host.
+    pub host: String,
+    /// Its slot there.
+    pub place: Place,
+}
 
 /// What a later start needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +79,18 @@ impl Facts {
         let parsed = crate::policy::parse(&self.policy_text).context("its policy")?;
         let capabilities = self.capabilities.clone();
         Engine::with_capabilities(parsed.policy, capabilities, self.seed).context("its policy")
+    }
+
+    /// The limits of its policy.
+    ///
+    /// # Errors
+    ///
+    /// The policy is one of another version.
+    pub fn limits(&self) -> anyhow::Result<Limits> {
+        let policy = crate::policy::parse(&self.policy_text)
+            .context("its policy")?
+            .policy;
+        Ok(lower_limits(&policy.limits, &policy.breaker))
     }
 
     /// What a writer puts on its records; `masking` is its policy's.
@@ -114,6 +143,30 @@ impl State {
             return Err(error);
         }
         Ok(state)
+    }
+
+    /// Writes down where the agent is in the kernel. Before it is there: whoever finds the state without its launcher can
+    /// clear that up.
+    ///
+    /// # Errors
+    ///
+    /// The state cannot be written.
+    pub fn seat(&self, host: &str, place: Place) -> anyhow::Result<()> {
+        let host = host.to_owned();
+        self.write(PLACE, 0o600, || serde_json::to_vec(&Seated { host, place }))
+    }
+
+    /// Whether a launcher holds an agent's state.
+    pub fn is_held(id: &str) -> bool {
+        let lock = File::open(Path::new(STATE_ROOT).join(id).join(LOCK));
+        // Shared: two that look at once do not take each other for the launcher.
+        lock.is_ok_and(|lock| Flock::lock(lock, FlockArg::LockSharedNonblock).is_err())
+    }
+
+    /// Where an agent is in the kernel; `None` if it is not there yet, or there is no such agent.
+    pub fn seated(id: &str) -> Option<Seated> {
+        let text = fs::read(Path::new(STATE_ROOT).join(id).join(PLACE)).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     fn write(
@@ -198,7 +251,7 @@ impl State {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(directory.join("lock"))?;
+            .open(directory.join(LOCK))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(lock)),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),

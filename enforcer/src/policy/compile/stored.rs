@@ -175,7 +175,6 @@ impl Partial {
             exec_default: read.up_to(2)?,
             fileless: read.up_to(2)?,
             descriptor: read.up_to(2)?,
-            reserved: 0,
             connect_default: read.up_to(2)?,
             unix_default: read.up_to(2)?,
             unix_ask_from: read.u32()?,

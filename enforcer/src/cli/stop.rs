@@ -1,0 +1,91 @@
+//! `enforcer stop`: ends agents.
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::bail;
+use clap::Args;
+use nix::unistd::geteuid;
+
+use super::FAILURE;
+use crate::{
+    run::status,
+    say::{self, say},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo enforcer stop reviewer
+  sudo enforcer stop reviewer-4711-0badc0de
+  sudo enforcer stop --all
+
+AGENT is an agent's name (`--agent`), then all its runs are meant, or the id of one run (`enforcer status`
+lists both). All its processes are killed; its last events are written to its trail. `--all` ends every agent,
+and takes the kernel programs down, too.
+
+Exit status: 0 done, 1 no such agent runs, 2 bad use, not root, or something could not be ended.";
+
+/// Ends agents: kills all their processes, and takes away what was made for them.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct StopArgs {
+    /// Names of agents, or ids of runs
+    #[arg(value_name = "AGENT", required_unless_present = "all")]
+    agents: Vec<String>,
+    /// Every agent, and the kernel programs
+    #[arg(long, conflicts_with = "agents")]
+    all: bool,
+}
+
+/// Runs `enforcer stop`.
+///
+/// # Errors
+///
+/// Not root, or standard output cannot be written.
+pub fn run(args: &StopArgs) -> anyhow::Result<ExitCode> {
+    if !geteuid().is_root() {
+        bail!("enforcer stop needs root; use sudo");
+    }
+    let mut out = say::out();
+    let mut code = 0;
+    let mut wanted: Vec<String> = Vec::new();
+    for agent in &args.agents {
+        let found = status::named(agent);
+        if found.is_empty() {
+            say!(
+                "enforcer: no running agent is called `{agent}`, and no run has this id; `enforcer status` lists all"
+            );
+            code = code.max(1);
+        }
+        wanted.extend(found);
+    }
+    if args.all {
+        wanted = status::all();
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    for id in &wanted {
+        match status::stop(id) {
+            Ok(processes) => writeln!(
+                out,
+                "{id}: ended, with {processes} process{}",
+                if processes == 1 { "" } else { "es" }
+            )?,
+            Err(error) => {
+                say!("enforcer: {id}: {error:#}");
+                code = FAILURE;
+            }
+        }
+    }
+    if args.all {
+        match status::unload() {
+            Ok(0) => writeln!(out, "No kernel programs were loaded.")?,
+            Ok(_) => writeln!(out, "The kernel programs are taken down.")?,
+            Err(error) => {
+                say!("enforcer: {error:#}");
+                code = FAILURE;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::from(code))
+}

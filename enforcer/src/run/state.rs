@@ -6,11 +6,16 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use enforcer_common::limits::Limits;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -104,7 +109,12 @@ impl Facts {
 pub struct State {
     directory: PathBuf,
     _lock: Flock<File>,
+    _cleaning: Option<Flock<File>>,
 }
+
+/// How long a start waits for another one that cleans up, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(3);
+const LOOK_EACH: Duration = Duration::from_millis(5);
 
 impl State {
     /// Writes the state of a new agent and holds it.
@@ -124,6 +134,7 @@ impl State {
         let state = Self {
             directory,
             _lock: lock,
+            _cleaning: None,
         };
         let for_hooks = hook::shared::Facts::of(subject);
         let written = state
@@ -201,10 +212,14 @@ impl State {
     ///
     /// The state cannot be read.
     pub fn take_over(id: &str) -> anyhow::Result<Option<(Self, Option<Facts>)>> {
+        let directory = Path::new(STATE_ROOT).join(id);
+        // Before the common directory: whoever is at it needs that to be done.
+        let Some(cleaning) = Self::clean(&directory)? else {
+            return Ok(None);
+        };
         let Some(_root) = Root::hold(false)? else {
             return Ok(None);
         };
-        let directory = Path::new(STATE_ROOT).join(id);
         if !directory.is_dir() {
             return Ok(None);
         }
@@ -229,6 +244,7 @@ impl State {
         let state = Self {
             directory,
             _lock: lock,
+            _cleaning: Some(cleaning),
         };
         Ok(Some((state, facts)))
     }
@@ -245,6 +261,29 @@ impl State {
             .with_context(|| format!("{} is not a state of this version", file.display()))
     }
 
+    /// Waits for another start that cleans up after the same launcher: what that writes is there for whoever comes behind
+    /// this one. `None` if the state is gone, or the other does not get on.
+    fn clean(directory: &Path) -> anyhow::Result<Option<Flock<File>>> {
+        let fail = || format!("{} cannot be locked", directory.display());
+        // The directory itself: a file that is made here could come while the directory is taken away.
+        let mut file = match File::open(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.with_context(fail)?,
+        };
+        let begun = Instant::now();
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err((again, Errno::EWOULDBLOCK)) if begun.elapsed() < PATIENCE => {
+                    file = again;
+                    sleep(LOOK_EACH);
+                }
+                Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+                Err((_, errno)) => return Err(errno).with_context(fail),
+            }
+        }
+    }
+
     fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
         let file = OpenOptions::new()
             .write(true)
@@ -254,7 +293,7 @@ impl State {
             .open(directory.join(LOCK))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(lock)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, errno)) => Err(errno.into()),
         }
     }

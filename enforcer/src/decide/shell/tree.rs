@@ -31,6 +31,49 @@ fn letter(byte: u8) -> u8 {
     }
 }
 
+/// Words that begin a compound command. A parenthesis does, too; but behind `!` it is an expression's as often.
+const COMPOUND: [&[u8]; 8] = [
+    b"case", b"if", b"for", b"while", b"until", b"select", b"{", b"[[",
+];
+/// Words that a command may stand behind.
+const BEFORE: [&[u8]; 8] = [
+    b"then", b"do", b"else", b"elif", b"if", b"while", b"until", b"{",
+];
+
+/// Blanks each `!` that negates a compound command. The grammar knows it before simple commands alone: it would take the
+/// keyword for a program's name, and what belongs to the command for something else. The places of all else stay as they
+/// are, and what is read of a word comes from the text itself, so it does not matter if the `!` stands in quotes.
+fn blank_negations(bytes: &mut [u8]) {
+    // From the end: `! ! case`.
+    for at in (0..bytes.len())
+        .rev()
+        .filter(|at| bytes[*at] == b'!')
+        .collect::<Vec<_>>()
+    {
+        let (before, behind) = (&bytes[..at], &bytes[at + 1..]);
+        let blanks = behind
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t'))
+            .count();
+        let word = behind[blanks..]
+            .split(|byte| matches!(byte, b' ' | b'\t' | b'\n'))
+            .next()
+            .unwrap_or_default();
+        let before = before.trim_ascii_end();
+        let last = before
+            .rsplit(|byte| {
+                byte.is_ascii_whitespace() || matches!(byte, b';' | b'(' | b'`' | b'&' | b'|')
+            })
+            .next()
+            .unwrap_or_default();
+        let commands =
+            bytes[before.len()..at].contains(&b'\n') || last.is_empty() || BEFORE.contains(&last);
+        if blanks > 0 && commands && COMPOUND.contains(&word) {
+            bytes[at] = b' ';
+        }
+    }
+}
+
 /// Reads a text.
 pub(super) fn read(text: &str) -> Result<Tree, Refused> {
     let more_than = |mark: &str, most: usize| text.matches(mark).nth(most).is_some();
@@ -41,7 +84,8 @@ pub(super) fn read(text: &str) -> Result<Tree, Refused> {
     parser
         .set_language(&tree_sitter_bash::LANGUAGE.into())
         .map_err(|_| Refused::Steps)?;
-    let bytes: Vec<u8> = text.bytes().map(letter).collect();
+    let mut bytes: Vec<u8> = text.bytes().map(letter).collect();
+    blank_negations(&mut bytes);
     let mut reports = REPORTS_MIN + bytes.len() / BYTES_PER_REPORT;
     let mut pieces = PIECES_MIN + bytes.len() / BYTES_PER_PIECE;
     let mut exhausted = false;

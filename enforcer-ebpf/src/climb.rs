@@ -10,8 +10,9 @@ use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 use enforcer_common::seat::{self, AGENT_GROUPS, NO_USER};
 
 use crate::{
-    maps::{PATH_BYTES, PROFILES, RESOLVED_END, Scratch, offset},
+    maps::{PROFILES, offset},
     scan::masked,
+    scratch::{PATH_BYTES, RESOLVED_END, Scratch},
     task::{self, read_kernel, read_kernel_or_zero},
 };
 

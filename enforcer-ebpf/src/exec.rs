@@ -28,7 +28,8 @@ use crate::{
         BROKEN, Kind, Rates, admits, arguments_of, count_allowance, count_denial,
         within_complexity, within_rates,
     },
-    maps::{Scratch, claim_scratch, keep_mark, observed, offset, release_scratch, slot_state},
+    maps::{keep_mark, observed, offset, slot_state},
+    scratch::{Scratch, claim_scratch, release_scratch},
     task::{self, Membership, read_kernel, unproven},
 };
 

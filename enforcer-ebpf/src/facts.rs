@@ -19,9 +19,10 @@ use crate::{
     climb::climb,
     forms::{FURTHER, add_further, add_path_forms, find_script},
     judge::{Judge, classify_path, judge_forms},
-    maps::{CHUNK_BYTES, KIND_DESCRIPTOR, KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES, Scratch, offset},
+    maps::offset,
     own,
     scan::{base_start, masked, user_string_len},
+    scratch::{CHUNK_BYTES, KIND_DESCRIPTOR, KIND_SCRIPT, KIND_TRUSTED, PATH_BYTES, Scratch},
     task::{self, read_kernel, read_kernel_or_zero, read_user_str},
 };
 

@@ -8,11 +8,11 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_
 use crate::{
     climb::{CLIMB_DONE, CLIMB_NOWHERE},
     judge::{Judge, add_form},
-    maps::{
+    scan::{base_start, masked, text_is_path},
+    scratch::{
         CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, Form, GATHER_BYTES,
         KIND_SCRIPT, KIND_TRUSTED, KIND_WINDING, PATH_BYTES, RESOLVED_END, Scratch,
     },
-    scan::{base_start, masked, text_is_path},
     task::read_user_str,
 };
 

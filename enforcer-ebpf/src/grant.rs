@@ -11,9 +11,10 @@ use enforcer_common::{
 use crate::{
     event::{now, pid},
     judge::Judge,
-    maps::{CONNECT_GRANTS, GRANTS, KIND_SCRIPT, PATH_BYTES, Scratch, offset},
+    maps::{CONNECT_GRANTS, GRANTS, offset},
     net::Aim,
     scan::masked,
+    scratch::{KIND_SCRIPT, PATH_BYTES, Scratch},
     task::{current_address, read_kernel},
 };
 

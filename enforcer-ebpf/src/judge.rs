@@ -16,12 +16,12 @@ use enforcer_common::{
     table::{Group, GroupRef, Segment, hash_start, hash_step, word},
 };
 
-use crate::maps::{
-    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, FORMS, Form, JOBS,
-    KIND_DESCRIPTOR, KIND_TRUSTED, KIND_WINDING, PATH_BYTES, POLICIES, Scratch, TABLES, TEXT_BYTES,
-    head,
-};
+use crate::maps::{POLICIES, TABLES, head};
 use crate::scan::{launder, masked};
+use crate::scratch::{
+    CHUNK_BYTES, FORM_DOT_SLASH, FORM_FIRST, FORM_PATH, FORM_TRUSTED, FORMS, Form, JOBS,
+    KIND_DESCRIPTOR, KIND_TRUSTED, KIND_WINDING, PATH_BYTES, Scratch, TEXT_BYTES,
+};
 
 /// A segment of the tables that decide.
 #[inline(always)]

@@ -14,8 +14,9 @@ use aya_ebpf::{
 
 use crate::{
     climb::{CLIMB_DONE, climb},
-    maps::{PATH_BYTES, RESOLVED_END, Scratch, TaskStorage, offset},
+    maps::{TaskStorage, offset},
     scan::masked,
+    scratch::{PATH_BYTES, RESOLVED_END, Scratch},
     task::{self, read_kernel, read_kernel_or_zero},
 };
 

@@ -27,11 +27,9 @@ use crate::{
     limits::{
         BROKEN, Kind, Rates, admits, arguments_of, count_denial, within_complexity, within_rates,
     },
-    maps::{
-        CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, kills, observed, offset,
-        release_scratch, slot_state,
-    },
+    maps::{kills, observed, offset, slot_state},
     net::{self, Aim},
+    scratch::{CHUNK_BYTES, GATHER_BYTES, Scratch, claim_scratch, release_scratch},
     task::{
         self, Membership, read_kernel, read_kernel_or_zero, read_user, read_user_str, unproven,
     },

@@ -37,6 +37,7 @@ mod outsider;
 mod own;
 mod packet;
 mod scan;
+mod scratch;
 mod task;
 mod trial;
 mod unix;

@@ -10,8 +10,9 @@ use enforcer_common::{
 
 use crate::{
     judge::Judge,
-    maps::{KIND_SCRIPT, KIND_TRUSTED, OWN, Scratch, offset},
+    maps::{OWN, offset},
     scan::masked,
+    scratch::{KIND_SCRIPT, KIND_TRUSTED, Scratch},
     task::{read_kernel_or_zero, read_user},
 };
 

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 
 use crate::{
     judge::{CHUNKS_MAX, Judge},
-    maps::{CHUNK_BYTES, PATH_BYTES, Scratch},
+    scratch::{CHUNK_BYTES, PATH_BYTES, Scratch},
     task::read_user_str,
 };
 

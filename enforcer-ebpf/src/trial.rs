@@ -11,7 +11,8 @@ use aya_ebpf::programs::RawTracePointContext;
 
 use crate::{
     facts::{Facts, judge_exec},
-    maps::{PATH_BYTES, Scratch, claim_scratch, offset, release_scratch, seat_of, slot_state},
+    maps::{offset, seat_of, slot_state},
+    scratch::{PATH_BYTES, Scratch, claim_scratch, release_scratch},
     task::read_user_str,
 };
 

@@ -28,13 +28,11 @@ use crate::{
     judge::judge_name,
     limits::{BROKEN, Kind, Rates, admits, count_allowance, count_denial, within_rates},
     listener,
-    maps::{
-        POLICIES, PROFILES, Scratch, UNIX_NAME_ROOM, claim_scratch, observed, offset,
-        release_scratch, slot_state,
-    },
+    maps::{POLICIES, PROFILES, observed, offset, slot_state},
     net::{PASS, REFUSE, seat_of_socket},
     own::is_launchers_socket,
     scan::masked,
+    scratch::{Scratch, UNIX_NAME_ROOM, claim_scratch, release_scratch},
     task::{self, Membership, read_kernel, unproven},
 };
 

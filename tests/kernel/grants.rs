@@ -16,7 +16,7 @@ use enforcer_common::{
     rule::ASK,
 };
 
-use crate::world::{Child, Exec, World, boottime, errno_of, grant, tables};
+use crate::world::{Child, Exec, World, boottime, connect, grant, tables};
 
 const POLICY: &str = r#"{"version": "2",
     "exec": {"default": "allow", "rules": [
@@ -239,21 +239,7 @@ fn an_approved_connect_passes_once() {
     let mut world = World::new(&tables(POLICY));
     let ear = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = ear.local_addr().unwrap().port();
-    let connect = move || {
-        let address = libc::sockaddr_in {
-            sin_family: libc::AF_INET as u16,
-            sin_port: port.to_be(),
-            sin_addr: libc::in_addr {
-                s_addr: u32::from_ne_bytes([127, 0, 0, 1]),
-            },
-            sin_zero: [0; 8],
-        };
-        // SAFETY: a plain address, as long as said.
-        errno_of(i64::from(unsafe {
-            let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
-            libc::connect(fd, (&raw const address).cast(), 16)
-        }))
-    };
+    let connect = connect(port);
     let loopback = address::normalise(address::from_v4([127, 0, 0, 1]));
     let grants = world.grants.clone();
     let key =

@@ -11,7 +11,7 @@ use enforcer::kernel::{agent::Plan, events::Body};
 use enforcer_common::event::CAUSE_RULE;
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
-use crate::world::{Exec, World, errno_of, tables};
+use crate::world::{Exec, World, connect, tables};
 
 const TRUE: &str = "/usr/bin/true";
 
@@ -26,27 +26,6 @@ fn ruled(exec: &str, connect: &str) -> String {
 /// What a denied exec comes to.
 fn denied(world: &World) -> Option<i32> {
     world.has_lsm().then_some(libc::EPERM)
-}
-
-/// What a child's connect to a port of this machine comes to.
-fn connects(world: &World, port: u16) -> Option<i32> {
-    world
-        .child(|| {
-            let address = libc::sockaddr_in {
-                sin_family: libc::AF_INET as u16,
-                sin_port: port.to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes([127, 0, 0, 1]),
-                },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: a plain address, as long as said.
-            errno_of(i64::from(unsafe {
-                let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
-                libc::connect(fd, (&raw const address).cast(), 16)
-            }))
-        })
-        .go()
 }
 
 /// A shell of an agent, which carries its mark and waits; somebody outside has moved it out of the agent's cgroup.
@@ -98,8 +77,8 @@ fn each_agent_has_a_policy_and_events_of_its_own() {
     for _ in 0..3 {
         assert_eq!(first.child(exec.act()).go(), denied(&first));
         assert_eq!(second.child(exec.act()).go(), Some(0));
-        assert_eq!(connects(&first, port), Some(libc::EPERM));
-        assert_eq!(connects(&second, port), Some(0));
+        assert_eq!(first.child(connect(port)).go(), Some(libc::EPERM));
+        assert_eq!(second.child(connect(port)).go(), Some(0));
     }
     assert_eq!(third.child(exec.act()).go(), denied(&third));
     for (world, allowed, count) in [

@@ -272,3 +272,22 @@ pub fn boottime() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
+
+/// What a child is to do: a TCP connect to this port of `127.0.0.1`; its errno.
+pub fn connect(port: u16) -> impl Fn() -> i32 + Copy {
+    move || {
+        let address = libc::sockaddr_in {
+            sin_family: libc::AF_INET as u16,
+            sin_port: port.to_be(),
+            sin_addr: libc::in_addr {
+                s_addr: u32::from_ne_bytes([127, 0, 0, 1]),
+            },
+            sin_zero: [0; 8],
+        };
+        // SAFETY: a plain address, as long as said.
+        errno_of(i64::from(unsafe {
+            let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+            libc::connect(fd, (&raw const address).cast(), 16)
+        }))
+    }
+}

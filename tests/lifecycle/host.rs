@@ -2,6 +2,14 @@
 
 use std::{fs, process::Output};
 
+use enforcer::{
+    kernel::{
+        agent::{Agent, Plan},
+        instance::Instance,
+    },
+    policy::{self, compile::compile},
+};
+use enforcer_common::seat::SLOTS;
 use enforcer_tests::{Session, enforcer, open, root};
 use serde_json::Value;
 
@@ -110,6 +118,36 @@ fn pins_of_others_are_not_trusted() {
         assert!(err.contains(says), "{before}: {err}");
         assert!(!out.contains("it ran"), "{before}");
     }
+}
+
+#[test]
+fn no_more_start_than_there_is_room_for() {
+    if !root() {
+        return;
+    }
+    let policy = policy::parse(r#"{"version": "2", "exec": {"default": "allow"}}"#).unwrap();
+    let tables = compile(&policy.policy, 7).unwrap();
+    let plan = Plan {
+        ring_bytes: 1 << 12,
+        shared: true,
+        ..Plan::new(&tables)
+    };
+    // Programs of its own: others run on this machine.
+    let instance = Instance::load(2).unwrap();
+    let agents: Vec<Agent> = (0..SLOTS).map(|_| instance.admit(&plan).unwrap()).collect();
+    let mut slots: Vec<u32> = agents.iter().map(|agent| agent.place().slot).collect();
+    slots.sort_unstable();
+    assert!(slots.iter().copied().eq(0..SLOTS));
+    let error = instance.admit(&plan).unwrap_err().to_string();
+    assert!(
+        error.contains("1024 agents") && error.contains("enforcer status"),
+        "{error}"
+    );
+    let ended = agents[777].place();
+    agents[777].free().unwrap();
+    let next = instance.admit(&plan).unwrap().place();
+    assert_eq!(next.slot, ended.slot);
+    assert!(next.tenure > ended.tenure);
 }
 
 #[test]

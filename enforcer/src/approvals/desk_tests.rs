@@ -371,7 +371,7 @@ fn a_request_that_another_process_gave_up_is_not_approved() {
     let (id, _, told) = wait(&mut desk, exec(&["git", "push"]), at(0));
     Store::open(&db(&scratch))
         .unwrap()
-        .recover(|_| false, at(1))
+        .abandon(crate::approvals::trial::INSTANCE, at(1))
         .unwrap();
     assert!(matches!(
         desk.answer(&id, &YES, "kim", "fine", at(2)),

@@ -352,29 +352,6 @@ impl Store {
         Ok(ended)
     }
 
-    /// [`Self::abandon`] for every run with pending requests that `is_alive` does not know.
-    ///
-    /// # Errors
-    ///
-    /// SQLite fails.
-    pub fn recover(
-        &self,
-        is_alive: impl Fn(&str) -> bool,
-        now: Timestamp,
-    ) -> Result<Vec<Record>, ApprovalsError> {
-        let doing = || ApprovalsError::database("looking for abandoned requests");
-        let instances: Vec<String> = self
-            .connection
-            .prepare("SELECT DISTINCT instance FROM request WHERE state = 'pending'")
-            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
-            .map_err(doing())?;
-        let mut ended = Vec::new();
-        for instance in instances.iter().filter(|instance| !is_alive(instance)) {
-            ended.extend(self.abandon(instance, now)?);
-        }
-        Ok(ended)
-    }
-
     fn select(
         &self,
         rest: &str,

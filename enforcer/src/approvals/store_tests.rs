@@ -145,9 +145,7 @@ fn what_a_dead_launcher_left_is_denied_and_told_once() {
     store.insert(&record("cccccccc-3", "alive", 2)).unwrap();
     drop(store);
     let store = Store::open(&path).unwrap();
-    let ended = store
-        .recover(|instance| instance == "alive", at(9))
-        .unwrap();
+    let ended = store.abandon("dead", at(9)).unwrap();
     let ids: Vec<&str> = ended.iter().map(|record| record.id.as_str()).collect();
     assert_eq!(ids, ["aaaaaaaa-1", "bbbbbbbb-2"]);
     for record in &ended {
@@ -160,7 +158,7 @@ fn what_a_dead_launcher_left_is_denied_and_told_once() {
         store.get("cccccccc-3").unwrap().unwrap().state,
         State::Pending
     );
-    assert_eq!(store.recover(|i| i == "alive", at(10)).unwrap(), []);
+    assert_eq!(store.abandon("dead", at(10)).unwrap(), []);
 }
 
 #[test]

@@ -165,10 +165,6 @@ fn objects(directory: &Path) -> Result<Vec<u32>, KernelError> {
 
 impl Host {
     /// A host of this build that is whole; `None` if there is none.
-    ///
-    /// # Errors
-    ///
-    /// What is there cannot be read.
     pub fn find(_held: &Held, agent_level: u32) -> Option<Self> {
         if object::diagnostics() {
             return None;

@@ -1,6 +1,6 @@
-//! Rates of all agents of a user together: maps that every instance with the same user and rate shares, by their pins.
+//! Rates of all agents of a user together: maps that every agent with the same user and rate shares, by their pins.
 //!
-//! They outlive the instances, or a user could start agents anew to have rates anew. Until the next boot each takes
+//! They outlive the agents, or a user could start agents anew to have rates anew. Until the next boot each takes
 //! eight bytes for each action that the rate counts; root may remove a pin.
 
 use std::{
@@ -26,7 +26,7 @@ use super::{
     sys::{map_info, open_pin, pin},
 };
 
-/// The directory of the pins, below that of the instances' pins.
+/// The directory of the pins, below that of the hosts.
 pub const DIRECTORY: &str = "users";
 
 /// The cells of the rates of a user.
@@ -95,17 +95,10 @@ fn pin_name(kind: &str, user: &str, rate: &Rate) -> String {
 }
 
 fn hold(directory: &Path) -> io::Result<Flock<File>> {
-    // An instance that ends takes the empty common directory away, perhaps between the two steps.
-    let mut tries = 0;
-    loop {
-        match fs::create_dir(PIN_ROOT) {
+    for directory in [Path::new(PIN_ROOT), directory] {
+        match DirBuilder::new().mode(0o700).create(directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
-        }
-        match DirBuilder::new().mode(0o700).create(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 100 => tries += 1,
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => break,
         }
     }
     // Whatever the umask is.

@@ -106,13 +106,6 @@ impl CgroupRoot {
         &self.path
     }
 
-    /// Whether this is the root of the whole host. In a cgroup namespace it is not, and the levels that the
-    /// kernel's programs see are deeper than those counted here.
-    pub fn is_host_root(&self) -> bool {
-        // kernfs gives the first inode number to the root.
-        fs::metadata(&self.path).is_ok_and(|meta| meta.ino() == 1)
-    }
-
     /// The id of a process's cgroup in this hierarchy.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The release binary, and running a command under it.
 
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ use crate::{ebpf, root, toolchain};
 /// Where `run` puts the policy: a clone belongs to the user who made it, who is also the agent's user, and
 /// enforcer refuses a policy that the agent's user can write.
 const POLICIES: &str = "/run/enforcer-policies";
+/// The directory of the rule sets beside a policy.
+const RULE_SETS: &str = "rules";
 /// Where `enforcer run` keeps the audit trail.
 const TRAIL: &str = "/var/log/enforcer/audit.jsonl";
 
@@ -110,5 +113,36 @@ fn install_policy(policy: &Path) -> Result<PathBuf> {
         .arg(policy)
         .arg(&installed);
     run_command(&mut install)?;
+    install_rule_sets(policy)?;
     Ok(installed)
+}
+
+/// Copies the rule sets that lie beside a policy, and takes away those of an earlier one: they would count.
+fn install_rule_sets(policy: &Path) -> Result<()> {
+    let installed = Path::new(POLICIES).join(RULE_SETS);
+    run_command(as_root("rm")?.args(["-rf", "--"]).arg(&installed))?;
+    let beside = policy.with_file_name(RULE_SETS);
+    if !beside.is_dir() {
+        return Ok(());
+    }
+    let mut install = as_root("install")?;
+    install.args(["-D", "-o", "root", "-g", "root", "-m", "0644", "-t"]);
+    install.arg(&installed).arg("--");
+    let mut some = false;
+    for entry in
+        fs::read_dir(&beside).with_context(|| format!("cannot read {}", beside.display()))?
+    {
+        let file = entry?.path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            install.arg(file);
+            some = true;
+        }
+    }
+    if some {
+        run_command(&mut install)?;
+    }
+    Ok(())
 }

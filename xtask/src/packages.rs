@@ -1,6 +1,7 @@
 //! System packages: which ones are needed for what, and their installation with apt.
 
 use std::collections::HashSet;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -74,21 +75,20 @@ pub fn ensure(purpose: &str, packages: &[&str]) -> Result<()> {
 }
 
 fn install(packages: &[&str]) -> Result<()> {
-    let mut update = as_root("apt-get")?;
     // A stale mirror list must not hide that the install itself would work: its own failure says more.
-    if let Err(error) = run(update.args(["update", "-q"])) {
+    if let Err(error) = run(&mut apt_get(&["update"])?) {
         note(&format!("warning: {error:#}"));
     }
-    let mut install = as_root("env")?;
-    install.args([
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "install",
-        "-q",
-        "-y",
-        "--no-install-recommends",
-    ]);
-    run(install.args(packages))?;
+    let mut words = vec!["install", "-y", "--no-install-recommends"];
+    words.extend(packages);
+    if let Err(error) = run(&mut apt_get(&words)?) {
+        // What a killed installation left half done stops every later one, of any package.
+        note(&format!(
+            "{error:#}: finishing what an earlier installation left, then once more"
+        ));
+        finish_interrupted()?;
+        run(&mut apt_get(&words)?)?;
+    }
     let missing = missing(packages)?;
     if !missing.is_empty() {
         bail!(
@@ -98,6 +98,40 @@ fn install(packages: &[&str]) -> Result<()> {
     }
     Ok(())
 }
+
+/// Configures what was unpacked and fetches what that depends on, as dpkg and apt ask a person to do.
+fn finish_interrupted() -> Result<()> {
+    let mut configure = as_root("env")?;
+    configure.args([
+        NONINTERACTIVE,
+        "dpkg",
+        "--force-confdef",
+        "--force-confold",
+        "--configure",
+        "-a",
+    ]);
+    // It fails where a dependency is not there yet: that is what apt is asked to mend next.
+    if let Err(error) = run(&mut configure) {
+        note(&format!("warning: {error:#}"));
+    }
+    run(&mut apt_get(&["install", "-y", "--fix-broken"])?)
+}
+
+const NONINTERACTIVE: &str = "DEBIAN_FRONTEND=noninteractive";
+
+/// apt-get as root, asking nothing, and waiting for another that is at work (a new machine often updates itself).
+///
+/// # Errors
+/// When we are not root and there is no sudo.
+pub fn apt_get(words: &[&str]) -> Result<Command> {
+    let mut apt = as_root("env")?;
+    apt.args([NONINTERACTIVE, "apt-get", "-q", "-o", LOCK_TIMEOUT]);
+    apt.args(words);
+    Ok(apt)
+}
+
+/// Seconds that apt waits for dpkg's lock.
+const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=600";
 
 fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     // dpkg-query fails when it does not know one of the names, but still lists the others.

@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::process::{as_root, command, note, output, run};
+use crate::packages::apt_get;
+use crate::process::{command, note, output, run};
 use crate::root;
 
 /// Modules that the tests need and the kernel image does not contain.
@@ -125,7 +126,7 @@ fn newest(kernel: Kernel) -> Result<String> {
 }
 
 fn update() -> Result<()> {
-    run(as_root("apt-get")?.args(["update", "-q"]))
+    run(&mut apt_get(&["update"])?)
 }
 
 fn download(cache: &Path, package: &str) -> Result<()> {

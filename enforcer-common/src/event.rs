@@ -108,8 +108,8 @@ pub const EXEC_NAME_MAX: usize = 64;
 pub struct Header {
     /// One of the `KIND_` constants.
     pub kind: u32,
-    /// The agent's slot.
-    pub slot: u32,
+    /// The agent's seat as the decision saw it ([`crate::seat`]).
+    pub seat: u32,
     /// Number of the event in its slot, from 0, without gaps unless an event was lost.
     pub seq: u64,
     /// When the judgement ended, `CLOCK_BOOTTIME`, ns.

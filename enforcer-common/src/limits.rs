@@ -38,6 +38,15 @@ pub trait Cells {
     fn replace(&self, at: u32, old: u64, new: u64) -> bool;
 }
 
+/// What rates count, each for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActionClass {
+    /// Execs.
+    Exec,
+    /// Connects and datagrams.
+    Connect,
+}
+
 /// A rate: at most `count` in any stretch of `window_ns`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -103,14 +112,17 @@ pub fn try_take(cells: &impl Cells, rate: &Rate, now: u64, take: bool) -> Taking
         return Taking::Broken;
     };
     let at = ticket % places;
-    let before = if at == 0 { places - 1 } else { at - 1 };
-    let oldest = if at + 1 == places { 0 } else { at + 1 };
+    // The neighbours, by remainders: kernel programs are verified once for each way through a branch.
+    let before = (at + u64::from(rate.count)) % places;
+    let oldest = (at + 1) % places;
     // The order of the reads matters; see above.
-    let (Some(before), Some(own), Some(oldest)) = (
-        cells.load(1 + before as u32),
-        cells.load(1 + at as u32),
-        cells.load(1 + oldest as u32),
-    ) else {
+    let Some(before) = cells.load(1 + before as u32) else {
+        return Taking::Broken;
+    };
+    let Some(own) = cells.load(1 + at as u32) else {
+        return Taking::Broken;
+    };
+    let Some(oldest) = cells.load(1 + oldest as u32) else {
         return Taking::Broken;
     };
     if own > before {

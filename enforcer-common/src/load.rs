@@ -137,7 +137,7 @@ pub struct Offsets {
 /// What the programs are told at load, besides offsets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Settings {
+pub struct LoadSettings {
     /// Depth of the agents' cgroups below the root of the v2 hierarchy.
     pub agent_level: u32,
 }
@@ -210,18 +210,18 @@ impl Offsets {
     };
 }
 
-impl Settings {
+impl LoadSettings {
     /// The placeholder that the loader replaces.
     pub const ZERO: Self = Self { agent_level: 0 };
 }
 
 const _: () = assert!(size_of::<Offsets>() == 4 * 62);
-const _: () = assert!(size_of::<Settings>() == 4);
+const _: () = assert!(size_of::<LoadSettings>() == 4);
 
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above).
     unsafe impl aya::Pod for super::Offsets {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for super::Settings {}
+    unsafe impl aya::Pod for super::LoadSettings {}
 }

@@ -12,9 +12,17 @@ use enforcer_common::{
 
 use crate::{
     atomic,
+    judge::facts::Judgement,
     maps::{EVENTS, offset},
     task::{self, read_kernel_or_zero},
 };
+
+/// Writes a field of a header. Volatile: of zeros the compiler would make a call of a function that goes byte by byte.
+macro_rules! put {
+    ($header:expr, $field:ident: $value:expr) => {
+        ptr::write_volatile(ptr::addr_of_mut!((*$header).$field), $value)
+    };
+}
 
 /// Now, on the clock that events carry, ns.
 #[inline(always)]
@@ -26,25 +34,111 @@ pub fn now() -> u64 {
 /// The current process id. Read from the task: programs on packets have no helper for it.
 #[inline(always)]
 pub fn pid() -> u32 {
-    read_kernel_or_zero(task::current_address() + offset!(task_tgid))
+    pid_of(task::current_address())
 }
 
-/// Fills in what the kernel knows of the current task.
+/// The process id of a task; 0 if it cannot be read.
 #[inline(always)]
-pub fn describe(header: &mut Header, kind: u32, seat: u32, stage: u32) {
-    header.kind = kind;
-    header.slot = seat::slot(seat);
-    header.stage = stage;
-    header.pid = pid();
-    header.ppid = task::parent_pid(task::current_address());
-    // SAFETY: plain helper calls.
-    unsafe {
-        header.uid = bpf_get_current_uid_gid() as u32;
-        header.cgroup = bpf_get_current_cgroup_id();
+fn pid_of(task: u64) -> u32 {
+    read_kernel_or_zero(task + offset!(task_tgid))
+}
+
+/// Who acts.
+#[derive(Clone, Copy)]
+pub enum Actor {
+    /// The current task.
+    Current,
+    /// The process of another task, at this address; the user and cgroup are the current task's.
+    Other(u64),
+    /// Whoever sent the packet of this cgroup: the current task, or nobody that is known.
+    Sender { cgroup: u64, known: bool },
+}
+
+impl Actor {
+    /// # Safety
+    ///
+    /// `header` is valid to write.
+    #[inline(always)]
+    unsafe fn write(self, header: *mut Header) {
+        // SAFETY: by contract; plain helper calls. Each is written as it comes: the stack has no room for all of them.
+        unsafe {
+            match self {
+                Self::Current | Self::Other(_) => {
+                    let (pid, task) = match self {
+                        Self::Other(task) => (pid_of(task), task),
+                        _ => (pid(), task::current_address()),
+                    };
+                    put!(header, pid: pid);
+                    put!(header, ppid: task::parent_pid(task));
+                    put!(header, uid: bpf_get_current_uid_gid() as u32);
+                    put!(header, cgroup: bpf_get_current_cgroup_id());
+                }
+                // Programs on packets have no helpers for it.
+                Self::Sender { cgroup, known } => {
+                    put!(header, cgroup: cgroup);
+                    let task = if known { task::current_address() } else { 0 };
+                    // Of no task everything is 0.
+                    put!(header, pid: pid_of(task));
+                    put!(header, ppid: task::parent_pid(task));
+                    let cred = read_kernel_or_zero::<u64>(task + offset!(task_cred));
+                    put!(header, uid: read_kernel_or_zero::<u32>(cred + offset!(cred_uid)));
+                }
+            }
+        }
     }
-    header.flags = 0;
-    header.approval = 0;
-    header.tripped = 0;
+}
+
+/// What an event tells.
+pub struct Told {
+    /// A `KIND_` constant.
+    pub kind: u32,
+    /// A `STAGE_` constant.
+    pub stage: u32,
+    /// A `VERDICT_` constant.
+    pub verdict: u32,
+    /// What was judged.
+    pub judgement: Judgement,
+    /// When the judgement began, if it took time.
+    pub start: Option<u64>,
+    /// Number of the approved request; 0 none.
+    pub approval: u64,
+    /// Denials in a row, if this one opened the breaker; else 0.
+    pub tripped: u64,
+    /// `FLAG_` bits.
+    pub flags: u32,
+}
+
+/// Writes the header of an event: all of it, and takes the next number for it.
+///
+/// # Safety
+///
+/// `header` is valid to write.
+#[inline(always)]
+pub unsafe fn write_header(
+    header: *mut Header,
+    seat: u32,
+    state: *mut SlotState,
+    actor: Actor,
+    told: &Told,
+) {
+    // SAFETY: by contract.
+    unsafe {
+        put!(header, kind: told.kind);
+        put!(header, seat: seat);
+        put!(header, decision: told.judgement.decision);
+        put!(header, verdict: told.verdict);
+        put!(header, stage: told.stage);
+        put!(header, cause: told.judgement.cause);
+        put!(header, rank: told.judgement.rank);
+        put!(header, flags: told.flags);
+        put!(header, approval: told.approval);
+        put!(header, tripped: told.tripped);
+        actor.write(header);
+        let end = now();
+        put!(header, boottime_ns: end);
+        put!(header, latency_ns: told.start.map_or(0, |start| (end - start) as u32));
+        put!(header, seq: next_seq(state));
+    }
 }
 
 /// Adds one to a counter of a slot; several CPUs may.
@@ -56,7 +150,7 @@ pub fn count(counter: *mut u64) {
 
 /// Takes the seat's next sequence number.
 #[inline(always)]
-pub fn next_seq(state: *mut SlotState) -> u64 {
+fn next_seq(state: *mut SlotState) -> u64 {
     // SAFETY: a field of a map value, touched only atomically.
     unsafe { atomic::add(ptr::addr_of_mut!((*state).seq), 1) }
 }

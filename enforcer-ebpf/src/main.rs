@@ -19,28 +19,14 @@
 #![feature(core_intrinsics)]
 
 mod atomic;
-mod climb;
 mod event;
-mod exec;
-mod facts;
-mod forms;
-mod grant;
+mod hooks;
 mod judge;
-mod kept;
-mod lifecycle;
-mod limits;
-mod listener;
-mod lsm;
 mod maps;
-mod net;
-mod outsider;
-mod own;
-mod packet;
 mod scan;
 mod scratch;
 mod task;
-mod trial;
-mod unix;
+mod words;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -16,12 +16,14 @@ use aya_ebpf::{
 use enforcer_common::{
     event::Header,
     grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey},
-    load::{Offsets, Settings},
+    load::{LoadSettings, Offsets},
     own::Own,
     rule::{ConnectKey, ConnectValue, Head, PolicyHeader},
-    seat::{self, GENERATIONS, KILLS, OBSERVED, Profile, SLOTS as SLOTS_MAX, SlotState},
+    seat::{self, GENERATIONS, Profile, SLOTS as SLOTS_MAX, SlotState},
     table::Segment,
 };
+
+use crate::words;
 
 /// User space maps it into its memory.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -253,7 +255,7 @@ pub fn set_mark(task: *mut task_struct, seat: u32, depth: u32) -> bool {
         return false;
     }
     // SAFETY: not null, so it points at the task's own value.
-    unsafe { *value = mark };
+    unsafe { words::copy(&raw const mark, value) };
     true
 }
 
@@ -269,7 +271,7 @@ static OFFSETS: Offsets = Offsets::ZERO;
 
 /// Set at load.
 #[unsafe(no_mangle)]
-static SETTINGS: Settings = Settings::ZERO;
+static SETTINGS: LoadSettings = LoadSettings::ZERO;
 
 /// Reads a constant that user space set at load. The volatile read keeps the compiler from folding the
 /// placeholder in; the verifier still knows the value, because the section is frozen.
@@ -296,27 +298,6 @@ pub fn offsets() -> &'static Offsets {
 
 /// The settings, for [`constant`].
 #[inline(always)]
-pub fn settings() -> &'static Settings {
+pub fn settings() -> &'static LoadSettings {
     &SETTINGS
-}
-
-/// Whether the agent has one of these flags ([`Profile::flags`]).
-#[inline(always)]
-fn has(seat: u32, flag: u32) -> bool {
-    PROFILES
-        .get_ptr(seat::slot(seat))
-        // SAFETY: a field of a map value.
-        .is_some_and(|profile| unsafe { (*profile).flags } & flag != 0)
-}
-
-/// Whether the agent's policy only decides: what it denies is recorded and goes on.
-#[inline(always)]
-pub fn observed(seat: u32) -> bool {
-    has(seat, OBSERVED)
-}
-
-/// Whether what the agent is denied is killed, not refused before.
-#[inline(always)]
-pub fn kills(seat: u32) -> bool {
-    has(seat, KILLS)
 }

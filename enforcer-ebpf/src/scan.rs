@@ -1,11 +1,11 @@
 //! Looking through strings, and values that the compiler and the verifier must not know too much of.
 
-use core::{ffi::c_void, ptr};
+use core::{ffi::c_void, mem::offset_of, ptr};
 
 use aya_ebpf::helpers::generated::bpf_loop;
 
 use crate::{
-    judge::{CHUNKS_MAX, Judge},
+    judge::walk::{CHUNKS_MAX, Judge},
     scratch::{CHUNK_BYTES, PATH_BYTES, Scratch},
     task::read_user_str,
 };
@@ -124,22 +124,66 @@ pub fn user_string_len(judge: *mut Judge, address: u64) -> u64 {
     }
 }
 
+/// A comparison of the text with the path, on the stack of the frame that runs it.
+#[repr(C)]
+struct Comparison {
+    scratch: *mut Scratch,
+    len: u32,
+    differs: u32,
+}
+
+/// Bytes of a path that are compared, all ones.
+const COMPARED: u32 = 255;
+
+extern "C" fn compare_word(index: u32, context: *mut c_void) -> i64 {
+    let comparison = context.cast::<Comparison>();
+    // SAFETY: `comparison` lies on the stack of the frame that called `bpf_loop`; its pointer is a map value, of which both
+    // arrays are longer than the index can be, and aligned (below).
+    unsafe {
+        let len = (*comparison).len;
+        let done = index * 8;
+        if done >= len {
+            return 1;
+        }
+        let at = masked((*comparison).scratch, index, COMPARED / 8) as usize;
+        let scratch = (*comparison).scratch;
+        let differing = ptr::read(ptr::addr_of!((*scratch).text).cast::<u64>().add(at))
+            ^ ptr::read(ptr::addr_of!((*scratch).path).cast::<u64>().add(at));
+        let left = len - done;
+        // The lower bytes are the first ones.
+        let wanted = if left < 8 {
+            (1 << (8 * left)) - 1
+        } else {
+            u64::MAX
+        };
+        if differing & wanted == 0 {
+            return 0;
+        }
+        (*comparison).differs = 1;
+    }
+    1
+}
+
+const _: () = assert!(
+    offset_of!(Scratch, text).is_multiple_of(8) && offset_of!(Scratch, path).is_multiple_of(8)
+);
+
 /// Whether `text[..len]` starts with the first 255 bytes of `path`.
 #[inline(always)]
 pub fn text_is_path(scratch: *mut Scratch) -> bool {
-    let mut at = 0usize;
-    // SAFETY: both arrays are longer than the bound.
+    // SAFETY: claimed scratch memory; the context lives for the call.
     unsafe {
-        let len = (*scratch).path_len;
-        while at < 255 {
-            if at as u32 >= len {
-                break;
-            }
-            if (*scratch).text[at] != (*scratch).path[at] {
-                return false;
-            }
-            at += 1;
-        }
+        let mut comparison = Comparison {
+            scratch,
+            len: (*scratch).path_len.min(COMPARED),
+            differs: 0,
+        };
+        bpf_loop(
+            COMPARED.div_ceil(8),
+            compare_word as *mut c_void,
+            ptr::from_mut(&mut comparison).cast(),
+            0,
+        );
+        comparison.differs == 0
     }
-    true
 }

@@ -4,19 +4,23 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-use crate::{
-    directories,
-    kernel::{
-        attach::{BPF_ROOT, bpf_mounted},
-        instance::{Instance, Types, UNIX_HOOKS, UnixJudgement},
-        object::{Hook, LSM, ProgramSpec},
-        offsets,
-    },
-    launch::{AgentCgroup, CgroupRoot, Fence, FenceLevel, LaunchError, Probe},
-    policy,
-    run::{FirstJudgement, InForce, Level, OnDeny, selftest},
-    seccomp::Support,
+use enforcer_agent::{
+    AgentError, Enforcement, FirstJudgement, InForce,
+    enforcement::{Basis, Machine},
+    selftest,
 };
+use enforcer_files::directories;
+use enforcer_kernel::{
+    attach::{BPF_ROOT, bpf_mounted},
+    instance::{Instance, Types, UNIX_HOOKS, UnixJudgement},
+    object::{Hook, LSM, ProgramSpec},
+    offsets,
+};
+use enforcer_launch::{
+    AgentCgroup, CgroupRoot, DEFAULT_PIDS_MAX, LandlockDomain, LandlockLevel, LaunchError, Probe,
+};
+use enforcer_say::say;
+use enforcer_seccomp::Support;
 
 /// A policy that asks nobody, not even about what the built-in rules ask about, and one that does.
 const SILENT: &str = r#"{"version": "2", "exec": {"default": "deny"},
@@ -36,31 +40,30 @@ pub struct Check {
     pub detail: String,
 }
 
-/// How much of the enforcement this machine gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Denied execs and connects fail with an errno; the kill stands behind.
-    Full,
-    /// Denied execs are killed before their first instruction; denied connects fail with an errno.
-    Partial,
-    /// Nothing can be enforced.
-    None,
-}
-
 /// The report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The running kernel.
     pub kernel: String,
-    /// What can be enforced.
-    pub enforcement: Verdict,
+    /// What can be enforced: `full`, `partial`, or `none` where nothing can start.
+    pub enforcement: &'static str,
     /// Where `run` would judge execs first; unknown where no program could be loaded.
     pub first_judgement: Option<FirstJudgements>,
     /// How much keeps an agent from processes outside: `full`, `partial` or `none`.
-    pub fence: &'static str,
+    pub landlock: &'static str,
+    /// What would be in force for an agent; nothing where none can start.
+    pub runs: Option<Runs>,
     /// What was looked at.
     pub checks: Vec<Check>,
+}
+
+/// What would be in force for an ordinary user's agent, in a run without options.
+#[derive(Clone, Debug, Serialize)]
+pub struct Runs {
+    /// Under a policy that asks nobody.
+    pub plain: Enforcement,
+    /// Under one that asks about execs.
+    pub asking: Enforcement,
 }
 
 /// Where execs are judged first, in words.
@@ -93,9 +96,10 @@ pub fn examine() -> Report {
             |_| "unknown".to_owned(),
             |name| name.release().to_string_lossy().into_owned(),
         ),
-        enforcement: Verdict::None,
+        enforcement: "none",
         first_judgement: None,
-        fence: "none",
+        landlock: "none",
+        runs: None,
         checks: Vec::new(),
     };
     let root = nix::unistd::geteuid().is_root();
@@ -137,50 +141,58 @@ pub fn examine() -> Report {
             .map(|_| offsets::VMLINUX.to_owned())
             .map_err(|error| error.to_string()),
     );
-    let fence = Fence::probe(false);
-    let mut in_force = None;
+    let domain = LandlockDomain::probe(false);
+    let mut machine = None;
     if let (true, Ok(cgroups), true) = (readable, &cgroups, root) {
-        in_force = programs(&mut report, cgroups, &fence);
+        machine = programs(&mut report, cgroups, &domain);
     }
     notification(&mut report);
-    report_fence(&mut report, &fence, in_force.as_ref());
+    let runs = machine.and_then(|machine| Runs::of(&Basis::plain(machine)));
+    report_landlock(&mut report, &domain, runs.as_ref());
     let needed = report
         .checks
         .iter()
         .all(|check| check.ok || !check.required);
-    if let Some(in_force) = in_force {
-        let unix = in_force.unix();
+    if let Some(runs) = runs {
+        let unix = runs.plain.unix_sockets;
         let described = unix.describe().to_owned();
         report.add(
             "unix sockets",
             false,
-            if unix == UnixJudgement::Absent {
-                Err(described)
-            } else {
+            if unix.in_kernel() {
                 Ok(described)
+            } else {
+                Err(described)
             },
         );
-        report.first_judgement = first_judgements(&in_force);
-        report.enforcement = match (needed, in_force.level()) {
-            (false, _) => Verdict::None,
-            (true, Level::Partial) => Verdict::Partial,
-            (true, Level::Full) => Verdict::Full,
-        };
+        if needed {
+            report.enforcement = runs.plain.level.as_str();
+            report.first_judgement = Some(runs.first_judgements());
+            report.runs = Some(runs);
+        }
     }
     report
 }
 
-fn first_judgements(in_force: &InForce) -> Option<FirstJudgements> {
-    let under = |text| {
-        let policy = policy::parse(text).ok()?.policy;
-        let (lsm, unix) = (in_force.has("exec_check"), in_force.unix());
-        let first = FirstJudgement::choose(&policy, lsm, unix, OnDeny::Errno, false, true);
-        Some(first.describe())
-    };
-    Some(FirstJudgements {
-        plain: under(SILENT)?,
-        asking: under(ASKING)?,
-    })
+impl Runs {
+    fn of(basis: &Basis) -> Option<Self> {
+        let under = |text| {
+            let policy = enforcer_policy::parse(text).ok()?.policy;
+            let first = FirstJudgement::choose(&policy, basis.means);
+            Some(basis.enforcement(&policy, first, false, &[]))
+        };
+        Some(Self {
+            plain: under(SILENT)?,
+            asking: under(ASKING)?,
+        })
+    }
+
+    fn first_judgements(&self) -> FirstJudgements {
+        FirstJudgements {
+            plain: self.plain.first_judgement.describe(),
+            asking: self.asking.first_judgement.describe(),
+        }
+    }
 }
 
 /// What the supervisor needs, tried on a thread.
@@ -224,17 +236,20 @@ fn notification(report: &mut Report) {
 }
 
 /// What the self-test saw of it; without a self-test, what the kernel claims.
-fn report_fence(report: &mut Report, fence: &Fence, in_force: Option<&InForce>) {
-    let (level, why) = in_force.map_or_else(
-        || (fence.level, fence.why.clone()),
-        |in_force| (in_force.fence(), in_force.describe_fence(fence)),
+fn report_landlock(report: &mut Report, domain: &LandlockDomain, runs: Option<&Runs>) {
+    let (level, why) = runs.map_or_else(
+        || (domain.level, domain.why.clone()),
+        |runs| {
+            let outside = &runs.plain.processes_outside;
+            (outside.level(), outside.to_string())
+        },
     );
     let (word, result) = match level {
-        FenceLevel::None => ("none", Err(why)),
-        FenceLevel::Partial => ("partial", Ok(format!("partial: {why}"))),
-        FenceLevel::Full => ("full", Ok(format!("full: {why}"))),
+        LandlockLevel::None => ("none", Err(why)),
+        LandlockLevel::Partial => ("partial", Ok(format!("partial: {why}"))),
+        LandlockLevel::Full => ("full", Ok(format!("full: {why}"))),
     };
-    report.fence = word;
+    report.landlock = word;
     report.add("processes outside", false, result);
 }
 
@@ -249,15 +264,15 @@ fn hook_name(spec: ProgramSpec) -> String {
 }
 
 /// Loads every program and has the self-test say what is in force; `None` if nothing may call itself enforcing.
-fn programs(report: &mut Report, cgroups: &CgroupRoot, fence: &Fence) -> Option<InForce> {
+fn programs(report: &mut Report, cgroups: &CgroupRoot, domain: &LandlockDomain) -> Option<Machine> {
     let proven = Place::new(cgroups)
         .map_err(anyhow::Error::from)
         .and_then(|place| {
             let mut instance = Instance::load(place.cgroup.level())?;
-            let proven = selftest::prove(&mut instance, place.cgroup.path(), fence);
-            Ok((instance, proven))
+            let proven = selftest::prove(&mut instance, place.cgroup.path(), domain);
+            Ok((instance, proven, place.cgroup.limit_pids(DEFAULT_PIDS_MAX)))
         });
-    let (instance, proven) = match proven {
+    let (instance, proven, process_limit) = match proven {
         Ok(proven) => proven,
         Err(error) => {
             report.add("kernel programs", true, Err(format!("{error:#}")));
@@ -301,9 +316,13 @@ fn programs(report: &mut Report, cgroups: &CgroupRoot, fence: &Fence) -> Option<
         proven
             .as_ref()
             .map(|_| "what must be refused was refused".to_owned())
-            .map_err(|error| format!("{error:#}")),
+            .map_err(AgentError::whole),
     );
-    proven.ok()
+    Some(Machine {
+        in_force: proven.ok()?,
+        domain: domain.clone(),
+        process_limit,
+    })
 }
 
 /// A program that is there.
@@ -391,7 +410,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.sitter = None;
         if let Err(error) = self.cgroup.remove() {
-            eprintln!("enforcer: {error}");
+            say!("enforcer: {error}");
         }
     }
 }
@@ -399,12 +418,7 @@ impl Drop for Place {
 fn bpf_file_system() -> Result<String, String> {
     match bpf_mounted() {
         Ok(true) => Ok(BPF_ROOT.to_owned()),
-        Ok(false) if std::path::Path::new(BPF_ROOT).is_dir() => {
-            Ok(format!("{BPF_ROOT} (`enforcer run` mounts it)"))
-        }
-        Ok(false) => Err(format!(
-            "{BPF_ROOT} does not exist; boot a kernel with CONFIG_BPF_SYSCALL"
-        )),
-        Err(error) => Err(format!("/proc/self/mounts cannot be read: {error}")),
+        Ok(false) => Ok(format!("{BPF_ROOT} (`enforcer run` mounts it)")),
+        Err(error) => Err(error.to_string()),
     }
 }

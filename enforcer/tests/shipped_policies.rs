@@ -5,13 +5,13 @@
     reason = "an integration test: clippy only knows tests by their attribute"
 )]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use enforcer::decide::{
-    ConnectAction, Decision, Engine, ExecAction, RuleCheck, UnixAction, command_text::judge,
-};
-use enforcer::policy::{Parsed, parse_all, validate::example_words};
+use enforcer_decide::{Engine, command_text::judge};
+use enforcer_policy::{ConnectAction, Decision, ExecAction, RuleCheck, UnixAction};
+use enforcer_policy::{Parsed, parse_all, validate::example_words};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -191,6 +191,36 @@ fn no_word_of_a_dangerous_command_poses_as_a_dry_run() {
             assert_ne!(outcome.decision, Decision::Allow, "{name}: {outcome:?}");
         }
     }
+}
+
+/// What policies have in common stands in a rule set that they include, once.
+#[test]
+fn no_two_shipped_files_hold_the_same_rule() {
+    let mut holders: BTreeMap<String, String> = BTreeMap::new();
+    let mut twice = Vec::new();
+    for directory in [
+        repository().join("policies"),
+        repository().join("policies/rules"),
+    ] {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+            for section in ["exec", "connect"] {
+                for rule in file[section]["rules"].as_array().into_iter().flatten() {
+                    let name = format!("{}: {}", path.display(), rule["id"]);
+                    if let Some(other) = holders.insert(rule.to_string(), name.clone()) {
+                        twice.push(format!("{other} and {name}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(holders.len() > 150, "{} rules are left", holders.len());
+    assert!(twice.is_empty(), "put into a rule set: {twice:#?}");
 }
 
 /// What two policies have in common must not drift apart.

@@ -1,7 +1,7 @@
 //! The documents: what is generated in them, and whether what they say of the repository is there.
 //!
-//! `docs/policy.md` holds parts that are made from the JSON Schemas in `docs/schema`; a unit test of the
-//! enforcer crate holds those against its types, so that checking needs no compilation here.
+//! `docs/policy.md` holds parts that are made from the JSON Schemas in `docs/schema`; a unit test of
+//! the policy crate holds those against its types, so that checking needs no compilation here.
 
 mod catalogue;
 mod reference;
@@ -22,7 +22,7 @@ const BYPASSES: &str = "docs/bypasses.md";
 const TOP: &[&str] = &["README.md", "CHANGELOG.md", "policies/README.md"];
 /// The directories of documents.
 const DIRECTORIES: &[&str] = &["docs", "docs/policies"];
-/// The variable that makes the enforcer crate's test write the schemas; see its `schema_file_tests.rs`.
+/// The variable that makes a test of `enforcer-policy` write the schemas; see its `schema_file_tests.rs`.
 const WRITE_SCHEMAS: &str = "ENFORCER_WRITE_SCHEMAS";
 /// The test that holds the schemas against the types.
 const SCHEMA_TEST: &str = "the_schema_files_are_those_of_the_types";
@@ -30,11 +30,11 @@ const SCHEMA_TEST: &str = "the_schema_files_are_those_of_the_types";
 /// Writes the schemas and what is generated from them, then checks all documents.
 ///
 /// # Errors
-/// When the enforcer crate does not compile, a file cannot be written, or a document is wrong.
+/// When the policy crate does not compile, a file cannot be written, or a document is wrong.
 pub fn write() -> Result<()> {
     step("Documents: schemas of the policy's types");
     run(cargo()
-        .args(["test", "--quiet", "--package", "enforcer", "--lib"])
+        .args(["test", "--quiet", "--package", "enforcer-policy", "--lib"])
         .arg("--target-dir")
         .arg(root::target())
         .arg(SCHEMA_TEST)

@@ -13,10 +13,8 @@ mod policies;
 use std::{hint::black_box, time::Instant};
 
 use criterion::Criterion;
-use enforcer::{
-    decide::{Engine, ExecAction},
-    policy,
-};
+use enforcer_decide::Engine;
+use enforcer_policy::ExecAction;
 
 /// Decisions that are timed one by one.
 const SAMPLES: usize = 200_000;
@@ -40,7 +38,7 @@ fn ran(line: &str) -> ExecAction {
 }
 
 fn engine(policy: &str) -> Result<Engine, String> {
-    let parsed = policy::parse(policy).map_err(|error| error.to_string())?;
+    let parsed = enforcer_policy::parse(policy).map_err(|error| error.to_string())?;
     Engine::new(parsed.policy, 1).map_err(|error| error.to_string())
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use enforcer::audit::{Entry, Reader};
+use enforcer_trail::{Entry, Reader};
 use tempfile::TempDir;
 
 use crate::worker::{Role, Worker};
@@ -21,7 +21,7 @@ pub struct Bench {
 }
 
 /// The `enforcer` that cargo built beside the bench.
-const ENFORCER: &str = env!("CARGO_BIN_EXE_enforcer");
+pub const ENFORCER: &str = env!("CARGO_BIN_EXE_enforcer");
 
 impl Bench {
     /// Makes a directory that only root can write, which is where policies and trails have to lie.
@@ -124,11 +124,14 @@ pub fn run(policy: &Path, trail: &Path) -> Command {
     run_with(policy, trail, &[])
 }
 
-fn run_with(policy: &Path, trail: &Path, options: &[&str]) -> Command {
+/// The same, with more options; as root unless they name another user.
+pub fn run_with(policy: &Path, trail: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(ENFORCER);
+    command.args(["run", "--quiet"]).args(options);
+    if !options.contains(&"--user") {
+        command.args(["--user", "root"]);
+    }
     command
-        .args(["run", "--quiet", "--user", "root"])
-        .args(options)
         .arg("--policy")
         .arg(policy)
         .arg("--audit")
@@ -157,7 +160,7 @@ impl Agent {
     ///
     /// There is none.
     pub fn pins(&self) -> anyhow::Result<PathBuf> {
-        self.own(enforcer::kernel::attach::PIN_ROOT)
+        self.own(enforcer_kernel::attach::PIN_ROOT)
     }
 
     /// The socket of its desk.

@@ -10,9 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use enforcer::approvals::{
+use enforcer_control::{
     client::{self, Watch},
-    protocol::{Happening, Reply, Request},
+    protocol::{Happening, Operation, Reply},
 };
 use serde_json::json;
 
@@ -45,7 +45,7 @@ fn asking(program: &str) -> String {
 fn answer(socket: &Path, id: &str, approve: bool, scope: Option<&str>) -> anyhow::Result<Reply> {
     Ok(client::request(
         socket,
-        &Request::Answer {
+        &Operation::Answer {
             id: id.to_owned(),
             approve,
             reason: String::new(),
@@ -126,7 +126,7 @@ pub fn measure_held(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let started = Instant::now();
     agent.worker.ask(&format!("hold {HELD}"))?;
     let pending = || -> anyhow::Result<usize> {
-        let reply = client::request(&socket, &Request::List { all: false })?;
+        let reply = client::request(&socket, &Operation::List { all: false })?;
         Ok(reply.requests.map_or(0, |requests| requests.len()))
     };
     while pending()? < HELD {

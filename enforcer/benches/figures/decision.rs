@@ -2,7 +2,8 @@
 
 use std::{hint::black_box, time::Instant};
 
-use enforcer::decide::{Engine, action::ExecAction};
+use enforcer_decide::Engine;
+use enforcer_policy::action::ExecAction;
 
 use crate::{
     agent::{Agent, Bench},
@@ -121,7 +122,7 @@ fn in_user_space(
     name: &str,
     policy: &str,
 ) -> anyhow::Result<()> {
-    let parsed = enforcer::policy::parse(policy)?;
+    let parsed = enforcer_policy::parse(policy)?;
     let started = Instant::now();
     let engine = Engine::new(parsed.policy, 1)?;
     let compiled = started.elapsed();

@@ -9,12 +9,15 @@ mod approvals;
 mod connect;
 mod decision;
 mod exec;
+mod explain;
 mod first;
+mod many;
 mod notify;
 mod peers;
 mod policies;
 mod programs;
 mod race;
+mod reload;
 mod report;
 mod sample;
 mod start;
@@ -54,7 +57,7 @@ struct Arguments {
 type Section = fn(&Bench, &mut Report) -> anyhow::Result<()>;
 
 /// The sections in their order: what needs a quiet machine most comes first.
-const SECTIONS: [(&str, Section); 13] = [
+const SECTIONS: [(&str, Section); 17] = [
     ("exec", exec::measure),
     ("first", first::measure),
     ("connect", connect::measure),
@@ -64,10 +67,14 @@ const SECTIONS: [(&str, Section); 13] = [
     ("answer", approvals::measure_answer),
     ("peers", peers::measure),
     ("start", start::measure),
+    ("agents", many::measure),
+    ("reload", reload::measure),
+    ("explain", explain::measure),
     ("storm", storm::measure),
     ("held", approvals::measure_held),
     ("swaps", approvals::measure_swaps),
     ("outside", exec::measure_outside),
+    ("thousand", many::measure_thousand),
 ];
 
 fn main() -> ExitCode {

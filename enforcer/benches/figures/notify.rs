@@ -8,14 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use enforcer::{
-    decide::{Decision, Engine},
-    policy,
-    seccomp::{
-        Call, Eyes, Hatches, Listener, Notification, Notified,
-        resolve::{Found, Resolver, Roots},
-        target,
-    },
+use enforcer_decide::Engine;
+use enforcer_policy::Decision;
+use enforcer_seccomp::{
+    Call, Eyes, Listener, Notification, Notified, SyscallGroups,
+    resolve::{Found, Resolver, Roots},
+    target,
 };
 
 use crate::{
@@ -32,7 +30,7 @@ fn install() -> anyhow::Result<Listener> {
         exec: true,
         ..Notified::default()
     };
-    let filter = Hatches::shipped()?.filter_with_listener(&[], calls)?;
+    let filter = SyscallGroups::shipped()?.filter_with_listener(&[], calls)?;
     let program = libc::sock_fprog {
         len: filter.instructions().len() as u16,
         filter: filter.instructions().as_ptr().cast_mut(),
@@ -108,7 +106,7 @@ pub fn read(work: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
 ///
 /// The filter is refused, or the work fails.
 pub fn judge(work: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let parsed = policy::parse(&policies::mixed(100))?;
+    let parsed = enforcer_policy::parse(&policies::mixed(100))?;
     let judging = Judging {
         resolver: Resolver::new(Roots::Fixed, Eyes::own()?)?,
         engine: Engine::new(parsed.policy, 7)?,

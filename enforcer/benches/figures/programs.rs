@@ -16,11 +16,11 @@ use aya::{
     },
     sys::{Stats, enable_stats},
 };
-use enforcer::kernel::{
+use enforcer_common::load::LoadSettings;
+use enforcer_kernel::{
     object::{self, CORE, Hook},
     offsets,
 };
-use enforcer_common::load::Settings;
 
 /// Statistics are taken as long as this lives; the kernel turns them off with the last holder.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Unattached {
     /// The kernel refuses one.
     pub fn load() -> anyhow::Result<Self> {
         let types = object::kernel_types()?;
-        let settings = Settings { agent_level: 2 };
+        let settings = LoadSettings { agent_level: 2 };
         let mut ebpf = object::load(&offsets::running_kernel()?, &settings)?;
         for spec in CORE {
             if matches!(spec.hook, Hook::Tracepoint(_)) {

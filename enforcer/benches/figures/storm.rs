@@ -1,5 +1,7 @@
 //! As many execs as the processors can make: none is lost, and what the runner holds in memory.
 
+use std::time::Duration;
+
 use anyhow::Context;
 
 use crate::{
@@ -26,6 +28,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let request = format!("storm {turn} {threads}");
     let mut bare = bench.bare(Role::Plain)?;
     let mut agent = bench.governed("storm", &policies::mixed(1000))?;
+    std::thread::sleep(SETTLED);
     let idle = resident(agent.pid())?;
     let pairs = interleave(TURNS, || bare.ask(&request), || agent.worker.ask(&request))?;
     let busy = resident(agent.pid())?;
@@ -81,6 +84,9 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// When a launcher has given back what only its start needed.
+pub const SETTLED: Duration = Duration::from_secs(2);
 
 /// Resident memory of a process, KiB: all, anonymous, of files, shared.
 ///

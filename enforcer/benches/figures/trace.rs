@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use enforcer::seccomp::{ExecCall, target::exec_text};
+use enforcer_seccomp::{ExecCall, target::exec_text};
 
 /// Starts a worker below this process and follows it and everything it starts until it ends. With `calls` each of
 /// them stops at every system call, and path and argv are read before an exec; without, after it.

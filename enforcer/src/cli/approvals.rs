@@ -11,14 +11,13 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{FAILURE, on_our_directories};
-use crate::approvals::{
-    ApprovalsError, DEFAULT_DB, Record, Store, client,
-    protocol::{Fault, Reply, Request},
+use enforcer_approvals::{ApprovalsError, DEFAULT_DB, Store};
+use enforcer_control::{
+    ControlError, RequestRecord, RequestState, SOCKET_NAME, client,
+    protocol::{Fault, Operation, Reply},
 };
-use crate::{
-    directories,
-    say::{self, say},
-};
+use enforcer_files::directories;
+use enforcer_say::say;
 
 mod text;
 mod watch;
@@ -164,8 +163,8 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn request(&self, id: String) -> Request {
-        Request::Answer {
+    fn request(&self, id: String) -> Operation {
+        Operation::Answer {
             id,
             approve: self.approve,
             reason: self.reason.clone(),
@@ -254,6 +253,15 @@ impl Failure {
     }
 }
 
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        Self {
+            code: FAILURE,
+            text: error.to_string(),
+        }
+    }
+}
+
 impl From<ApprovalsError> for Failure {
     fn from(error: ApprovalsError) -> Self {
         let code = match error {
@@ -270,18 +278,14 @@ impl From<ApprovalsError> for Failure {
 impl Desks<'_> {
     /// The replies of all desks that listen. A desk that is just ending does not count; if all refuse, that is the
     /// answer.
-    fn ask_all(&self, request: &Request) -> Result<Vec<(PathBuf, Reply)>, Failure> {
+    fn ask_all(&self, request: &Operation) -> Result<Vec<(PathBuf, Reply)>, Failure> {
         let mut replies = Vec::new();
         let mut refusal = None;
         for socket in client::sockets(self.root) {
             match client::request(&socket, request) {
                 Ok(reply) if reply.fault.is_none() => replies.push((socket, reply)),
                 Ok(reply) => refusal = Some(Failure::of(reply)),
-                Err(ApprovalsError::Io { source, .. })
-                    if matches!(
-                        source.kind(),
-                        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-                    ) => {}
+                Err(error) if error.is_nobody() => {}
                 Err(error) => refusal = Some(error.into()),
             }
         }
@@ -295,9 +299,9 @@ impl Desks<'_> {
         }
     }
 
-    fn pending(&self) -> Result<Vec<(PathBuf, Record)>, Failure> {
+    fn pending(&self) -> Result<Vec<(PathBuf, RequestRecord)>, Failure> {
         let mut found = Vec::new();
-        for (socket, reply) in self.ask_all(&Request::List { all: false })? {
+        for (socket, reply) in self.ask_all(&Operation::List { all: false })? {
             for record in reply.requests.unwrap_or_default() {
                 found.push((socket.clone(), record));
             }
@@ -306,7 +310,7 @@ impl Desks<'_> {
         Ok(found)
     }
 
-    fn history(&self) -> Result<Vec<Record>, Failure> {
+    fn history(&self) -> Result<Vec<RequestRecord>, Failure> {
         match Store::open_existing(self.db) {
             Ok(Some(store)) => Ok(store.history(MAX_HISTORY)?),
             Ok(None) => Ok(Vec::new()),
@@ -314,8 +318,8 @@ impl Desks<'_> {
             Err(ApprovalsError::Io { source, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
-                let replies = self.ask_all(&Request::List { all: true })?;
-                let mut records: Vec<Record> = replies
+                let replies = self.ask_all(&Operation::List { all: true })?;
+                let mut records: Vec<RequestRecord> = replies
                     .into_iter()
                     .flat_map(|(_, reply)| reply.requests.unwrap_or_default())
                     .collect();
@@ -337,7 +341,7 @@ impl Desks<'_> {
             Ok(records) => records,
             Err(failure) => return Ok(report(&failure)),
         };
-        let mut out = say::out();
+        let mut out = enforcer_say::out();
         if args.json {
             writeln!(out, "{}", serde_json::to_string_pretty(&records)?)?;
         } else if records.is_empty() {
@@ -362,7 +366,11 @@ impl Desks<'_> {
             Ok(record) => record,
             Err(failure) => return Ok(report(&failure)),
         };
-        let mut out = say::out();
+        let socket = self.root.join(&record.instance).join(SOCKET_NAME);
+        if record.state == RequestState::Pending && client::Listening::find(&socket).is_err() {
+            say!("enforcer: {}", unanswerable(&record).text);
+        }
+        let mut out = enforcer_say::out();
         if args.json {
             writeln!(out, "{}", serde_json::to_string_pretty(&record)?)?;
         } else {
@@ -373,11 +381,11 @@ impl Desks<'_> {
     }
 
     /// A request, from the desk that holds it, else from the database.
-    fn find(&self, prefix: &str) -> Result<Record, Failure> {
+    fn find(&self, prefix: &str) -> Result<RequestRecord, Failure> {
         let mut failure = Failure::from(ApprovalsError::NotFound(prefix.to_owned()));
         let mut found = Vec::new();
         for socket in client::sockets(self.root) {
-            let request = Request::Show {
+            let request = Operation::Show {
                 id: prefix.to_owned(),
             };
             match client::request(&socket, &request) {
@@ -425,7 +433,7 @@ impl Desks<'_> {
                             "denied"
                         };
                         // A closed standard output does not undo an answer.
-                        let _ = writeln!(say::out(), "{id} {word}");
+                        let _ = writeln!(enforcer_say::out(), "{id} {word}");
                     }
                 }
                 Err(failure) => {
@@ -441,7 +449,7 @@ impl Desks<'_> {
         if prefix.len() < 4 {
             return Err(ApprovalsError::ShortId(prefix.to_owned()).into());
         }
-        let pending: Vec<(PathBuf, Record)> = self
+        let pending: Vec<(PathBuf, RequestRecord)> = self
             .pending()?
             .into_iter()
             .filter(|(_, record)| record.id.starts_with(prefix))
@@ -450,6 +458,9 @@ impl Desks<'_> {
             [(socket, record)] => answer(socket, &record.id, verdict),
             [] => {
                 let record = self.find(prefix)?;
+                if record.state == RequestState::Pending {
+                    return Err(unanswerable(&record));
+                }
                 Err(ApprovalsError::Ended {
                     how: record.ending(),
                     id: record.id,
@@ -462,6 +473,15 @@ impl Desks<'_> {
             }
             .into()),
         }
+    }
+}
+
+/// Why nobody takes an answer to a request that no desk has, and that has not ended on record.
+fn unanswerable(record: &RequestRecord) -> Failure {
+    let run = record.instance.clone();
+    Failure {
+        code: 1,
+        text: format!("{}: {}", record.id, ControlError::Gone { run }),
     }
 }
 

@@ -3,16 +3,13 @@ use std::{fs, os::unix::fs::DirBuilderExt, sync::mpsc};
 use clap::Parser;
 
 use super::*;
-use crate::{
-    approvals::{
-        Approvers, DeskHandle, Limits, SOCKET_NAME, Settings, serve,
-        trial::{as_root, connect, db, exec, scratch},
-    },
-    decide::{
-        Risk,
-        approval::{Answer, Asked, Ending, Scope},
-    },
+use enforcer_approvals::{
+    DeskHandle, DeskSettings, RequestLimits, serve,
+    trial::{as_root, connect, db, exec, scratch},
 };
+use enforcer_control::{Approvers, SOCKET_NAME};
+use enforcer_decide::approval::{Answer, Asked, Ending, Scope};
+use enforcer_policy::Risk;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -42,7 +39,8 @@ impl Trial {
                 .mode(0o711)
                 .create(&directory)
                 .unwrap();
-            serve::start(Settings {
+            serve::start(DeskSettings {
+                agent: None,
                 breaker: None,
                 db: db(&scratch),
                 instance: instance.to_owned(),
@@ -51,7 +49,7 @@ impl Trial {
                 agent_uid: 65_533,
                 agent_gids: vec![65_533],
                 agent_cgroup: "/enforcer/of-this-test".to_owned(),
-                limits: Limits::default(),
+                limits: RequestLimits::default(),
                 directory: None,
                 notify: Vec::new(),
                 tools: None,
@@ -93,7 +91,7 @@ impl Trial {
     }
 
     /// The ids of what is pending, as listed, once there are so many.
-    fn pending(&self, count: usize) -> Vec<Record> {
+    fn pending(&self, count: usize) -> Vec<RequestRecord> {
         let start = std::time::Instant::now();
         loop {
             let found = self
@@ -325,7 +323,7 @@ fn a_request_is_shown_whole_and_harmless() {
     }
     let trial = Trial::new();
     let mut asked = exec(&["git", "push", "two words", "\x1b[2K\x1b]0;x\x07"]);
-    crate::approvals::trial::exec_subject(&mut asked).argv[0] = b"ls".to_vec();
+    enforcer_approvals::trial::exec_request(&mut asked).argv[0] = b"ls".to_vec();
     let _told = trial.ask(0, asked);
     let record = trial.pending(1).remove(0);
     let mut out = Vec::new();

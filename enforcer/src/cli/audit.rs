@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::audit::{DEFAULT_PATH, Entry, Reader};
-use crate::decide::redact;
-use crate::directories;
-use crate::say::{self, say};
+use enforcer_trail::{DEFAULT_PATH, Entry, Reader};
+
+use enforcer_control::words::counted;
+use enforcer_files::directories;
+use enforcer_say::say;
 
 use super::on_our_directories;
 
@@ -65,8 +66,8 @@ pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
         colour: stdout.is_terminal() && colour_wanted(),
     };
     let shown = match &args.command {
-        AuditCommand::Tail(tail) => show(tail, style, &mut say::out()),
-        AuditCommand::Query(query) => query::show(query, style, &mut say::out()),
+        AuditCommand::Tail(tail) => show(tail, style, &mut enforcer_say::out()),
+        AuditCommand::Query(query) => query::show(query, style, &mut enforcer_say::out()),
     };
     match shown {
         // The reader of a pipe has seen enough.
@@ -116,14 +117,15 @@ fn show(args: &TailArgs, style: Style, out: &mut impl Write) -> anyhow::Result<(
 
 fn report(malformed: u64) {
     if malformed > 0 {
-        say!("enforcer: {malformed} malformed lines were skipped");
+        let lines = counted(malformed, "malformed line");
+        say!("enforcer: skipped {lines}");
     }
 }
 
 fn print(line: &[u8], json: bool, style: Style, out: &mut impl Write) -> anyhow::Result<()> {
     if json {
         // JSON escapes the control characters below 0x20; a foreign line may hold others.
-        writeln!(out, "{}", redact::sanitise(line))?;
+        writeln!(out, "{}", enforcer_redact::sanitise(line))?;
     } else {
         let entry = Entry::parse(line).context("reading a line of the trail again")?;
         writeln!(out, "{}", style.line(&entry))?;
@@ -265,7 +267,7 @@ fn why(entry: &Entry) -> String {
 
 /// Foreign lines may hold anything: nothing of it reaches the terminal unprintable.
 pub(super) fn clean(text: &str) -> String {
-    redact::sanitise(text.as_bytes())
+    enforcer_redact::sanitise(text.as_bytes())
 }
 
 #[cfg(test)]

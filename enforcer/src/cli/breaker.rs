@@ -4,20 +4,21 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
 use nix::unistd::geteuid;
 
-use super::{FAILURE, approvals::STATE_ROOT, on_our_directories};
-use crate::{
-    approvals::{
-        ApprovalsError, BreakerState, BreakerStatus, client,
-        protocol::{Fault, Request},
-    },
-    directories, run,
-    say::{self, say},
+use super::{FAILURE, acting_root, approvals::STATE_ROOT, on_our_directories, sudo_user};
+use enforcer_control::{
+    BreakerStatus, RateStatus, client,
+    protocol::{Fault, Operation},
+    words::{counted, duration},
 };
+use enforcer_decide::breaker::BreakerState;
+use enforcer_files::directories;
+use enforcer_say::say;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +32,21 @@ all its runs are meant, or the id of one run. Whoever may answer requests (root,
 `approvals.approvers` of the policy) may close it; the agent's own user may only look.
 
 Exit status: 0 done, 1 no such agent runs, 2 bad use or not permitted.";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  sudo enforcer breaker status
+  sudo enforcer breaker status reviewer
+  sudo enforcer breaker status --json | jq -r '.[] | select(.state == \"open\") | .agent'
+
+The agent's own user may look without sudo.";
+
+const RESET_EXAMPLES: &str = "\
+Examples:
+  sudo enforcer breaker reset reviewer
+  sudo enforcer breaker reset reviewer-4711-0badc0de
+
+The trail says who has closed it. Look first at what was denied: sudo enforcer audit tail --denied.";
 
 /// Sees and closes the circuit breaker of running agents.
 #[derive(Debug, Args)]
@@ -46,6 +62,7 @@ pub struct BreakerArgs {
 #[derive(Debug, Subcommand)]
 enum BreakerCommand {
     /// Show the breaker and how far the rates are used; of all running agents unless one is named
+    #[command(after_help = STATUS_EXAMPLES)]
     Status {
         /// The agent's name, or a run's id
         agent: Option<String>,
@@ -54,6 +71,7 @@ enum BreakerCommand {
         json: bool,
     },
     /// Close the breaker: the agent's actions are judged by its policy again
+    #[command(after_help = RESET_EXAMPLES)]
     Reset {
         /// The agent's name, or a run's id
         agent: String,
@@ -66,7 +84,7 @@ enum BreakerCommand {
 /// Where a run can be asked.
 enum Way {
     Socket(PathBuf),
-    Kept(Box<run::Kept>),
+    Kept(Box<enforcer_agent::Kept>),
 }
 
 /// A run that is meant, and how it stands.
@@ -106,9 +124,9 @@ pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
         // Nothing runs, and nothing was asked for by name.
         if wanted.is_none() && failures.iter().all(|(code, _)| *code == 1) {
             if json {
-                writeln!(say::out(), "[]")?;
+                writeln!(enforcer_say::out(), "[]")?;
             } else {
-                writeln!(say::out(), "No agent is running.")?;
+                writeln!(enforcer_say::out(), "No agent is running.")?;
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -126,7 +144,7 @@ pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
             shown.push(status);
         }
     }
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&shown)?)?;
     } else {
@@ -146,24 +164,25 @@ pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
 fn find(args: &BreakerArgs, wanted: Option<&str>) -> (Vec<Found>, Vec<Failure>) {
     let mut found = Vec::new();
     let mut failures = Vec::new();
+    let mut gone = Vec::new();
     for socket in client::sockets(&args.run_dir) {
         match client::request(&socket, &breaker(false)) {
             Ok(reply) => match (reply.breaker, reply.error) {
                 (Some(status), _) => found.push((status, Way::Socket(socket))),
                 (None, error) => failures.push((FAILURE, error.unwrap_or_default())),
             },
-            // A run that is just ending.
-            Err(ApprovalsError::Io { source, .. })
-                if matches!(
-                    source.kind(),
-                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-                ) => {}
+            // A run that is just ending, or whose launcher was killed: root finds that below.
+            Err(error) if error.is_nobody() => {
+                if !geteuid().is_root() {
+                    gone.push(error.to_string());
+                }
+            }
             Err(error) => failures.push((FAILURE, error.to_string())),
         }
     }
     if geteuid().is_root() {
         let answered: Vec<String> = found.iter().map(|(status, _)| status.id.clone()).collect();
-        for kept in run::Kept::others(&answered) {
+        for kept in enforcer_agent::Kept::others(&answered) {
             found.push((kept.status(), Way::Kept(Box::new(kept))));
         }
     }
@@ -172,21 +191,19 @@ fn find(args: &BreakerArgs, wanted: Option<&str>) -> (Vec<Found>, Vec<Failure>) 
         let lower = wanted.to_lowercase();
         found.retain(|(status, _)| status.agent.to_lowercase() == lower || status.id == wanted);
     }
+    // Whose agents these are, root alone may know: one of them may be meant.
+    if found.is_empty() {
+        failures.extend(gone.into_iter().map(|why| (FAILURE, why)));
+    }
     (found, failures)
 }
 
-fn breaker(reset: bool) -> Request {
-    Request::Breaker {
+fn breaker(reset: bool) -> Operation {
+    Operation::Breaker {
         reset,
         // The desk believes it of root alone.
         by: sudo_user(),
     }
-}
-
-fn sudo_user() -> Option<String> {
-    std::env::var("SUDO_USER")
-        .ok()
-        .filter(|user| user != "root")
 }
 
 fn close(way: &Way) -> Result<BreakerStatus, (u8, String)> {
@@ -200,11 +217,9 @@ fn close(way: &Way) -> Result<BreakerStatus, (u8, String)> {
                 _ => Err((FAILURE, reply.error.unwrap_or_default())),
             }
         }
-        Way::Kept(kept) => {
-            let by = sudo_user().map_or_else(|| "root".to_owned(), |by| format!("root for {by}"));
-            kept.reset(&by)
-                .map_err(|error| (FAILURE, format!("{error:#}")))
-        }
+        Way::Kept(kept) => kept
+            .reset(&acting_root())
+            .map_err(|error| (FAILURE, error.whole())),
     }
 }
 
@@ -238,9 +253,9 @@ fn text(out: &mut impl Write, status: &BreakerStatus) -> io::Result<()> {
     if let Some(since) = status.since {
         writeln!(
             out,
-            "  since {since}, {} ago, after {} denials in a row",
-            human(run::ago(since).unsigned_abs().as_secs()),
-            status.denials
+            "  since {since}, {} ago, after {} in a row",
+            duration(enforcer_agent::ago(since).unsigned_abs()),
+            counted(status.denials, "denial")
         )?;
     } else {
         writeln!(
@@ -253,37 +268,33 @@ fn text(out: &mut impl Write, status: &BreakerStatus) -> io::Result<()> {
         writeln!(out, "  process {pid} is let try")?;
     }
     if let Some(after) = status.half_open_after_s {
-        writeln!(out, "  lets one process try after {}", human(after))?;
+        let after = duration(Duration::from_secs(after));
+        writeln!(out, "  lets one process try after {after}")?;
+    }
+    if status.observed {
+        writeln!(out, "  it blocks nothing: the agent is only observed")?;
     }
     for rate in &status.rates {
-        writeln!(
-            out,
-            "  {}s{}: {}/{} in {}",
-            rate.of,
-            if rate.per_user { " of the user" } else { "" },
-            rate.used,
-            rate.count,
-            human(rate.window_s)
-        )?;
+        writeln!(out, "  {}", rate_words(rate))?;
     }
     Ok(())
 }
 
-/// Seconds as people write them.
-fn human(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
-    }
-    .replace(" 0 s", "")
-    .replace(" 0 min", "")
+/// How far a rate is used: `execs of the user: 7/100 in 1 h`.
+pub(super) fn rate_words(rate: &RateStatus) -> String {
+    format!(
+        "{}s{}: {}/{} in {}",
+        rate.of,
+        if rate.per_user { " of the user" } else { "" },
+        rate.used,
+        rate.count,
+        duration(Duration::from_secs(rate.window_s))
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::approvals::RateStatus;
 
     fn status(state: BreakerState) -> BreakerStatus {
         BreakerStatus {
@@ -295,6 +306,7 @@ mod tests {
             since: None,
             half_open_after_s: Some(90),
             trial: None,
+            observed: false,
             rates: vec![RateStatus {
                 of: "exec".to_owned(),
                 per_user: true,
@@ -316,15 +328,16 @@ mod tests {
     }
 
     #[test]
-    fn times_are_short() {
-        for (seconds, words) in [
-            (0, "0 s"),
-            (59, "59 s"),
-            (60, "1 min"),
-            (3_660, "1 h 1 min"),
-        ] {
-            assert_eq!(human(seconds), words);
-        }
+    fn an_open_one_that_blocks_nothing_says_so() {
+        let mut status = status(BreakerState::Open);
+        status.observed = true;
+        let mut out = Vec::new();
+        text(&mut out, &status).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert!(
+            said.contains("OPEN\n") && said.contains("blocks nothing"),
+            "{said}"
+        );
     }
 
     #[test]

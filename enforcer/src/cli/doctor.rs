@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use crate::doctor::{self, Verdict};
-use crate::say;
+use crate::doctor::{self, Runs};
 
 /// Arguments of `enforcer doctor`.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,7 +22,7 @@ pub struct DoctorArgs {
 /// When the output cannot be written.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let report = doctor::examine();
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)
             .context("the report cannot be written")?;
@@ -43,18 +42,21 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
                 writeln!(out, "  where the policy asks: {}", first.asking)?;
             }
         }
-        let text = match report.enforcement {
-            Verdict::Full => {
-                "full: denied execs and connects fail with EPERM, and the kill stands behind"
+        match &report.runs {
+            None => writeln!(
+                out,
+                "enforcement: none: nothing can be enforced here; see MISSING above"
+            )?,
+            Some(Runs { plain, .. }) => {
+                let level = plain.level.as_str();
+                writeln!(out, "enforcement: {level}: {}", plain.describe())?;
+                for weakness in plain.weaknesses() {
+                    writeln!(out, "weaker: {weakness}")?;
+                }
             }
-            Verdict::Partial => {
-                "partial: denied execs fail with EPERM or are killed before their first instruction, denied connects fail with EPERM"
-            }
-            Verdict::None => "none: nothing can be enforced here; see MISSING above",
-        };
-        writeln!(out, "enforcement: {text}")?;
+        }
     }
-    Ok(if report.enforcement == Verdict::None {
+    Ok(if report.runs.is_none() {
         ExitCode::from(1)
     } else {
         ExitCode::SUCCESS

@@ -14,27 +14,27 @@ use anyhow::Context;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    decide::{
-        ByText, ConnectAction, Decision, Engine, Explanation, Find, Matched, Mode, Outcome, Risk,
-        Subject, UnixAction, admit,
-        command_text::{self, TextOutcome},
-        subject::{Name, TenantName},
-    },
-    directories,
+use enforcer_decide::{
+    ByText, Engine, Explanation, Find, Matched, Mode, Outcome, Principal, admit,
+    command_text::{self, TextOutcome},
+    principal::TenantName,
+};
+use enforcer_files::{directories, on_disk::Finder};
+use enforcer_hook::place;
+use enforcer_launch::{Identity, OwnProgram};
+use enforcer_policy::{
+    Cause, ConnectAction, Decision, Parsed, Policy, Risk, UnixAction, capability::Capability,
+    model::Protocol,
+};
+use enforcer_policy_files::{
     ground::Ground,
-    hook::place,
-    launch::{Identity, OwnProgram},
-    on_disk::Finder,
-    policy::{Parsed, Policy, model::Protocol},
     policy_file,
-    say::{self, say},
+    shipped::default_policy,
     table_cache::{self, TableCache},
 };
+use enforcer_say::say;
 
 mod last;
-
-pub(crate) use last::own_agent;
 
 /// Longest input line, in bytes; a longer one is an error line.
 const LINE_MAX: u64 = 16 << 20;
@@ -69,7 +69,7 @@ pub struct ExplainArgs {
     pub agent: Option<String>,
     /// Judge for an agent with this capability; can be repeated
     #[arg(long, value_name = "NAME", conflicts_with = "last")]
-    pub capability: Vec<Name>,
+    pub capability: Vec<Capability>,
     /// Judge in this mode: everywhere, `subagent_only` or disabled
     #[arg(
         long,
@@ -110,19 +110,12 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let path = if let Some(path) = args.policy.as_deref() {
-        path
-    } else {
-        let path = Path::new(super::run::DEFAULT_POLICY);
-        anyhow::ensure!(
-            path.exists(),
-            "no policy is named, and {} is not there; name one with --policy",
-            path.display()
-        );
+    let path = args.policy.clone().unwrap_or_else(|| {
+        let path = default_policy();
         say!("enforcer: by the policy {}", path.display());
         path
-    };
-    let mut loaded = policy_file::load(path, None)?;
+    });
+    let mut loaded = policy_file::load(&path, None)?;
     let identity = Identity::resolve(args.user.as_deref(), |name| std::env::var_os(name))?;
     let ground = Ground::of(&identity);
     let untrusted = ground.settle(&mut loaded.parsed.policy);
@@ -132,16 +125,16 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let find = finder(&loaded.parsed.policy, &ground, args.cwd.as_deref())?;
-    let subject = Subject {
-        agent: args.agent.as_deref().and_then(Subject::agent_name),
+    let principal = Principal {
+        agent: args.agent.as_deref().and_then(Principal::agent_name),
         tenant: args.tenant.clone().map(TenantName::into_string),
         capabilities: args.capability.iter().map(ToString::to_string).collect(),
         mode: args.mode,
-        ..Subject::default()
+        ..Principal::default()
     };
-    let refused = admit(&subject, &loaded.parsed.policy).err();
+    let refused = admit(&principal, &loaded.parsed.policy).err();
     let listeners = loaded.parsed.policy.connect.outside.unix;
-    let engine = engine(loaded.parsed, &subject)?;
+    let engine = engine(&loaded.parsed, &principal)?;
     // What `run` would know of this program.
     let engine = match OwnProgram::named() {
         Some(own) => engine.with_own(own),
@@ -154,11 +147,11 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
             Some(&find),
             refused.as_ref(),
             io::stdin().lock(),
-            say::out(),
+            enforcer_say::out(),
         )
         .context("judging standard input")?;
     } else {
-        let answer = if let Some(refused) = refused {
+        let mut answer: Answer = if let Some(refused) = refused {
             refused.into()
         } else if let Some(name) = &args.unix {
             let judged = judge_unix(&engine, name.as_bytes()).map_err(anyhow::Error::msg)?;
@@ -177,22 +170,25 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
             let words: Vec<Vec<u8>> = words.map(OsString::into_vec).collect();
             judge_argv(&engine, &words, &find)
         };
-        write(&answer, args.json, say::out()).context("the decision cannot be written")?;
+        let place = answer.rule.as_deref();
+        let place = place.and_then(|id| loaded.parsed.rule_place(id));
+        answer.place = place.map(|place| place.in_file(&path.display().to_string()));
+        write(&answer, args.json, enforcer_say::out()).context("the decision cannot be written")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The engine of a policy: from tables that an earlier start has kept, else compiled, and kept where that is ours to do.
-fn engine(parsed: Parsed, subject: &Subject) -> anyhow::Result<Engine> {
+fn engine(parsed: &Parsed, principal: &Principal) -> anyhow::Result<Engine> {
     let root = if geteuid().is_root() {
         // Made, and said, by the first run.
         Some(PathBuf::from(directories::STATE.path)).filter(|state| state.is_dir())
     } else {
         place::root().ok()
     };
-    let cache = TableCache::new(parsed.text(), root.as_deref());
-    let policy = parsed.policy;
-    let capabilities = subject.capabilities_under(&policy);
+    let cache = TableCache::new(&parsed.sources().key(), root.as_deref());
+    let policy = parsed.policy.clone();
+    let capabilities = principal.capabilities_under(&policy);
     if let Some(tables) = cache.tables(&policy, &capabilities) {
         return Ok(Engine::with_tables(policy, capabilities, tables));
     }
@@ -239,11 +235,15 @@ struct Request {
 pub struct Answer {
     decision: Decision,
     rule: Option<String>,
+    /// Where that rule stands: its file, line and key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
     reason: String,
     risk: Risk,
     suggestion: Option<String>,
     matched: Vec<Matched>,
     suggestions: Vec<String>,
+    cause: Cause,
     /// Words of the simple command that decided, where more than one was judged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     part: Vec<String>,
@@ -288,7 +288,9 @@ impl From<Explanation> for Answer {
         } = explanation;
         Self {
             decision: outcome.decision,
+            cause: outcome.cause,
             rule: outcome.rule,
+            place: None,
             reason: outcome.reason,
             risk: outcome.risk,
             suggestion: outcome.suggestion,
@@ -338,6 +340,7 @@ pub fn judge_host(
     let decision = engine.policy().connect.default;
     Ok(Outcome {
         decision,
+        cause: Cause::Default,
         rule: None,
         reason: format!(
             "Host names are not judged yet, only addresses: `{host}` gets the default ({decision})"
@@ -423,7 +426,9 @@ fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
 fn refusal(error: String) -> Answer {
     Answer {
         decision: Decision::Deny,
+        cause: Cause::Unreadable,
         rule: None,
+        place: None,
         reason: "The input line is not understood".to_owned(),
         risk: Risk::Medium,
         suggestion: None,
@@ -488,6 +493,9 @@ pub fn write(answer: &Answer, json: bool, mut output: impl Write) -> std::io::Re
     }
     if let Some(rule) = &answer.rule {
         writeln!(output, "  rule: {rule}")?;
+    }
+    if let Some(place) = &answer.place {
+        writeln!(output, "  place: {place}")?;
     }
     writeln!(output, "  risk: {}", answer.risk)?;
     for rule in &answer.matched {

@@ -1,14 +1,14 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::decide::Masking;
-use crate::policy::{
+use enforcer_policy::{
     Policy,
     model::{
         Agents, Approvals, Breaker, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Limits,
-        Matcher, PathLists, Rule, Syscalls, Tools, WebTools,
+        PathLists, Patterns, Rule, Syscalls, Tools, WebTools,
     },
 };
+use enforcer_redact::Masking;
 
 fn engine() -> Engine {
     let rule = |pattern: &str, decision| Rule {
@@ -19,7 +19,7 @@ fn engine() -> Engine {
             Decision::Allow => Risk::Low,
             _ => Risk::High,
         },
-        matcher: Matcher::Glob(vec![pattern.to_owned()]),
+        matcher: Patterns::Glob(vec![pattern.to_owned()]),
         unless: Vec::new(),
         justification: None,
         suggestion: Some("do not".to_owned()),
@@ -44,7 +44,7 @@ fn engine() -> Engine {
             ],
         },
         connect: ConnectPolicy {
-            outside: crate::policy::model::OutsideListeners::default(),
+            outside: enforcer_policy::model::OutsideListeners::default(),
             default: Decision::Allow,
             unix_default: Decision::Allow,
             rules: Vec::new(),
@@ -52,12 +52,13 @@ fn engine() -> Engine {
         agents: Agents::default(),
         approvals: Approvals::default(),
         syscalls: Syscalls::default(),
-        guard: crate::policy::model::Guard::default(),
+        guard: enforcer_policy::model::Guard::default(),
         capabilities: BTreeMap::new(),
         tenants: Vec::new(),
         limits: Limits::default(),
         breaker: Breaker::default(),
         masking: Masking::default(),
+        event_buffer: enforcer_policy::model::EVENT_BUFFER,
         file_paths: PathLists::default(),
         web_tools: WebTools::default(),
         tools: Tools::default(),
@@ -134,7 +135,8 @@ fn keys_are_always_there_in_order() {
             "risk",
             "suggestion",
             "matched",
-            "suggestions"
+            "suggestions",
+            "cause"
         ]
     );
 }
@@ -208,7 +210,8 @@ fn unix_sockets_are_judged_by_their_names() {
             "risk",
             "suggestion",
             "matched",
-            "suggestions"
+            "suggestions",
+            "cause"
         ]
     );
     let reason = answers[0]["reason"].as_str().unwrap();

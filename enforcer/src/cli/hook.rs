@@ -5,12 +5,11 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::Subcommand;
 
-use crate::{
-    decide::{Mode, Subject, subject::Name},
-    hook::{self, Format, Options, consent, place, state::States},
-    policy_file,
-    say::{self, say},
-};
+use enforcer_decide::{Mode, Principal, principal::Name};
+use enforcer_hook::{Format, HookOptions, consent, place, state::States};
+use enforcer_policy::capability::Capability;
+use enforcer_policy_files::policy_file;
+use enforcer_say::say;
 
 mod doctor;
 mod install;
@@ -48,7 +47,7 @@ struct AnswerArgs {
     #[arg(long, value_enum, value_name = "AGENT")]
     format: Option<Format>,
     /// The policy [default: `ENFORCER_POLICY`, else .enforcer/policy.json of the project, else
-    /// /etc/enforcer/policies/coding-agent.json; inside `enforcer run` always that of the run]
+    /// /etc/enforcer/policies/coding-agent.json, else what comes along (`built-in:coding-agent`); inside `enforcer run` always that of the run]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Where calls are approved: everywhere, `subagent_only`, disabled [default: `MCP_AUTO_APPROVE`, else the saved
@@ -66,7 +65,7 @@ struct AnswerArgs {
     tenant: Option<Name>,
     /// A capability that the agent has, besides those that the policy gives to its name
     #[arg(long = "capability", value_name = "NAME")]
-    capabilities: Vec<Name>,
+    capabilities: Vec<Capability>,
     /// The audit trail [default: `$XDG_STATE_HOME/enforcer/audit.jsonl`; inside `enforcer run` always that of the run]
     #[arg(long, value_name = "FILE")]
     audit: Option<PathBuf>,
@@ -144,24 +143,26 @@ pub fn run(args: HookArgs) -> anyhow::Result<ExitCode> {
 
 fn answer(args: AnswerArgs) -> ExitCode {
     let text = |name: Name| name.into_string();
-    let answered = hook::answer(Options {
+    let answered = enforcer_hook::answer(HookOptions {
         format: args.format,
         policy: args.policy,
         mode: args.mode,
-        agent: args.agent.as_deref().and_then(Subject::agent_name),
+        agent: args.agent.as_deref().and_then(Principal::agent_name),
         user: args.user.map(text),
         tenant: args.tenant.map(text),
-        capabilities: args.capabilities.into_iter().map(text).collect(),
+        capabilities: (args.capabilities.into_iter())
+            .map(Capability::into_string)
+            .collect(),
         audit: args.audit,
     });
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     let written = out
         .write_all(answered.stdout.as_bytes())
         .and_then(|()| out.flush());
-    let _ = say::err().write_all(answered.stderr.as_bytes());
+    let _ = enforcer_say::err().write_all(answered.stderr.as_bytes());
     if written.is_err() {
         // Without an answer most agents would go on.
-        let _ = say::err().write_all(b"enforcer: the hook's answer cannot be written\n");
+        let _ = enforcer_say::err().write_all(b"enforcer: the hook's answer cannot be written\n");
         return ExitCode::from(2);
     }
     ExitCode::from(answered.code)
@@ -177,9 +178,9 @@ fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
         } => {
             let rules = match policy {
                 Some(path) => policy_file::load(path, None)?.parsed.policy.breaker,
-                None => crate::policy::model::Breaker::default(),
+                None => enforcer_policy::model::Breaker::default(),
             };
-            let mut out = say::out();
+            let mut out = enforcer_say::out();
             let known = states.status(agent.as_deref(), &rules)?;
             if known.is_empty() && !json {
                 writeln!(out, "no agent is known")?;
@@ -226,7 +227,7 @@ fn consent(answer: Option<Consent>) -> anyhow::Result<ExitCode> {
                 Some(_) => "no",
                 None => "not asked yet",
             };
-            writeln!(say::out(), "{said}").context("the answer cannot be written")?;
+            writeln!(enforcer_say::out(), "{said}").context("the answer cannot be written")?;
         }
         Some(Consent::Forget) => consent::forget(&root)?,
         Some(said) => {

@@ -1,20 +1,20 @@
 //! The command line: one command a file. Each parses its arguments, calls the library and gives an exit code.
 
-use std::{cell::RefCell, collections::HashMap, io, os::fd::AsFd, process::ExitCode};
+use std::{io, os::fd::AsFd, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use nix::unistd::geteuid;
 
-use crate::{
-    decide::{Engine, ExecAction, RuleCheck},
-    directories::{self, DirectoryError, Place},
-    launch::{LaunchError, exec_stop, outlive_file_size_limit},
-    policy::{Parsed, PolicyError, compile::CompileError, validate},
-    say::{self, say},
-    seccomp::Hatches,
-};
+use enforcer_agent::AgentError;
+use enforcer_decide::{Engine, examples};
+use enforcer_files::directories::{self, DirectoryError, OwnDirectory};
+use enforcer_launch::{LaunchError, exec_stop, outlive_file_size_limit};
+use enforcer_policy::{Parsed, PolicyError, compile::CompileError};
+use enforcer_say::say;
+use enforcer_seccomp::groups;
 
+pub mod agent;
 pub mod approvals;
 pub mod audit;
 pub mod breaker;
@@ -22,6 +22,7 @@ pub mod doctor;
 pub mod explain;
 pub mod hook;
 pub mod policy;
+pub mod reload;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -48,6 +49,8 @@ Examples:
   sudo enforcer approvals watch
   sudo enforcer breaker status
   sudo enforcer status
+  sudo enforcer reload reviewer
+  sudo enforcer agent set reviewer --grant deploy
   sudo enforcer stop reviewer
   sudo enforcer audit tail -n 20
   sudo enforcer doctor";
@@ -68,6 +71,10 @@ enum Command {
     Breaker(breaker::BreakerArgs),
     /// Show the agents that run, and the kernel programs that judge them
     Status(status::StatusArgs),
+    /// Have running agents go by their policy's file as it is now, or by another
+    Reload(reload::ReloadArgs),
+    /// Change how running agents are governed
+    Agent(agent::AgentArgs),
     /// End agents
     Stop(stop::StopArgs),
     /// Read the audit trail
@@ -98,6 +105,8 @@ pub fn main() -> ExitCode {
         Command::Hook(args) => hook::run(*args),
         Command::Breaker(args) => breaker::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Audit(args) => audit::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
@@ -109,14 +118,19 @@ pub fn main() -> ExitCode {
         for line in message(&error).lines() {
             say!("enforcer: {line}");
         }
-        ExitCode::from(
-            error
-                .downcast_ref::<LaunchError>()
-                .map_or(FAILURE, LaunchError::exit_code),
-        )
+        ExitCode::from(exit_code(&error))
     });
-    say::finish();
+    enforcer_say::finish();
     code
+}
+
+/// The exit status of a failure: that of a command which cannot be started, where that is what failed.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<AgentError>() {
+        return error.exit_code();
+    }
+    let launch = error.downcast_ref::<LaunchError>();
+    launch.map_or(FAILURE, LaunchError::exit_code)
 }
 
 /// Whether who read our output has seen enough (`| head`).
@@ -128,7 +142,10 @@ fn reader_left(error: &anyhow::Error) -> bool {
 
 /// As root, makes sure of directories of ours (`needed`), and that others are not too open if they are there; says what it
 /// has done. Who is not root finds them as they are.
-fn on_our_directories(needed: &[Place], there: &[Place]) -> Result<(), DirectoryError> {
+fn on_our_directories(
+    needed: &[OwnDirectory],
+    there: &[OwnDirectory],
+) -> Result<(), DirectoryError> {
     if !geteuid().is_root() {
         return Ok(());
     }
@@ -160,85 +177,60 @@ pub fn prove_policy(parsed: &Parsed) -> Vec<PolicyError> {
     let engine = match Engine::new(parsed.policy.clone(), 0) {
         Ok(engine) => Some(engine),
         Err(CompileError::Collision { .. }) => None,
-        Err(error) => return vec![fault(parsed, &error)],
+        Err(error) => return vec![parsed.error_of(&error)],
     };
-    let mut faults = prove_examples(parsed, engine.as_ref());
-    faults.extend(unknown_hatches(parsed));
+    let mut faults = examples::prove(parsed, engine.as_ref());
+    faults.extend(groups::unknown(parsed));
     faults
 }
 
-/// System calls that a policy allows by a name that no group of them has, or denies though they are refused anyway.
-pub fn unknown_hatches(parsed: &Parsed) -> Vec<PolicyError> {
-    let Ok(hatches) = Hatches::shipped() else {
-        return Vec::new();
-    };
-    let known: Vec<&str> = hatches.names().collect();
-    let open: Vec<&str> = hatches.open_where_fenced().collect();
-    let syscalls = &parsed.policy.syscalls;
-    let mut errors = Vec::new();
-    for (key, choices, names) in [
-        ("allow", &syscalls.allow, &known),
-        ("deny", &syscalls.deny, &open),
-    ] {
-        for (index, choice) in choices.iter().enumerate() {
-            let name = choice.name.as_str();
-            if names.contains(&name) {
-                continue;
-            }
-            let what = if known.contains(&name) {
-                format!("the system calls of `{name}` are refused anyway")
-            } else {
-                format!("there is no group of system calls `{name}`")
-            };
-            let mend = format!("name one of: {}", names.join(", "));
-            errors.push(parsed.error_at_syscall(key, index, what, mend));
-        }
-    }
-    errors
+/// Who became root by `sudo`, for the trail.
+fn sudo_user() -> Option<String> {
+    std::env::var("SUDO_USER")
+        .ok()
+        .filter(|user| user != "root")
 }
 
-/// The examples of a policy's rules: the faults. The policy's `engine`, if there is one, spares most rules tables of
-/// their own.
-pub fn prove_examples(parsed: &Parsed, engine: Option<&Engine>) -> Vec<PolicyError> {
-    let dirs = &parsed.policy.exec.trusted_dirs;
-    // A rule's own tables are made once for all its examples.
-    let checks: RefCell<HashMap<String, Option<RuleCheck>>> = RefCell::default();
-    validate::examples(parsed, &|rule, words| {
-        let argv = words.iter().map(|word| word.clone().into_bytes()).collect();
-        let action = ExecAction::from_words(argv);
-        if let Some(matches) = engine.and_then(|engine| engine.alone(rule, &action)) {
-            return matches;
-        }
-        checks
-            .borrow_mut()
-            .entry(rule.id.clone())
-            .or_insert_with(|| RuleCheck::new(rule, dirs).ok())
-            .as_ref()
-            .is_some_and(|check| check.matches(&action))
-    })
+/// Who acts as root, for lines of the trail that this process writes itself.
+fn acting_root() -> String {
+    sudo_user().map_or_else(|| "root".to_owned(), |by| format!("root for {by}"))
 }
 
-/// A compile error at the rule it speaks of.
-pub fn fault(parsed: &Parsed, error: &CompileError) -> PolicyError {
-    if let CompileError::Pattern {
-        rule,
-        pattern,
-        why,
-        mend,
-    } = error
-        && let Some(index) = parsed.policy.exec.rules.iter().position(|r| r.id == *rule)
-    {
-        return parsed.error_at_rule(index, format!("pattern `{pattern}`: {why}"), *mend);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_started_has_its_own_exit_status() {
+        let missing = || LaunchError::NotFound {
+            command: "nothing".into(),
+            in_path: false,
+        };
+        let closed = || LaunchError::NotExecutable {
+            path: "/x".into(),
+            source: io::ErrorKind::PermissionDenied.into(),
+            mend: "chmod +x it",
+        };
+        let of_agent = |error: LaunchError| exit_code(&AgentError::from(error).into());
+        assert_eq!(
+            [of_agent(missing()), exit_code(&missing().into())],
+            [127; 2]
+        );
+        assert_eq!([of_agent(closed()), exit_code(&closed().into())], [126; 2]);
+        assert_eq!(exit_code(&AgentError::NotRoot.into()), FAILURE);
+        assert_eq!(exit_code(&anyhow::anyhow!("another")), FAILURE);
     }
-    if let CompileError::Unix {
-        rule,
-        pattern,
-        why,
-        mend,
-    } = error
-        && let Some(index) = (parsed.policy.connect.rules.iter()).position(|r| r.id == *rule)
-    {
-        return parsed.error_at_connect_rule(index, format!("pattern `{pattern}`: {why}"), *mend);
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let closed = LaunchError::NotExecutable {
+            path: "/x".into(),
+            source: io::Error::other("closed"),
+            mend: "chmod +x it",
+        };
+        assert_eq!(
+            message(&AgentError::from(closed).into()),
+            "command `/x` cannot be executed: closed; chmod +x it"
+        );
     }
-    PolicyError::whole(error.to_string(), "see the policy reference")
 }

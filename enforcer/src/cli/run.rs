@@ -4,26 +4,23 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::decide::{
-    Mode,
-    subject::{Name, TenantName},
+use enforcer_agent::{
+    CommandOptions, DEFAULT_AUDIT, Governing, Level, OnDeny, PrincipalOptions, Reports, RunOptions,
 };
-use crate::launch::Wanted;
-use crate::run::{self, DEFAULT_AUDIT, Level, OnDeny, Options};
-
-/// The policy where none is named.
-pub const DEFAULT_POLICY: &str = "/etc/enforcer/policies/coding-agent.json";
+use enforcer_decide::{
+    Mode,
+    principal::{Name, TenantName},
+};
+use enforcer_launch::Wanted;
+use enforcer_policy::capability::Capability;
+use enforcer_policy_files::shipped::{INSTALLED, default_policy};
 
 /// Arguments of `enforcer run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
-    /// The policy's file; the agent's user must not be able to write it
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = DEFAULT_POLICY
-    )]
-    pub policy: PathBuf,
+    /// The policy's file, which the agent's user must not be able to write, or one that comes along (`built-in:strict`)
+    #[arg(long, value_name = "FILE", help = format!("The policy's file, which the agent's user must not be able to write, or one that comes along (`built-in:strict`) [default: {INSTALLED}, else built-in:coding-agent]"))]
+    pub policy: Option<PathBuf>,
     /// The agent's name in the trail [default: `CLAUDE_AGENT_NAME`]
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,
@@ -32,7 +29,7 @@ pub struct RunArgs {
     pub mode: Mode,
     /// Give the agent a capability that rules of the policy require; can be repeated
     #[arg(long, value_name = "NAME")]
-    pub capability: Vec<Name>,
+    pub capability: Vec<Capability>,
     /// For whom the agent works, in the trail [default: who launches it]
     #[arg(long, value_name = "NAME")]
     pub label_user: Option<Name>,
@@ -79,23 +76,33 @@ pub struct RunArgs {
 ///
 /// When the command cannot be governed.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let status = run::run(&Options {
-        policy: args.policy,
-        agent: args.agent,
-        mode: args.mode,
-        capabilities: args.capability.into_iter().map(Name::into_string).collect(),
-        label_user: args.label_user.map(Name::into_string),
-        tenant: args.tenant.map(TenantName::into_string),
-        observe: args.observe,
-        user: args.user,
-        audit: args.audit,
-        on_deny: args.on_deny,
-        require: args.require,
-        keep: args.keep,
-        env: args.env,
-        approvals_dir: args.approvals_dir,
-        quiet: args.quiet,
-        command: args.command,
+    let status = enforcer_agent::run(&RunOptions {
+        policy: args.policy.unwrap_or_else(default_policy),
+        principal: PrincipalOptions {
+            agent: args.agent,
+            mode: args.mode,
+            capabilities: (args.capability.into_iter())
+                .map(Capability::into_string)
+                .collect(),
+            user: args.label_user.map(Name::into_string),
+            tenant: args.tenant.map(TenantName::into_string),
+        },
+        command: CommandOptions {
+            words: args.command,
+            user: args.user,
+            env: args.env,
+        },
+        governing: Governing {
+            on_deny: args.on_deny,
+            require: args.require,
+            observe: args.observe,
+            keep: args.keep,
+        },
+        reports: Reports {
+            audit: args.audit,
+            approvals: args.approvals_dir,
+            quiet: args.quiet,
+        },
     })?;
     Ok(ExitCode::from(status))
 }

@@ -6,11 +6,10 @@ use anyhow::bail;
 use clap::Args;
 use nix::unistd::geteuid;
 
-use super::FAILURE;
-use crate::{
-    run::status,
-    say::{self, say},
-};
+use super::{FAILURE, acting_root};
+use enforcer_agent::status;
+use enforcer_control::words::counted;
+use enforcer_say::say;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,10 +18,10 @@ Examples:
   sudo enforcer stop --all
 
 AGENT is an agent's name (`--agent`), then all its runs are meant, or the id of one run (`enforcer status`
-lists both). All its processes are killed; its last events are written to its trail. `--all` ends every agent,
-and takes the kernel programs down, too.
+lists both). All its processes are killed; its last events are written to its trail, and behind them who has
+ended it. `--all` ends every agent, and takes the kernel programs down, too.
 
-Exit status: 0 done, 1 no such agent runs, 2 bad use, not root, or something could not be ended.";
+Exit status: 0 done, 1 no such agent runs, 2 bad use, not root, or something could not be ended or recorded.";
 
 /// Ends agents: kills all their processes, and takes away what was made for them.
 #[derive(Debug, Args)]
@@ -45,7 +44,7 @@ pub fn run(args: &StopArgs) -> anyhow::Result<ExitCode> {
     if !geteuid().is_root() {
         bail!("enforcer stop needs root; use sudo");
     }
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     let mut code = 0;
     let mut wanted: Vec<String> = Vec::new();
     for agent in &args.agents {
@@ -64,14 +63,20 @@ pub fn run(args: &StopArgs) -> anyhow::Result<ExitCode> {
     wanted.sort_unstable();
     wanted.dedup();
     for id in &wanted {
-        match status::stop(id) {
-            Ok(processes) => writeln!(
-                out,
-                "{id}: ended, with {processes} process{}",
-                if processes == 1 { "" } else { "es" }
-            )?,
+        match status::stop(id, &acting_root()) {
+            Ok(stopped) => {
+                let count = counted(stopped.processes as u64, "process");
+                writeln!(out, "{id}: ended, with {count}")?;
+                if let Some(error) = stopped.unwritten {
+                    say!(
+                        "enforcer: {id}: it is ended, but its trail does not say by whom: {}",
+                        error.whole()
+                    );
+                    code = FAILURE;
+                }
+            }
             Err(error) => {
-                say!("enforcer: {id}: {error:#}");
+                say!("enforcer: {id}: {}", error.whole());
                 code = FAILURE;
             }
         }
@@ -81,7 +86,7 @@ pub fn run(args: &StopArgs) -> anyhow::Result<ExitCode> {
             Ok(0) => writeln!(out, "No kernel programs were loaded.")?,
             Ok(_) => writeln!(out, "The kernel programs are taken down.")?,
             Err(error) => {
-                say!("enforcer: {error:#}");
+                say!("enforcer: {}", error.whole());
                 code = FAILURE;
             }
         }

@@ -35,23 +35,25 @@ pub fn write(name: &str, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The policies of the repository.
+/// The policies of the repository, and the rule sets that they include.
 fn shipped() -> Result<Vec<Value>> {
     let directory = root::repository().join("policies");
     let mut policies = Vec::new();
-    for entry in
-        fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?
-    {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
+    for directory in [directory.join("rules"), directory] {
+        for entry in fs::read_dir(&directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?
         {
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let policy: Value = serde_json::from_str(&text)
-                .with_context(|| format!("{} is no JSON", path.display()))?;
-            policies.push(policy);
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
+                let text = fs::read_to_string(&path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                let policy: Value = serde_json::from_str(&text)
+                    .with_context(|| format!("{} is no JSON", path.display()))?;
+                policies.push(policy);
+            }
         }
     }
     Ok(policies)
@@ -62,6 +64,7 @@ fn policy_seeds(policies: &[Value]) -> Vec<String> {
     let mut seeds = vec![
         r#"{"version":"1.0","bash":{"whitelist":["git *","ls*"],"blacklist":["rm -rf *"]},"file_paths":{"whitelist":["src/*"],"blacklist":["*.env"]},"agents":{"trusted":["coder"]},"web_tools":{"whitelist":["WebFetch"],"allow_all_domains":false,"blocked_domains":["*.evil.example"]},"tools":{"always_allowed":["Read"]}}"#.to_owned(),
         r#"{"version":"2","agents":{"trusted":["a"],"restricted":["b"]},"capabilities":{"a":["deploy"]},"limits":{"exec":"100/1h","connect":"50/1m"},"breaker":{"denials":10,"half_open_after_s":60},"approvals":{"timeout_s":300},"audit":{"pii":"strict"},"exec":{"default":"deny","trusted_dirs":["/usr/bin"],"transparent":["sh"],"fileless":"deny","loader":"deny","rules":[{"id":"x","decision":"allow","regex":["^a[bc]+ (d|e){2,3}$"],"requires":["deploy"],"match":["ab dd"]}]},"connect":{"default":"deny","unix_default":"deny","rules":[{"id":"c","decision":"allow","hosts":["10.0.0.0/8","::1","*.example.org"],"ports":[443],"protocols":["tcp"]},{"id":"u","decision":"deny","unix":["/run/*.sock","@x"]}]}}"#.to_owned(),
+        r#"{"version":"2","include":["git","network"],"exec":{"rules":[]},"connect":{"rules":[{"id":"x","decision":"deny","ports":[1]}]},"file_paths":null}"#.to_owned(),
     ];
     for policy in policies {
         for section in ["exec", "connect"] {

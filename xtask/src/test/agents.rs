@@ -46,6 +46,7 @@ mkdir -p /opt/enforcer-agents /opt/enforcer/bin /opt/enforcer/policies
 mount --bind "$tree" /opt/enforcer-agents
 cp "$enforcer" /opt/enforcer/bin/enforcer
 cp "$policies"/*.json /opt/enforcer/policies/
+cp -r "$policies"/rules /opt/enforcer/policies/
 chmod -R u=rwX,go=rX /opt/enforcer
 # Where agents look for the settings of the machine: empty here, and filled for one test at a time.
 mkdir -p /etc/claude-code /etc/codex /etc/gemini-cli /etc/qwen-code

@@ -53,7 +53,7 @@ const OLDER_GUEST_ONLY: [&str; 9] = [
     "parked",
     "text",
 ];
-const NEWER_GUEST_ONLY: [&str; 4] = ["hatches", "listeners", "told", "unix"];
+const NEWER_GUEST_ONLY: [&str; 4] = ["syscalls", "listeners", "told", "unix"];
 /// What says all of a machine without `bpf` among its active LSMs: what stands in for LSM programs is the same as on a
 /// kernel that refuses them.
 const WITHOUT_BPF_LSM: [&str; 1] = ["in_force"];

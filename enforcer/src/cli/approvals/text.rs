@@ -5,10 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{
-    approvals::{Record, State},
-    decide::redact,
-};
+use enforcer_control::{RequestRecord, RequestState};
 
 /// Characters of an id in a list.
 const SHORT_ID: usize = 8;
@@ -64,10 +61,14 @@ pub(super) fn urgency(risk: &str) -> u8 {
 }
 
 /// One line a request.
-pub(super) fn list(out: &mut impl Write, records: &[Record], style: Style) -> io::Result<()> {
+pub(super) fn list(
+    out: &mut impl Write,
+    records: &[RequestRecord],
+    style: Style,
+) -> io::Result<()> {
     let now = Timestamp::now();
     for record in records {
-        let when = if record.state == State::Pending {
+        let when = if record.state == RequestState::Pending {
             left(record, now)
         } else {
             format!("{:.0}", record.asked_at)
@@ -87,7 +88,7 @@ pub(super) fn list(out: &mut impl Write, records: &[Record], style: Style) -> io
 }
 
 /// All of a request.
-pub(super) fn show(out: &mut impl Write, record: &Record, style: Style) -> io::Result<()> {
+pub(super) fn show(out: &mut impl Write, record: &RequestRecord, style: Style) -> io::Result<()> {
     let mut line = |name: &str, text: &str| -> io::Result<()> {
         writeln!(out, "{} {text}", style.paint("2", &format!("{name:<11}")))
     };
@@ -149,7 +150,7 @@ pub(super) fn show(out: &mut impl Write, record: &Record, style: Style) -> io::R
         )?;
     }
     line("asked", &format!("{:.0}", record.asked_at))?;
-    if record.state == State::Pending {
+    if record.state == RequestState::Pending {
         line("expires", &left(record, Timestamp::now()))?;
     }
     if let Some(scope) = &record.outcome.scope {
@@ -165,10 +166,10 @@ pub(super) fn short(id: &str) -> String {
 
 /// Text for the terminal.
 pub(super) fn clean(text: &str) -> String {
-    redact::sanitise(text.as_bytes())
+    enforcer_redact::sanitise(text.as_bytes())
 }
 
-fn left(record: &Record, now: Timestamp) -> String {
+fn left(record: &RequestRecord, now: Timestamp) -> String {
     let left = record
         .expires_at
         .duration_since(now)

@@ -17,8 +17,8 @@ use nix::{
 };
 
 use super::{Reach, Verdict, answer, text};
-use crate::approvals::{ApprovalsError, Record, client, protocol::Happening};
-use crate::say::{self, say};
+use enforcer_control::{ControlError, RequestRecord, client, protocol::Happening};
+use enforcer_say::say;
 
 /// What can be typed.
 const KEYS: &str =
@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(500);
 enum News {
     Happened(PathBuf, Box<Happening>),
     /// A desk has ended, or it refuses.
-    Over(PathBuf, Option<ApprovalsError>),
+    Over(PathBuf, Option<ControlError>),
 }
 
 /// Watches the desks of all running agents, also of those that start later.
@@ -86,7 +86,7 @@ impl Desks {
                 self.watched.remove(&socket);
                 match why {
                     // Between two runs a socket may lie there with nobody behind it.
-                    None | Some(ApprovalsError::Io { .. }) => {}
+                    None | Some(ControlError::Gone { .. } | ControlError::Io { .. }) => {}
                     Some(error) => {
                         say!("enforcer: {error}");
                         self.refused.insert(socket.clone());
@@ -99,7 +99,7 @@ impl Desks {
     }
 }
 
-fn follow(socket: &Path, sender: &Sender<News>) -> Result<(), ApprovalsError> {
+fn follow(socket: &Path, sender: &Sender<News>) -> Result<(), ControlError> {
     let mut watch = client::Watch::start(socket)?;
     while let Some(happening) = watch.wait()? {
         if sender
@@ -123,7 +123,7 @@ pub(super) fn run(root: &Path, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn stream(desks: &mut Desks, json: bool) -> anyhow::Result<ExitCode> {
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     loop {
         let Some((_, Some(happening))) = desks.next(LOOK) else {
             continue;
@@ -160,7 +160,7 @@ fn stream(desks: &mut Desks, json: bool) -> anyhow::Result<ExitCode> {
 /// What waits for the person at the terminal.
 #[derive(Default)]
 struct Prompt {
-    waiting: HashMap<String, (PathBuf, Record)>,
+    waiting: HashMap<String, (PathBuf, RequestRecord)>,
     /// What the person has left for others or for later.
     skipped: HashSet<String>,
 }
@@ -177,7 +177,7 @@ enum Typed {
 impl Prompt {
     fn run(mut self, desks: &mut Desks) -> anyhow::Result<ExitCode> {
         writeln!(
-            say::out(),
+            enforcer_say::out(),
             "Waiting for requests. Ctrl-C ends the watch; what waits goes on waiting."
         )?;
         loop {
@@ -224,7 +224,7 @@ impl Prompt {
         let Some((socket, record)) = self.waiting.get(id).cloned() else {
             return Ok(true);
         };
-        let mut out = say::out();
+        let mut out = enforcer_say::out();
         writeln!(out)?;
         text::show(&mut out, &record, text::Style::of_stdout())?;
         // What was typed before was not meant for this request.

@@ -10,10 +10,8 @@ use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
 use super::{Style, print, report};
-use crate::{
-    audit::{DEFAULT_PATH, Entry, Reader, tenant_trail},
-    decide::subject::{Name, TenantName},
-};
+use enforcer_decide::principal::{Name, TenantName};
+use enforcer_trail::{DEFAULT_PATH, Entry, Reader, tenant_trail};
 
 /// What `audit query` takes. Every condition must hold.
 #[derive(Clone, Debug, Args)]
@@ -45,6 +43,9 @@ pub struct QueryArgs {
     /// Lines that the rule with this id decided
     #[arg(long, value_name = "ID")]
     pub(super) rule: Option<String>,
+    /// Lines with this cause: `rule`, `default`, `breaker`, `rate`, … (all are in docs/trail.md)
+    #[arg(long, value_name = "CAUSE")]
+    pub(super) cause: Option<String>,
     /// From this time on: 2026-11-21, 2026-11-21T09:30:00Z, or so long ago: 30m, 2h, 7d
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) since: Option<Timestamp>,
@@ -180,6 +181,7 @@ impl QueryArgs {
                 entry.parameter("decision"),
             )
             && same(self.rule.as_deref(), entry.parameter("rule"))
+            && same(self.cause.as_deref(), entry.parameter("cause"))
             && self
                 .since
                 .is_none_or(|since| at().is_some_and(|at| at >= since))

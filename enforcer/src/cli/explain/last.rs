@@ -12,16 +12,14 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::ExplainArgs;
-use crate::{
-    approvals::{SOCKET_NAME, client, protocol::Request},
-    audit::{DEFAULT_PATH, Entry, Reader},
-    cli::{FAILURE, approvals::STATE_ROOT, audit},
-    launch::PARENT,
-    policy::{Policy, sockets},
-    policy_file,
-    say::{self, say},
-    seccomp::hatches,
-};
+use crate::cli::{FAILURE, approvals::STATE_ROOT, audit};
+use enforcer_control::{SOCKET_NAME, client, protocol::Operation};
+use enforcer_launch::agent_of;
+use enforcer_policy::{Policy, sockets};
+use enforcer_policy_files::policy_file;
+use enforcer_say::say;
+use enforcer_seccomp::groups;
+use enforcer_trail::{DEFAULT_PATH, Entry, Reader};
 
 /// One denial. What is not known is absent.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -52,7 +50,7 @@ struct Denial {
 ///
 /// Neither the run nor the trail can be asked, or standard output cannot be written.
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let inside = own_agent(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
+    let inside = agent_of(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
     let denials = match (inside, &args.audit) {
         (Some(id), None) => {
             if args.agent.is_some() {
@@ -75,7 +73,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         say!("enforcer: nothing has been denied yet");
         return Ok(ExitCode::from(FAILURE));
     }
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     for denial in &denials {
         if args.json {
             serde_json::to_writer(&mut out, denial)?;
@@ -88,19 +86,10 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The id of the agent that a process with this `/proc/PID/cgroup` belongs to (cgroups(7)).
-pub(crate) fn own_agent(text: &str) -> Option<String> {
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let mut names = path.split('/');
-    names.find(|name| *name == PARENT)?;
-    let id = names.next()?.trim_end_matches(" (deleted)");
-    (!id.is_empty()).then(|| id.to_owned())
-}
-
 /// Asks the run that this process belongs to.
 fn of_run(id: &str, count: usize) -> anyhow::Result<Vec<Denial>> {
     let socket = PathBuf::from(STATE_ROOT).join(id).join(SOCKET_NAME);
-    let reply = client::request(&socket, &Request::Last).with_context(|| {
+    let reply = client::request(&socket, &Operation::Last).with_context(|| {
         format!(
             "the run of this agent ({id}) cannot be asked; the operator finds the denial with `enforcer explain --last`"
         )
@@ -151,6 +140,7 @@ fn of_entry(entry: &Entry, policy: Option<&Policy>) -> Denial {
     let stage = parameter("stage");
     let how = match (verdict.as_str(), stage.as_str()) {
         ("", "") => String::new(),
+        ("", stage) => format!("judged at stage {stage}"),
         (verdict, "") => verdict.to_owned(),
         (verdict, stage) => format!("{verdict}, judged at stage {stage}"),
     };
@@ -184,8 +174,8 @@ fn of_entry(entry: &Entry, policy: Option<&Policy>) -> Denial {
 
 /// What a rule says to do instead: a built-in one always, one of a policy if that is named.
 fn suggestion(rule: &str, policy: Option<&Policy>) -> Option<String> {
-    if let Some(group) = rule.strip_prefix(hatches::RULE) {
-        return Some(hatches::suggestion(group));
+    if let Some(group) = rule.strip_prefix(groups::RULE) {
+        return Some(groups::suggestion(group));
     }
     let of_policy = policy.and_then(|policy| {
         let exec = policy.exec.rules.iter().map(|r| (&r.id, &r.suggestion));
@@ -248,17 +238,6 @@ mod tests {
     }
 
     #[test]
-    fn the_agent_of_a_cgroup() {
-        let of = |text: &str| own_agent(text);
-        assert_eq!(of("0::/enforcer/a-1-b\n").as_deref(), Some("a-1-b"));
-        let deeper = of("5:memory:/x\n0::/enforcer/a/b (deleted)\n");
-        assert_eq!(deeper.as_deref(), Some("a"));
-        assert_eq!(of("0::/user.slice/enforcer2/a\n"), None);
-        assert_eq!(of("0::/enforcer\n"), None);
-        assert_eq!(of("1:cpu:/enforcer/a\n"), None);
-    }
-
-    #[test]
     fn the_last_denials_of_a_trail() {
         let file = trail();
         let last = of_trail(file.path(), 1, None, None).unwrap();
@@ -277,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_policy_knows_what_to_do_instead() {
-        let policy = crate::policy::parse(
+        let policy = enforcer_policy::parse(
             r#"{"version": "2", "exec": {"default": "allow", "rules": [
                 {"id": "no-rm", "decision": "deny", "glob": ["rm *"], "suggestion": "delete single files"}]}}"#,
         )

@@ -2,13 +2,10 @@
 
 use std::{io::Write, process::ExitCode};
 
-use crate::{
-    cli::audit::clean,
-    hook::{
-        Format,
-        doctor::{self, Finding, Report, Verdict},
-    },
-    say,
+use crate::cli::audit::clean;
+use enforcer_hook::{
+    Format,
+    doctor::{self, Finding, HookStatus, Report},
 };
 
 const EXAMPLES: &str = "\
@@ -54,7 +51,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|format| doctor::examine(*format))
         .collect();
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&reports)?)?;
     } else {
@@ -63,7 +60,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         }
     }
     out.flush()?;
-    let well = |report: &Report| report.is_well() && (!named || report.verdict == Verdict::Asked);
+    let well =
+        |report: &Report| report.is_well() && (!named || report.verdict == HookStatus::Asked);
     Ok(if reports.iter().all(well) {
         ExitCode::SUCCESS
     } else {
@@ -82,10 +80,10 @@ fn problem(out: &mut impl Write, finding: &Finding, indent: &str) -> std::io::Re
 
 fn show(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     let verdict = match report.verdict {
-        Verdict::Asked => "asked",
-        Verdict::Faulty => "faulty",
-        Verdict::NotAsked => "NOT ASKED",
-        Verdict::Absent => "absent",
+        HookStatus::Asked => "asked",
+        HookStatus::Faulty => "faulty",
+        HookStatus::NotAsked => "NOT ASKED",
+        HookStatus::Absent => "absent",
     };
     let version = report.version.as_deref().map(clean);
     let version = version.map(|version| format!(" {version}"));

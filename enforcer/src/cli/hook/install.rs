@@ -2,15 +2,13 @@
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use crate::{
-    hook::{
-        Format,
-        doctor::unproven,
-        install::{Change, Plan, REQUIREMENT, Reach, Requirement},
-        prepare,
-    },
-    policy_file, say,
+use enforcer_hook::{
+    Format,
+    doctor::unproven,
+    install::{FileChange, InstallPlan, REQUIREMENT, Reach, Requirement},
+    prepare,
 };
+use enforcer_policy_files::policy_file;
 
 #[derive(Clone, Debug, clap::Args)]
 #[expect(
@@ -57,13 +55,13 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
         Some(policy) => Some((policy, policy_file::load(policy, None)?)),
         None => None,
     };
-    let plan = Plan::new(args.agent, args.reach(), args.policy.as_deref())?;
+    let plan = InstallPlan::new(args.agent, args.reach(), args.policy.as_deref())?;
     let change = if installs {
         plan.install()?
     } else {
         plan.uninstall()?
     };
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     requirement(&plan, installs, args.dry_run)?;
     // Settings whose trust cannot be written are written all the same: the user may trust them by hand.
     let (trusting, mut but) = match plan.trusting(&change) {
@@ -73,7 +71,7 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
     };
     let file = change.file().display();
     let needed = [Some(&change), trusting.as_ref()];
-    let needed: Vec<&Change> = needed
+    let needed: Vec<&FileChange> = needed
         .into_iter()
         .flatten()
         .filter(|change| change.is_needed())
@@ -95,7 +93,7 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
             change.make()?;
         }
         if installs && let Some((file, loaded)) = &policy {
-            prepare(file, loaded.parsed.text());
+            prepare(file, loaded.parsed.sources());
         }
         for change in &needed {
             let file = change.file().display();
@@ -118,7 +116,7 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
     }
     out.flush()?;
     if installs && let Some(limit) = plan.limit() {
-        writeln!(say::err(), "enforcer: {limit}")?;
+        writeln!(enforcer_say::err(), "enforcer: {limit}")?;
     }
     // The form of the trust is that of the versions that were tried.
     if installs
@@ -126,7 +124,7 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
         && let Some(why) = unproven(args.agent)
     {
         writeln!(
-            say::err(),
+            enforcer_say::err(),
             "enforcer: {why}: whether it takes the trust as it is written, enforcer hook doctor {} proves",
             args.agent.as_str()
         )?;
@@ -134,7 +132,7 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
     but.retain(|_| installs || trusting.is_none());
     for why in &but {
         writeln!(
-            say::err(),
+            enforcer_say::err(),
             "enforcer: {} will NOT ask this hook: {why}",
             args.agent.title()
         )?;
@@ -147,11 +145,11 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
 }
 
 /// What keeps users from turning hooks off, in a file of its own.
-fn requirement(plan: &Plan, installs: bool, dry_run: bool) -> anyhow::Result<()> {
+fn requirement(plan: &InstallPlan, installs: bool, dry_run: bool) -> anyhow::Result<()> {
     let Some(Requirement { says, change }) = plan.requirement(installs)? else {
         return Ok(());
     };
-    let mut out = say::out();
+    let mut out = enforcer_say::out();
     write!(out, "{}", change.diff())?;
     if installs && !says {
         writeln!(

@@ -6,11 +6,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{Prove, counted};
-use crate::ground::Ground;
-use crate::policy::findings::findings;
-use crate::policy::model::Form;
-use crate::policy::{JsonPath, Parsed, Place, Policy, Warning};
-use crate::policy_file::{self, PolicyFileError};
+use enforcer_policy::findings::findings;
+use enforcer_policy::model::Form;
+use enforcer_policy::{JsonPath, Parsed, Place, Policy, Warning};
+use enforcer_policy_files::ground::Ground;
+use enforcer_policy_files::policy_file::{self, PolicyFileError};
 
 /// Exit status for a policy that cannot be used.
 const BAD_POLICY: u8 = 2;
@@ -138,8 +138,11 @@ fn as_json(name: &str, result: &Result<Parsed, PolicyFileError>) -> Value {
     }
 }
 
-/// Adds `line`, `column` and `path` as far as they are known.
+/// Adds `line`, `column` and `path` as far as they are known, and `file` where it is a rule set's.
 fn with_place(place: &Place, mut object: Value) -> Value {
+    if let Some(file) = &place.file {
+        object["file"] = Value::from(&**file);
+    }
     if place.line > 0 {
         object["line"] = place.line.into();
     }
@@ -158,10 +161,10 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::policy::validate;
+    use enforcer_policy::validate;
 
     fn ground() -> Ground {
-        Ground::of(&crate::launch::Identity::current().unwrap())
+        Ground::of(&enforcer_launch::Identity::current().unwrap())
     }
 
     /// Runs the check on this text: exit status, output, error output.

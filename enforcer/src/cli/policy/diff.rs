@@ -8,10 +8,8 @@ use super::{
     counted, engine,
     history::{self, History},
 };
-use crate::{
-    decide::recorded::Told,
-    policy::compare::{Change, Changed, changes},
-};
+use enforcer_decide::recorded::Told;
+use enforcer_policy::compare::{Change, Changed, changes};
 
 /// Actions that are shown of each kind of change.
 const EXAMPLES_MAX: usize = 3;

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::Map;
 
-use crate::{
-    audit::{Entry, Reader},
-    cli::audit::{clean, subject},
-    decide::{
-        Decision, Engine, Outcome,
-        recorded::{self, Recorded, Told},
-    },
+use crate::cli::audit::{clean, subject};
+use enforcer_decide::{
+    Engine, Outcome,
+    recorded::{self, Recorded, Told},
 };
+use enforcer_policy::Decision;
+use enforcer_trail::{Entry, Reader};
 
 /// One line of a trail.
 pub(super) struct Line {
@@ -84,7 +83,7 @@ impl Line {
             subject: subject(&entry),
             decision: recorded::decision(&entry.text("event"), parameters),
             rule: clean(&entry.parameter("rule")),
-            recorded: Recorded::read(&tool, &entry.text("reason"), parameters),
+            recorded: Recorded::read(&tool, parameters),
             tool: clean(&tool),
             entry,
         }
@@ -115,5 +114,5 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
 
 /// Where the trail is, unless it is named.
 pub(super) fn default_trail() -> PathBuf {
-    PathBuf::from(crate::audit::DEFAULT_PATH)
+    PathBuf::from(enforcer_trail::DEFAULT_PATH)
 }

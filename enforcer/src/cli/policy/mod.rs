@@ -8,19 +8,21 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{
-    decide::Engine,
+use enforcer_control::words;
+use enforcer_decide::Engine;
+use enforcer_launch::Identity;
+use enforcer_policy::{Parsed, PolicyError, schema};
+use enforcer_policy_files::{
     ground::Ground,
-    launch::Identity,
-    policy::{Parsed, PolicyError, schema},
     policy_file::{self, PolicyFileError},
-    say,
+    shipped::default_policy,
 };
 
 mod check;
 mod diff;
 mod history;
 mod replay;
+mod show;
 mod suggest;
 mod test;
 
@@ -39,8 +41,8 @@ pub enum PolicyCommand {
     ///
     /// Exit status 2 if the policy cannot be used. Warnings do not change the status.
     Check {
-        /// The policy's file
-        file: PathBuf,
+        /// The policy's file, or one that comes along (`built-in:strict`) [default: the policy of `run`]
+        file: Option<PathBuf>,
         /// Print one JSON object instead of text
         #[arg(long)]
         json: bool,
@@ -56,8 +58,14 @@ pub enum PolicyCommand {
     Replay(replay::ReplayArgs),
     /// Write a policy that allows what was recorded, and nothing else
     Suggest(suggest::SuggestArgs),
+    /// Show a policy with all that it includes: its digest, its rules, and the file that each comes from
+    Show(show::ShowArgs),
     /// Print the JSON Schema of the native form
-    Schema,
+    Schema {
+        /// That of the rule sets that policies include
+        #[arg(long)]
+        rule_set: bool,
+    },
 }
 
 /// What else a policy must pass once its text is good: the tables and the examples. Gives the faults.
@@ -69,21 +77,28 @@ pub type Prove<'a> = &'a dyn Fn(&Parsed) -> Vec<PolicyError>;
 ///
 /// When a policy or a trail cannot be used, or the output cannot be written.
 pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
-    let (mut out, mut err) = (say::out(), say::err());
+    let (mut out, mut err) = (enforcer_say::out(), enforcer_say::err());
     let status = match &args.command {
         PolicyCommand::Check { file, json, user } => {
             let identity = Identity::resolve(user.as_deref(), |name| std::env::var_os(name))?;
             let ground = Ground::of(&identity);
+            let file = file.clone().unwrap_or_else(default_policy);
             written(check::check(
-                file, &ground, *json, prove, &mut out, &mut err,
+                &file, &ground, *json, prove, &mut out, &mut err,
             ))
         }
         PolicyCommand::Test(args) => test::run(args, &mut out, &mut err),
         PolicyCommand::Diff(args) => diff::run(args, &mut out, &mut err),
         PolicyCommand::Replay(args) => replay::run(args, &mut out, &mut err),
         PolicyCommand::Suggest(args) => suggest::run(args, prove, &mut out, &mut err),
-        PolicyCommand::Schema => {
-            written(writeln!(out, "{:#}", schema::native_schema()).map(|()| 0))
+        PolicyCommand::Show(args) => show::run(args, &mut out, &mut err),
+        PolicyCommand::Schema { rule_set } => {
+            let schema = if *rule_set {
+                schema::rule_set_schema()
+            } else {
+                schema::native_schema()
+            };
+            written(writeln!(out, "{schema:#}").map(|()| 0))
         }
     };
     match status {
@@ -100,23 +115,25 @@ fn written(result: io::Result<u8>) -> anyhow::Result<u8> {
 
 /// Reads and compiles a policy. Faults are told as `policy check` tells them.
 fn engine(file: &std::path::Path) -> anyhow::Result<Engine> {
+    Ok(read(file)?.1)
+}
+
+/// Reads and compiles a policy as [`engine`] does; gives both.
+fn read(file: &std::path::Path) -> anyhow::Result<(Parsed, Engine)> {
     let parsed = policy_file::load(file, None)?.parsed;
     match Engine::new(parsed.policy.clone(), 0) {
-        Ok(engine) => Ok(engine),
+        Ok(engine) => Ok((parsed, engine)),
         Err(error) => Err(PolicyFileError::Invalid {
             path: file.display().to_string(),
-            errors: vec![super::fault(&parsed, &error)],
+            errors: vec![parsed.error_of(&error)],
         }
         .into()),
     }
 }
 
-/// `1 line`, `2 lines`.
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
+/// A count with its noun.
+fn counted(count: usize, noun: &str) -> String {
+    words::counted(count as u64, noun)
 }
 
 #[cfg(test)]

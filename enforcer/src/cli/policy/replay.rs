@@ -8,7 +8,7 @@ use super::{
     counted, engine,
     history::{self, History},
 };
-use crate::decide::recorded::{Other, Told, Unclear};
+use enforcer_decide::recorded::{Other, Told, Unclear};
 
 const NOTES: &str = "\
 Judged are the rules and the defaults. Not replayed: limits, the circuit breaker, modes, trusted agents, tenants, answers of \

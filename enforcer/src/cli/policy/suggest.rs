@@ -14,14 +14,12 @@ use super::{
     Prove, counted, engine,
     history::{self, History, Line},
 };
-use crate::{
-    decide::{
-        Decision, Engine, Risk,
-        observed::{Observed, Suggestion, What, suggest},
-        recorded::{self, Recorded, Told},
-    },
-    policy::{self, model::Protocol},
+use enforcer_decide::{
+    Engine,
+    observed::{Observed, Suggestion, What, suggest},
+    recorded::{self, Recorded, Told},
 };
+use enforcer_policy::{Decision, Risk, model::Protocol};
 
 /// Actions that are shown of each kind.
 const SHOWN_MAX: usize = 5;
@@ -196,7 +194,7 @@ fn of_lines(lines: &[&Line]) -> anyhow::Result<(Suggestion, LeftOut)> {
             *actions.entry(line.subject.clone()).or_default() += 1;
         }
     }
-    let bare = Engine::new(policy::parse(BARE)?.policy, 0)?;
+    let bare = Engine::new(enforcer_policy::parse(BARE)?.policy, 0)?;
     Ok((suggest(observed, &bare), left_out))
 }
 
@@ -211,8 +209,8 @@ fn connect(line: &Line) -> Option<What> {
 
 /// Checks the policy as `policy check` would, and gives how many of the lines it allows.
 fn proved(text: &str, lines: &[&Line], prove: Prove<'_>) -> anyhow::Result<usize> {
-    let parsed =
-        policy::parse(text).context("the suggested policy is not good; report this as a defect")?;
+    let parsed = enforcer_policy::parse(text)
+        .context("the suggested policy is not good; report this as a defect")?;
     if let Some(fault) = prove(&parsed).first() {
         bail!(
             "what was recorded does not fit one policy: {fault}; suggest one for fewer agents (--agent) or a shorter run"

@@ -10,12 +10,11 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{counted, engine};
-use crate::{
-    cli::{explain, prove_examples},
-    decide::{Decision, Engine, Outcome, command_text, redact},
-    policy_file,
-};
+use super::{counted, read};
+use crate::cli::explain;
+use enforcer_decide::examples;
+use enforcer_decide::{Engine, Outcome, command_text};
+use enforcer_policy::Decision;
 
 /// Longest line of a file of cases, bytes.
 const LINE_MAX: u64 = 1 << 20;
@@ -111,13 +110,12 @@ struct Failure {
 
 pub(super) fn run(args: &TestArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     let name = args.file.display().to_string();
-    let engine = engine(&args.file)?;
-    let parsed = policy_file::load(&args.file, None)?.parsed;
+    let (parsed, engine) = read(&args.file)?;
     let rules = parsed.policy.exec.rules.iter();
     let examples: usize = rules
         .map(|rule| rule.examples.len() + rule.counter_examples.len())
         .sum();
-    let mut failures: Vec<Failure> = prove_examples(&parsed, Some(&engine))
+    let mut failures: Vec<Failure> = examples::prove(&parsed, Some(&engine))
         .into_iter()
         .map(|error| Failure {
             place: error.place.in_file(&name),
@@ -228,7 +226,7 @@ fn try_cases(engine: &Engine, path: &Path, failures: &mut Vec<Failure>) -> anyho
         };
         failures.push(Failure {
             place,
-            subject: redact::sanitise(subject.as_bytes()),
+            subject: enforcer_redact::sanitise(subject.as_bytes()),
             what,
             outcome: Some(outcome),
         });

@@ -111,11 +111,17 @@ fn without_a_usable_policy_everything_is_denied() {
         assert_eq!(decision, "deny");
         assert!(reason.contains(why), "{reason}");
     }
-    let none = scene.command(&["hook", "--mode", "everywhere"]);
+    // Where none is named and none is installed there is the one that comes along.
     if !Path::new("/etc/enforcer/policies/coding-agent.json").exists() {
-        let (decision, reason) = decided(&said(none, &event));
+        let ask = |command: &str| {
+            let event = scene.event("Bash", json!({"command": command}));
+            let none = scene.command(&["hook", "--mode", "everywhere"]);
+            decided(&said(none, &event))
+        };
+        assert_eq!(ask("ls").0, "allow");
+        let (decision, reason) = ask("mkfs.ext4 /dev/sda1");
         assert_eq!(decision, "deny");
-        assert!(reason.contains("name one with --policy"), "{reason}");
+        assert!(reason.contains("disk-format"), "{reason}");
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use enforcer::kernel::events::Body;
 use enforcer_common::event::CAUSE_ROUTED;
+use enforcer_kernel::events::Body;
 use enforcer_tests::root;
 
 use crate::{

@@ -8,13 +8,13 @@ use std::{
     path::Path,
 };
 
-use enforcer::kernel::events::Body;
 use enforcer_common::{
     address,
     event::{CAUSE_APPROVED, CAUSE_RULE, VERDICT_ALLOWED},
     grant::{ConnectGrant, ExecGrant, ExecGrantKey},
     rule::ASK,
 };
+use enforcer_kernel::events::Body;
 
 use crate::world::{Child, Exec, World, boottime, connect, grant, tables};
 

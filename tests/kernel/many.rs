@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
-use enforcer::kernel::{agent::Plan, events::Body};
-use enforcer_common::event::CAUSE_RULE;
+use enforcer_common::{event::CAUSE_RULE, seat};
+use enforcer_kernel::{KernelError, agent::AgentPlan, attach::mount_bpf, events::Body, host::Held};
+use enforcer_policy::compile::Tables;
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use crate::world::{Exec, World, connect, tables};
@@ -71,8 +72,8 @@ fn each_agent_has_a_policy_and_events_of_its_own() {
         tables(&ruled("allow", "allow")),
     );
     let mut first = World::new(&strict);
-    let mut second = first.beside(&Plan::new(&open));
-    let mut third = first.beside(&Plan::new(&strict));
+    let mut second = first.beside(&AgentPlan::new(&open));
+    let mut third = first.beside(&AgentPlan::new(&strict));
     let exec = Exec::new(TRUE, &["true"]);
     for _ in 0..3 {
         assert_eq!(first.child(exec.act()).go(), denied(&first));
@@ -90,10 +91,80 @@ fn each_agent_has_a_policy_and_events_of_its_own() {
         assert_eq!(events.len(), count);
         for (seq, event) in (0..).zip(&events) {
             assert_eq!(event.header.seq, seq, "{event:?}");
-            assert_eq!(event.header.slot, world.agent.place().slot);
+            assert_eq!(seat::slot(event.header.seat), world.agent.place().slot);
             assert_eq!(event.header.decision == 0, allowed, "{event:?}");
         }
     }
+}
+
+/// Has other tables decide for a world's agent.
+fn replace(world: &mut World, tables: &Tables, observed: bool) {
+    let plan = AgentPlan {
+        observed,
+        ..AgentPlan::new(tables)
+    };
+    let held = Held::wait().unwrap();
+    (world.agent, _) = world.agent.replace(held, &plan, |_| Ok(())).unwrap();
+}
+
+#[test]
+fn a_policy_is_replaced_by_one_word() {
+    mount_bpf().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (strict, open) = (
+        tables(&ruled("deny", "deny")),
+        tables(&ruled("allow", "allow")),
+    );
+    let mut world = World::new(&strict);
+    let mut neighbour = world.beside(&AgentPlan::new(&strict));
+    let exec = Exec::new(TRUE, &["true"]);
+    let says = |world: &World| {
+        (
+            world.child(exec.act()).go(),
+            world.child(connect(port)).go(),
+        )
+    };
+    let (no, yes) = ((denied(&world), Some(libc::EPERM)), (Some(0), Some(0)));
+    assert_eq!(says(&world), no);
+    let mut generations = vec![world.agent.generation().unwrap()];
+    for _ in 0..8 {
+        replace(&mut world, &open, false);
+        assert_eq!(says(&world), yes);
+        generations.push(world.agent.generation().unwrap());
+        replace(&mut world, &strict, true);
+        assert_eq!(says(&world), yes, "only observed");
+        replace(&mut world, &strict, false);
+        assert_eq!(says(&world), no);
+        generations.push(world.agent.generation().unwrap());
+        assert_eq!(says(&neighbour), no);
+    }
+    // What is left is used again, but never what decides for another.
+    let theirs = neighbour.agent.generation().unwrap();
+    assert!(!generations.contains(&theirs), "{generations:?}, {theirs}");
+    generations.sort_unstable();
+    generations.dedup();
+    assert!(generations.len() <= 3, "{generations:?}");
+
+    // What fails before the word changes everything as it was.
+    let kept = world.agent.generation().unwrap();
+    let failed = world
+        .agent
+        .replace(Held::wait().unwrap(), &AgentPlan::new(&open), |_| {
+            Err(KernelError::MalformedBtf)
+        });
+    assert!(failed.is_err());
+    assert_eq!(says(&world), no);
+    assert_eq!(world.agent.generation().unwrap(), kept);
+
+    // Events say which of them decided, and none is missing.
+    let events = world.events();
+    for (seq, event) in (0..).zip(&events) {
+        assert_eq!(event.header.seq, seq, "{event:?}");
+        let generation = seat::generation(event.header.seat);
+        assert!(generations.contains(&generation), "{event:?}");
+    }
+    assert_eq!(neighbour.events().len(), 16);
 }
 
 /// An agent that fills its buffer denies itself.
@@ -101,9 +172,9 @@ fn each_agent_has_a_policy_and_events_of_its_own() {
 fn a_flood_is_the_agents_own() {
     let open = tables(&ruled("allow", "allow"));
     let mut flooded = World::new(&open);
-    let mut other = flooded.beside(&Plan {
+    let mut other = flooded.beside(&AgentPlan {
         ring_bytes: 1 << 12,
-        ..Plan::new(&open)
+        ..AgentPlan::new(&open)
     });
     std::mem::swap(&mut flooded, &mut other);
     let exec = Exec::new(TRUE, &["true"]);
@@ -131,7 +202,7 @@ fn a_slot_that_is_used_again_is_another_agents() {
         tables(&ruled("allow", "allow")),
     );
     let old = World::new(&open);
-    let witness = old.beside(&Plan::new(&strict));
+    let witness = old.beside(&AgentPlan::new(&strict));
     let exec = Exec::new(TRUE, &["true"]);
     let before = Stray::of(&old, "exec /usr/bin/true");
     let after = Stray::of(&old, "exec /usr/bin/true");
@@ -142,7 +213,7 @@ fn a_slot_that_is_used_again_is_another_agents() {
     assert_eq!(after.go(), None, "nor who has left an agent that is gone");
     assert_eq!(idle.go(), Some(0), "what starts nothing is left alone");
 
-    let mut new = witness.beside(&Plan::new(&open));
+    let mut new = witness.beside(&AgentPlan::new(&open));
     assert_eq!(new.agent.place().slot, place.slot);
     assert_ne!(new.agent.place().tenure, place.tenure);
     assert!(new.events().is_empty(), "events of the old agent");
@@ -168,7 +239,7 @@ fn a_mark_of_an_agent_that_is_gone_is_nobodys() {
     let stray = Stray::of(&old, "exec /usr/bin/true");
     let place = old.agent.place();
     old.agent.free().unwrap();
-    let mut new = old.beside(&Plan::new(&open));
+    let mut new = old.beside(&AgentPlan::new(&open));
     assert_eq!(new.agent.place().slot, place.slot);
     assert_eq!(stray.go(), None, "it was killed at its exec");
     assert!(new.events().is_empty(), "{:?}", new.events());

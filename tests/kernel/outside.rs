@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use enforcer::kernel::events::Body;
 use enforcer_common::event::{
     CAUSE_OUTSIDER, CAUSE_ROUTED, REACH_SIGNAL, REACH_TRACE, VERDICT_ERRNO,
 };
+use enforcer_kernel::events::Body;
 
 use crate::world::{World, errno_of, tables};
 

@@ -2,11 +2,9 @@
 
 use std::{thread::sleep, time::Duration};
 
-use enforcer::{
-    kernel::instance::{Instance, UNIX_HOOKS, UnixJudgement},
-    launch::Fence,
-    run::{InForce, Level, selftest},
-};
+use enforcer_agent::{InForce, Level, selftest};
+use enforcer_kernel::instance::{Instance, UNIX_HOOKS, UnixJudgement};
+use enforcer_launch::LandlockDomain;
 
 use crate::world::{LEVEL, Place};
 
@@ -21,13 +19,13 @@ fn without(instance: &mut Instance, silent: &[&'static str]) -> anyhow::Result<I
         sleep(DETACHING);
         let place = Place::new();
         instance.silence(silent);
-        let seen = selftest::prove(instance, &place.0, &Fence::probe(false));
+        let seen = selftest::prove(instance, &place.0, &LandlockDomain::probe(false));
         match seen {
             // Refused, by the LSM program of the attempt before, where only the kill should be in force.
             Err(error)
                 if error.to_string().contains("was not killed")
                     && !silent.contains(&"exec_committed") => {}
-            seen => return seen,
+            seen => return Ok(seen?),
         }
     }
     anyhow::bail!("the LSM program stays")

@@ -10,17 +10,15 @@ use std::{
     path::Path,
 };
 
-use enforcer::{
-    kernel::{
-        events::{Body, UnixFacts},
-        instance::UnixJudgement,
-    },
-    policy::compile::Tables,
-};
 use enforcer_common::{
     event::{CAUSE_CONNECTOR, CAUSE_RULE, VERDICT_ALLOWED, VERDICT_ERRNO},
     rule::{ALLOW, DENY},
 };
+use enforcer_kernel::{
+    events::{Body, UnixFacts},
+    instance::UnixJudgement,
+};
+use enforcer_policy::compile::Tables;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, sendto, socket};
 
 use crate::world::{World, tables};

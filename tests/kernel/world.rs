@@ -16,26 +16,21 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{
-    kernel::{
-        agent::{Agent, Plan},
-        attach::NamedLink,
-        events::{Event, Feed},
-        grants::Grants,
-        instance::{Instance, UnixJudgement},
-    },
-    launch::{CgroupRoot, Fence},
-    policy::{
-        self,
-        compile::{Tables, compile},
-    },
-    run::{InForce, selftest},
-};
+use enforcer_agent::{InForce, selftest};
 use enforcer_common::grant::{ExecGrant, kernel_device};
+use enforcer_kernel::{
+    agent::{Agent, AgentPlan},
+    attach::NamedLink,
+    events::{Feed, KernelEvent},
+    grants::Grants,
+    instance::{Instance, UnixJudgement},
+};
+use enforcer_launch::{CgroupRoot, LandlockDomain};
+use enforcer_policy::compile::{Tables, compile};
 
 /// Compiles a policy.
 pub fn tables(text: &str) -> Tables {
-    compile(&policy::parse(text).unwrap().policy, 7).unwrap()
+    compile(&enforcer_policy::parse(text).unwrap().policy, 7).unwrap()
 }
 
 /// A governed cgroup.
@@ -99,17 +94,18 @@ impl World {
     pub fn new(tables: &Tables) -> Self {
         let mut instance = Instance::load(LEVEL).unwrap();
         let place = Place::new();
-        let in_force = selftest::prove(&mut instance, &place.0, &Fence::probe(false)).unwrap();
+        let in_force =
+            selftest::prove(&mut instance, &place.0, &LandlockDomain::probe(false)).unwrap();
         drop(place);
-        Self::with(Arc::new(instance), in_force, &Plan::new(tables))
+        Self::with(Arc::new(instance), in_force, &AgentPlan::new(tables))
     }
 
     /// Another agent of the same instance.
-    pub fn beside(&self, plan: &Plan<'_>) -> Self {
+    pub fn beside(&self, plan: &AgentPlan<'_>) -> Self {
         Self::with(Arc::clone(&self.instance), self.in_force.clone(), plan)
     }
 
-    fn with(instance: Arc<Instance>, in_force: InForce, plan: &Plan<'_>) -> Self {
+    fn with(instance: Arc<Instance>, in_force: InForce, plan: &AgentPlan<'_>) -> Self {
         let cgroup = new_cgroup();
         let agent = instance.admit(plan).unwrap();
         let links = instance
@@ -137,7 +133,7 @@ impl World {
     }
 
     /// The agent's events so far.
-    pub fn events(&mut self) -> Vec<Event> {
+    pub fn events(&mut self) -> Vec<KernelEvent> {
         let mut events = Vec::new();
         while let Some(event) = self.feed.next_with(|event| event.unwrap()) {
             events.push(event);

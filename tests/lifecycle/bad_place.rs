@@ -73,6 +73,7 @@ fn a_kernel_that_lacks_something() {
         assert_eq!(doctor.status.code(), Some(1));
         let report: Value = serde_json::from_slice(&doctor.stdout).unwrap();
         assert_eq!(report["enforcement"], "none");
+        assert!(report["runs"].is_null());
         let found = report["checks"]
             .as_array()
             .unwrap()
@@ -123,11 +124,20 @@ fn doctor_says_what_is_in_force() {
     };
     assert_eq!(named("seccomp user notification")["ok"], true);
     assert_eq!(named("seccomp WAIT_KILLABLE_RECV")["ok"], true);
-    assert_eq!(named("processes outside")["ok"], report["fence"] != "none");
+    assert_eq!(
+        named("processes outside")["ok"],
+        report["landlock"] != "none"
+    );
     assert!(named("unix sockets")["detail"].is_string());
     named("seccomp SYNC_WAKE_UP");
     let shown = text(&enforcer().arg("doctor").output().unwrap().stdout);
     assert!(shown.contains(&format!("enforcement: {word}: ")), "{shown}");
+    let plain = &report["runs"]["plain"];
+    assert_eq!(plain["level"], word);
+    for weakness in plain["weaknesses"].as_array().unwrap() {
+        let line = format!("\nweaker: {}\n", weakness["text"].as_str().unwrap());
+        assert!(shown.contains(&line), "{line}: {shown}");
+    }
     // What `run` says it has chosen is what doctor has said.
     let first = &report["first_judgement"];
     assert!(shown.contains(&format!(

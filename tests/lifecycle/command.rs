@@ -247,7 +247,7 @@ fn quiet_says_nothing() {
     let told = text(&launch(&session).run(&["true"]).stderr);
     assert!(told.contains("enforcing ("), "{told}");
     assert!(
-        told.contains("1 execs, 0 connects, 0 denied; trail: "),
+        told.contains("1 exec, 0 connects, 0 denied; trail: "),
         "{told}"
     );
 }

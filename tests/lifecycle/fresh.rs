@@ -176,11 +176,31 @@ fn every_command_has_an_answer_before_anything_ran() {
             "nothing is recorded there yet",
         ),
         ("explain --last", 2, "", "nothing is recorded there yet"),
+        ("run -- true", 0, "", "policy built-in:coding-agent"),
         (
-            "run -- true",
+            "run -- sh -c 'mkfs.ext4 /nowhere'",
+            126,
+            "",
+            "mkfs.ext4: Operation not permitted",
+        ),
+        (
+            "run --policy built-in:strictest -- true",
             2,
             "",
-            "/etc/enforcer/policies/coding-agent.json does not exist",
+            "built-in:strict",
+        ),
+        (
+            "explain -- git status",
+            0,
+            "",
+            "by the policy built-in:coding-agent",
+        ),
+        ("policy check", 0, "built-in:coding-agent", ""),
+        (
+            &format!("hook --mode everywhere <{event}"),
+            0,
+            "\"permissionDecision\":\"allow\"",
+            "",
         ),
         (
             &format!("hook --mode everywhere --policy {policy} <{event}"),

@@ -2,16 +2,14 @@
 
 use std::{fs, process::Output};
 
-use enforcer::{
-    kernel::{
-        agent::{Agent, Plan},
-        instance::Instance,
-    },
-    policy::{self, compile::compile},
-};
 use enforcer_common::seat::SLOTS;
+use enforcer_kernel::{
+    agent::{Agent, AgentPlan},
+    instance::Instance,
+};
+use enforcer_policy::compile::compile;
 use enforcer_tests::{Session, enforcer, open, root};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fresh::{Fresh, both};
 
@@ -107,10 +105,6 @@ fn pins_of_others_are_not_trusted() {
             "mkdir /sys/fs/bpf/enforcer; chmod 777 /sys/fs/bpf/enforcer",
             "others than root may change it",
         ),
-        (
-            "mount -o remount,ro,bind /sys/fs/bpf",
-            "/sys/fs/bpf/enforcer",
-        ),
     ] {
         let output = fresh.sh(&format!("{before}; run -q -- echo it ran"));
         let (out, err) = both(&output);
@@ -120,17 +114,132 @@ fn pins_of_others_are_not_trusted() {
     }
 }
 
+/// Takes away all that is mounted there.
+const BARE: &str = "while mountpoint -q /sys/fs/bpf; do umount -l /sys/fs/bpf; done";
+
+#[test]
+fn the_bpf_file_system_is_mounted_where_it_is_not() {
+    let Some(fresh) = Fresh::new() else { return };
+    for before in [
+        BARE,
+        &format!("{BARE}; mkdir bpf; mount -t bpf none bpf"),
+        &format!("{BARE}; mount -t tmpfs none /sys/fs/bpf"),
+        // Over it: the list of mounts still names both.
+        "mount -t tmpfs none /sys/fs/bpf",
+        "mkdir -p elsewhere; mount --bind elsewhere /sys/fs/bpf",
+    ] {
+        let output = fresh.sh(&format!(
+            "{HOSTS}
+            {before}
+            \"$E\" doctor --json | grep -A2 '\"BPF file system\"' | grep -q '\"ok\": true' && echo well
+            \"$E\" status; \"$E\" stop --all
+            run -q -- echo it ran; stat -f -c %T /sys/fs/bpf
+            run -q -- echo again; hosts | wc -l
+            \"$E\" stop --all; rmdir bpf 2>/dev/null || :"
+        ));
+        assert_eq!(
+            lines(&output),
+            [
+                "well",
+                "No kernel programs are loaded: the first `enforcer run` loads them.",
+                "No agent is running.",
+                "No kernel programs were loaded.",
+                "it ran",
+                "bpf_fs",
+                "again",
+                "1",
+                "The kernel programs are taken down."
+            ],
+            "{before}"
+        );
+    }
+}
+
+#[test]
+fn where_the_bpf_file_system_cannot_be_used_nothing_starts() {
+    let Some(fresh) = Fresh::new() else { return };
+    for (before, says, mend) in [
+        (
+            "mount -o remount,ro,bind /sys/fs/bpf",
+            "/sys/fs/bpf: it is mounted read-only",
+            "mount -o remount,rw /sys/fs/bpf",
+        ),
+        // With what others have pinned there.
+        (
+            "run -q -- true; mount -o remount,ro,bind /sys/fs/bpf",
+            "/sys/fs/bpf: it is mounted read-only",
+            "mount -o remount,rw /sys/fs/bpf",
+        ),
+        (
+            "chown 1 /sys/fs/bpf",
+            "/sys/fs/bpf: others than root may change it (it belongs to uid 1,",
+            "chown root /sys/fs/bpf && chmod 0700 /sys/fs/bpf",
+        ),
+        (
+            "chmod 777 /sys/fs/bpf",
+            "/sys/fs/bpf: others than root may change it (it belongs to uid 0, mode 0777)",
+            "chown root /sys/fs/bpf && chmod 0700 /sys/fs/bpf",
+        ),
+        (
+            "mkdir -p /run/cgroups; mount --rbind /sys/fs/cgroup /run/cgroups; mount -t tmpfs none /sys/fs
+            mkdir /sys/fs/cgroup; mount --rbind /run/cgroups /sys/fs/cgroup",
+            "/sys/fs/bpf: it does not exist",
+            "mount sysfs at /sys",
+        ),
+    ] {
+        let output = fresh.sh(&format!(
+            "{before}
+            ! run -q -- echo it ran; ! \"$E\" doctor --json > report; cat report
+            rm report; ls -A /run/enforcer /var/log/enforcer"
+        ));
+        let (out, err) = both(&output);
+        assert_eq!(output.status.code(), Some(0), "{before}: {out}{err}");
+        assert!(
+            err.contains(&format!("enforcer: {says}")) && err.contains(mend),
+            "{before}: {err}"
+        );
+        assert!(!out.contains("it ran"), "{before}");
+        let (report, left) = out.split_once("\n}\n").unwrap();
+        assert!(report.contains(says) && report.contains(mend), "{report}");
+        let there = if before.starts_with("run") { "audit.jsonl\n" } else { "" };
+        assert_eq!(
+            left,
+            format!("/run/enforcer:\n\n/var/log/enforcer:\n{there}"),
+            "{before}"
+        );
+    }
+    // With the mend it goes on where it was.
+    let output = fresh.sh(&format!(
+        "{HOSTS}
+        run -q -- true; was=$(hosts); mount -o remount,ro,bind /sys/fs/bpf; ! run -q -- true
+        \"$E\" status; ! \"$E\" stop --all; [ \"$(hosts)\" = \"$was\" ] && echo whole
+        mount -o remount,rw /sys/fs/bpf; run -q -- echo it ran; [ \"$(hosts)\" = \"$was\" ] && echo joined"
+    ));
+    let (_, err) = both(&output);
+    assert_eq!(
+        err.matches("mount -o remount,rw /sys/fs/bpf").count(),
+        2,
+        "{err}"
+    );
+    let lines = lines(&output);
+    assert_eq!(
+        lines[1..],
+        ["No agent is running.", "whole", "it ran", "joined"]
+    );
+}
+
 #[test]
 fn no_more_start_than_there_is_room_for() {
     if !root() {
         return;
     }
-    let policy = policy::parse(r#"{"version": "2", "exec": {"default": "allow"}}"#).unwrap();
+    let policy =
+        enforcer_policy::parse(r#"{"version": "2", "exec": {"default": "allow"}}"#).unwrap();
     let tables = compile(&policy.policy, 7).unwrap();
-    let plan = Plan {
+    let plan = AgentPlan {
         ring_bytes: 1 << 12,
         shared: true,
-        ..Plan::new(&tables)
+        ..AgentPlan::new(&tables)
     };
     // Programs of its own: others run on this machine.
     let instance = Instance::load(2).unwrap();
@@ -168,7 +277,8 @@ fn status_and_stop_know_who_runs() {
     };
     let found = status().unwrap();
     assert_eq!(found["launcher"], "running");
-    assert_eq!(found["mode"], "enforce");
+    assert_eq!(found["governed"], "enforce");
+    assert_eq!(found["mode"], "everywhere");
     assert_eq!(found["lost"], 0);
     assert!(found["execs"]["allowed"].as_u64().unwrap() >= 2, "{found}");
     assert!(!found["processes"].as_array().unwrap().is_empty());
@@ -184,6 +294,18 @@ fn status_and_stop_know_who_runs() {
     let ended = running.wait();
     assert_eq!(ended.code(), 137, "{}", ended.stderr);
     assert!(ended.left_over().is_empty(), "{:?}", ended.left_over());
+    let last = ended.trail.lines.last().unwrap();
+    assert_eq!(
+        (&last.0["tool"], &last.0["event"]),
+        (&json!("agent"), &json!("approval")),
+        "{}",
+        ended.trail.shown()
+    );
+    let reason = last.reason();
+    assert!(
+        reason.starts_with("Stopped by root") && reason.contains(" process"),
+        "{reason}"
+    );
     assert!(status().is_none());
     let stop = enforcer().args(["stop", &name]).output().unwrap();
     assert_eq!(stop.status.code(), Some(1), "there is none any more");

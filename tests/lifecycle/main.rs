@@ -4,6 +4,7 @@
 //! A kernel without ring buffers (before 5.8) cannot be imitated on a newer one: there is no test of it. The load of
 //! the maps then fails in the same way, and with the same message, as any other map that the kernel refuses.
 
+mod agent_set;
 mod bad_place;
 mod bad_policy;
 mod command;
@@ -13,5 +14,8 @@ mod fresh;
 mod host;
 mod killed;
 mod launch;
+mod obedient;
+mod operator;
 mod output;
+mod reload;
 mod trail;

@@ -6,11 +6,9 @@
 
 use std::time::Instant;
 
-use enforcer::{
-    decide::{Decision, Engine, ExecAction, Judgement, Script},
-    kernel::trial::Trial,
-    policy,
-};
+use enforcer_decide::Engine;
+use enforcer_kernel::trial::Trial;
+use enforcer_policy::{Decision, ExecAction, Judgement, Script};
 use enforcer_tests::root;
 use serde_json::{Value, json};
 
@@ -208,7 +206,7 @@ fn agree(kernel: Judgement, user: Judgement) -> bool {
 /// A disagreement without the rules and words that it does not need.
 fn smallest(policy: &Value, action: &ExecAction) -> String {
     let judged = |policy: &Value, action: &ExecAction| {
-        let parsed = policy::parse(&policy.to_string()).unwrap();
+        let parsed = enforcer_policy::parse(&policy.to_string()).unwrap();
         let engine = Engine::new(parsed.policy, 1).unwrap();
         let kernel = Trial::load(engine.tables()).unwrap().exec(action).unwrap();
         (kernel, engine.matcher().exec(action))
@@ -261,7 +259,7 @@ fn the_kernel_and_user_space_judge_random_lines_alike() {
     let mut decisions = std::collections::BTreeMap::<Decision, usize>::new();
     for at in 0..POLICIES {
         let policy = random.policy();
-        let parsed = policy::parse(&policy.to_string()).unwrap();
+        let parsed = enforcer_policy::parse(&policy.to_string()).unwrap();
         let engine = Engine::new(parsed.policy, 0x1234_5678 + at as u64).unwrap();
         let trial = Trial::load(engine.tables()).unwrap();
         for _ in 0..lines / POLICIES {

@@ -188,3 +188,133 @@ fn a_level_that_is_not_there_is_not_given() {
         ended.stderr
     );
 }
+
+/// The texts of an enforcement's weaknesses.
+fn weaker(enforcement: &Value) -> Vec<&str> {
+    let weaknesses = enforcement["weaknesses"].as_array().unwrap();
+    let texts = weaknesses.iter().map(|one| one["text"].as_str().unwrap());
+    texts.collect()
+}
+
+#[test]
+fn start_lines_status_and_doctor_say_the_same() {
+    if !root() {
+        return;
+    }
+    let doctor = Doctor::ask();
+    let mut policy = open();
+    policy["exec"]["default"] = "ask".into();
+    let session = Session::new(&policy);
+    let running = session.start(["/usr/bin/sleep", "600"]);
+    running.until("it runs", |running| running.stderr().contains("trail "));
+    let status = || {
+        let output = enforcer().args(["status", "--json"]).output().unwrap();
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let agents = all["agents"].as_array().unwrap();
+        let own = agents.iter().find(|one| one["name"] == running.agent());
+        own.unwrap()["enforcement"].clone()
+    };
+    let own = status();
+    let text = enforcer().arg("status").output().unwrap().stdout;
+    let text = String::from_utf8_lossy(&text);
+    let told = running.stderr();
+    let what = format!("{own:#}\n{text}\n{told}\n{:#}", doctor.0);
+
+    let runs = &doctor.0["runs"];
+    assert_eq!(runs["plain"]["level"], doctor.level(), "{what}");
+    for key in [
+        "level",
+        "execs",
+        "connects",
+        "unix_sockets",
+        "outside_sockets",
+        "processes_outside",
+        "process_limit",
+        "first_judgement",
+    ] {
+        assert!(
+            !own[key].is_null() || key == "process_limit",
+            "{key}: {what}"
+        );
+        assert_eq!(own[key], runs["asking"][key], "{key}: {what}");
+    }
+    assert_eq!(own["observed"], false, "{what}");
+    let line = told
+        .lines()
+        .find_map(|line| line.strip_prefix("enforcer: enforcing "))
+        .unwrap();
+    let (level, words) = line.split_once(": ").unwrap();
+    assert_eq!(level, format!("({})", doctor.level()));
+    let in_status = format!("  enforcement: {}: {words}\n", doctor.level());
+    assert!(text.contains(&in_status), "{what}");
+    let said: Vec<&str> = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("enforcer: weaker: "))
+        .collect();
+    assert_eq!(weaker(&own), said, "{what}");
+    for weakness in weaker(&runs["asking"]) {
+        assert!(said.contains(&weakness), "{weakness}: {what}");
+        assert!(text.contains(&format!("  weaker: {weakness}\n")), "{what}");
+    }
+
+    // What is changed of a running agent is told of it, too.
+    let set = |words: &[&str]| {
+        let mut command = enforcer();
+        command.args(["agent", "set", running.agent()]).args(words);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    set(&["--observe", "yes"]);
+    assert_eq!(status()["observed"], true);
+    set(&["--observe", "no"]);
+    assert_eq!(status(), own);
+    policy["syscalls"] = json!({"allow": [{"name": "kexec", "reason": "tests"}]});
+    policy["guard"] = json!({"allow": [{"name": "commands", "reason": "tests"}]});
+    session.set_policy(&policy);
+    let output = enforcer()
+        .args(["reload", running.agent()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let now = status();
+    let opened = |what: &str| weaker(&now).iter().any(|text| text.contains(what));
+    assert!(
+        opened("lets the agent change what guards it (`commands`)"),
+        "{now:#}"
+    );
+    // The filter is what it was.
+    assert!(!opened("kexec"), "{now:#}");
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait();
+}
+
+#[test]
+fn what_a_kept_agent_lacks_is_on_record() {
+    if !root() {
+        return;
+    }
+    let mut policy = open();
+    policy["exec"]["rules"] = json!([
+        {"id": "asked", "decision": "ask", "argv": {"program": "nothing-of-this-name"}},
+    ]);
+    let session = Session::new(&policy).option("--keep");
+    let running = session.start(["/usr/bin/sleep", "600"]);
+    running.until("it runs", |running| running.stderr().contains("trail "));
+    let output = enforcer().args(["status", "--json"]).output().unwrap();
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let agents = all["agents"].as_array().unwrap();
+    let own = agents.iter().find(|one| one["name"] == running.agent());
+    let kept = &own.unwrap()["enforcement"];
+    let full = Doctor::ask().level() == "full";
+    let execs = if full { "refused_by_lsm" } else { "killed" };
+    assert_eq!(kept["execs"], execs, "{kept:#}");
+    let kinds: Vec<&Value> = kept["weaknesses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["kind"])
+        .collect();
+    assert!(kinds.contains(&&"not_held".into()), "{kept:#}");
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait();
+}

@@ -19,8 +19,8 @@ const GROUPS: [(&str, &str); 5] = [
 ];
 
 fn outcomes(session: &Session) -> BTreeMap<String, i32> {
-    let hatches = session.directory().join("bin/hatches");
-    let ended = session.run([hatches.as_os_str(), "each".as_ref()]);
+    let syscalls = session.directory().join("bin/syscalls");
+    let ended = session.run([syscalls.as_os_str(), "each".as_ref()]);
     ended
         .text()
         .lines()
@@ -32,12 +32,12 @@ fn outcomes(session: &Session) -> BTreeMap<String, i32> {
 }
 
 #[test]
-fn one_hatch_is_opened_by_its_name() {
+fn one_group_is_opened_by_its_name() {
     if !root() {
         return;
     }
     let session = Session::new(&shutting(open()));
-    session.place(probe!("hatches"), "bin/hatches");
+    session.place(probe!("syscalls"), "bin/syscalls");
     let shut = outcomes(&session);
     assert!(shut.values().all(|errno| *errno != 0), "{shut:?}");
     for (group, attempt) in GROUPS {
@@ -56,7 +56,7 @@ fn one_hatch_is_opened_by_its_name() {
 }
 
 #[test]
-fn an_unknown_hatch_starts_nothing_and_the_known_ones_are_listed() {
+fn an_unknown_group_starts_nothing_and_the_known_ones_are_listed() {
     if !root() {
         return;
     }

@@ -112,7 +112,7 @@ impl Attempts {
     ///
     /// When an attempt fails in the first or succeeds in the second.
     pub fn prove(&self, session: &Session, policy: &Value) -> Outcomes {
-        // The same hatches are open in both.
+        // The same system-call groups are open in both.
         let mut free = open();
         if let Some(syscalls) = policy.get("syscalls") {
             free["syscalls"] = syscalls.clone();
@@ -138,7 +138,7 @@ impl Attempts {
     }
 }
 
-/// A policy that allows everything, also what is denied unless a policy says otherwise. Escape hatches are shut.
+/// A policy that allows everything, also what is denied unless a policy says otherwise. System-call groups are shut.
 pub fn open() -> Value {
     json!({
         "version": "2",
@@ -147,7 +147,7 @@ pub fn open() -> Value {
     })
 }
 
-/// The policy with these groups of `policies/escape-hatches.json` open.
+/// The policy with these groups of `policies/built-in/syscall-groups.json` open.
 #[must_use]
 pub fn loosening(mut policy: Value, groups: &[&str]) -> Value {
     let allowed: Vec<Value> = groups
@@ -158,7 +158,7 @@ pub fn loosening(mut policy: Value, groups: &[&str]) -> Value {
     policy
 }
 
-/// The policy with all groups of `policies/escape-hatches.json` shut: also those that are open where processes outside
+/// The policy with all groups of `policies/built-in/syscall-groups.json` shut: also those that are open where processes outside
 /// are out of reach.
 #[must_use]
 pub fn shutting(mut policy: Value) -> Value {

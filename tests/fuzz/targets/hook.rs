@@ -5,16 +5,9 @@
 
 use std::{path::PathBuf, sync::LazyLock};
 
-use enforcer::{
-    decide::{Decision, Engine, paths::Grounds},
-    hook::{
-        format::{Format, Shape, Verdict},
-        input,
-        judge::judge,
-        project::Scene,
-    },
-    policy::{self, Policy},
-};
+use enforcer_policy::{Decision, Policy};
+use enforcer_decide::{Engine, paths::Grounds};
+use enforcer_hook::{format::{Format, Shape, HookAnswer}, input, judge::judge, project::Scene};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -36,14 +29,14 @@ static POLICY: LazyLock<Policy> = LazyLock::new(|| {
         "web_tools": {"whitelist": ["WebFetch", "Web*"], "allow_all_domains": true,
             "blocked_domains": ["*.evil.example", "8.8.8.8"]},
         "tools": {"always_allowed": ["Task", "mcp__*"]}}"#;
-    policy::parse(text).unwrap().policy
+    enforcer_policy::parse(text).unwrap().policy
 });
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(POLICY.clone(), 1).unwrap());
 
 /// What the agent is told is one line of JSON, and in no contract less than what was decided.
 fn answered(shape: &Shape, decision: Decision, text: &str) {
-    let answer = shape.answer(Verdict { decision, text });
+    let answer = shape.answer(HookAnswer { decision, text });
     let line = answer.stdout.strip_suffix('\n').unwrap();
     assert!(!line.contains('\n') && answer.code == 0, "{line}");
     let said: Value = serde_json::from_str(line).unwrap();

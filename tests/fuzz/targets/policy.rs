@@ -2,10 +2,8 @@
 
 #![no_main]
 
-use enforcer::{
-    decide::{Engine, ExecAction},
-    policy::{self, findings::findings, validate},
-};
+use enforcer_decide::Engine;
+use enforcer_policy::{ExecAction, findings::findings, validate};
 use libfuzzer_sys::fuzz_target;
 
 /// Most rules that are compiled; reading, checking and lowering are tried with all. Compiling takes a thousand times as
@@ -24,7 +22,7 @@ fn digest(bytes: &[u8]) -> u32 {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let parsed = match policy::parse_bytes(bytes) {
+    let parsed = match enforcer_policy::parse_bytes(bytes) {
         Ok(parsed) => parsed,
         Err(faults) => {
             assert!(!faults.is_empty());
@@ -36,11 +34,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
     };
     let rules = parsed.policy.exec.rules.len() + parsed.policy.connect.rules.len();
-    // What was read once is read again without the checks, and is the same to all that is enforced.
-    let known = policy::parse_known(parsed.text()).unwrap();
+    // What was read once (with what it includes) is read again without the checks, and is the same to all that is enforced.
+    let known = enforcer_policy::parse_known(parsed.text()).unwrap();
     assert_eq!(known.exec.rules.len(), parsed.policy.exec.rules.len());
     assert_eq!(known.connect.rules, parsed.policy.connect.rules);
-    if rules > RULES_MAX || bytes.len() > BYTES_MAX || digest(bytes) % COMPILED_OF != 0 {
+    if rules > RULES_MAX || parsed.text().len() > BYTES_MAX || digest(bytes) % COMPILED_OF != 0 {
         return;
     }
     let Ok(engine) = Engine::new(parsed.policy.clone(), 1) else {

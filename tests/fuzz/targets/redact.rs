@@ -2,21 +2,21 @@
 
 #![no_main]
 
-use enforcer::decide::{recorded, redact};
+use enforcer_decide::recorded;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     for text in [
-        redact::text(bytes),
-        redact::command(bytes),
-        redact::sanitise(bytes),
+        enforcer_redact::text(bytes),
+        enforcer_redact::command(bytes),
+        enforcer_redact::sanitise(bytes),
     ] {
         assert!(
             !text.chars().any(|c| c.is_control() && c != '\t'),
             "{text:?}"
         );
     }
-    let command = redact::command(bytes);
+    let command = enforcer_redact::command(bytes);
     let words = recorded::words(&command, &Default::default()).unwrap();
     assert_eq!(words.join(" "), command);
 });

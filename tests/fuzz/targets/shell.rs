@@ -4,10 +4,8 @@
 
 use std::sync::LazyLock;
 
-use enforcer::{
-    decide::{Decision, Engine, command_text, shell},
-    policy,
-};
+use enforcer_policy::Decision;
+use enforcer_decide::{Engine, command_text};
 use libfuzzer_sys::fuzz_target;
 
 /// Most parts that a text may have for each of its bytes: nesting must not multiply.
@@ -18,12 +16,12 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         {"id": "rm", "decision": "deny", "argv": {"program": "rm", "flags_all": ["-r", "-f"]}},
         {"id": "push", "decision": "ask", "argv": {"program": "git", "words": ["push"], "flags_any": ["--force"]}}]},
         "connect": {}}"#;
-    Engine::new(policy::parse(text).unwrap().policy, 1).unwrap()
+    Engine::new(enforcer_policy::parse(text).unwrap().policy, 1).unwrap()
 });
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
-    let script = shell::parse(&text);
+    let script = enforcer_shell::parse(&text);
     assert!(script.parts.len() <= PARTS_PER_BYTE * (text.len() + 1));
     let said = command_text::judge(&ENGINE, &text);
     if script.refused.is_some() {

@@ -5,13 +5,8 @@
 
 use std::net::IpAddr;
 
-use enforcer::{
-    decide::{
-        Decision,
-        web::{self, Host},
-    },
-    policy::model::{Form, WebTools},
-};
+use enforcer_policy::{Decision, model::{Form, WebTools}};
+use enforcer_decide::web::{self, Host};
 use libfuzzer_sys::fuzz_target;
 
 /// How the host is written in a URL.

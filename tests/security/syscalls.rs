@@ -22,12 +22,12 @@ use enforcer_tests::{
 
 fn session() -> Session {
     let session = Session::new(&open());
-    let hatches = session.place(probe!("hatches"), "bin/hatches");
-    session.variable("HATCHES", hatches)
+    let syscalls = session.place(probe!("syscalls"), "bin/syscalls");
+    session.variable("SYSCALLS", syscalls)
 }
 
-fn hatches(session: &Session) -> PathBuf {
-    session.directory().join("bin/hatches")
+fn syscalls(session: &Session) -> PathBuf {
+    session.directory().join("bin/syscalls")
 }
 
 /// Names and errnos, one a line.
@@ -52,13 +52,13 @@ fn expected(name: &str) -> i32 {
 
 /// Runs the offender outside of any agent.
 fn outside(session: &Session, (uid, gid): (u32, u32), words: &[&str]) -> Command {
-    let mut command = Command::new(hatches(session));
+    let mut command = Command::new(syscalls(session));
     command.args(words).uid(uid).gid(gid).current_dir("/");
     command
 }
 
 #[test]
-fn each_hatch_is_shut() {
+fn each_group_is_shut() {
     if !root() {
         return;
     }
@@ -72,7 +72,7 @@ fn each_hatch_is_shut() {
         .collect();
     for session in [&session, &self::session().as_root()] {
         session.set_policy(&shutting(open()));
-        let ended = session.run([hatches(session).as_os_str(), "each".as_ref()]);
+        let ended = session.run([syscalls(session).as_os_str(), "each".as_ref()]);
         let shut = outcomes(&ended.text());
         assert_eq!(shut.len(), free[0].len(), "{}", ended.stderr);
         for (name, errno) in &shut {
@@ -96,7 +96,7 @@ fn an_agents_own_processes_can_be_traced() {
     }
     for session in [session(), session().as_root()] {
         // Its first process makes the launcher its tracer, too: that one lets it go on.
-        let ended = session.run([hatches(&session).as_os_str(), "each".as_ref()]);
+        let ended = session.run([syscalls(&session).as_os_str(), "each".as_ref()]);
         let outcomes = outcomes(&ended.text());
         for name in [
             "ptrace-seize",
@@ -109,7 +109,10 @@ fn an_agents_own_processes_can_be_traced() {
             assert_eq!(outcomes[name], 0, "{name}: {}", ended.stderr);
         }
         assert_eq!(outcomes["bpf-map"], libc::EPERM);
-        let signalled = session.run([hatches(&session).as_os_str(), "traced-by-launcher".as_ref()]);
+        let signalled = session.run([
+            syscalls(&session).as_os_str(),
+            "traced-by-launcher".as_ref(),
+        ]);
         assert_eq!(
             signalled.code(),
             128 + libc::SIGUSR1,
@@ -181,7 +184,7 @@ fn shared_memory_and_queues_of_processes_outside_are_not_there() {
         (&opened, true),
     ] {
         let ended = session.run([
-            hatches(session).as_os_str(),
+            syscalls(session).as_os_str(),
             "objects".as_ref(),
             key.as_ref(),
         ]);
@@ -208,7 +211,7 @@ fn what_has_been_made_the_launchers_child_is_waited_for() {
     let session = session();
     session.set_policy(&loosening(open(), &["namespaces"]));
     let ended = session.run([
-        hatches(&session).as_os_str(),
+        syscalls(&session).as_os_str(),
         "foundlings".as_ref(),
         "50".as_ref(),
     ]);
@@ -345,8 +348,8 @@ fn processes_outside_cannot_be_made_to_act() {
 
     let kept = signals_are_kept();
     let mut prey = Prey::new(&session, user);
-    let hatches = hatches(&session);
-    let words: Vec<&str> = [hatches.to_str().unwrap(), "prowl"]
+    let syscalls = syscalls(&session);
+    let words: Vec<&str> = [syscalls.to_str().unwrap(), "prowl"]
         .into_iter()
         .chain(prey.words.iter().map(String::as_str))
         .collect();
@@ -425,7 +428,7 @@ fn filters_of_the_agents_own_change_nothing() {
         "undumpable",
         "personality",
     ] {
-        attempts = attempts.with(way, "$HATCHES stack $TAG $VICTIM $TAG");
+        attempts = attempts.with(way, "$SYSCALLS stack $TAG $VICTIM $TAG");
     }
     let outcomes = attempts.prove(&session, &forbidding());
     outcomes.ended.trail.assert_whole();
@@ -472,7 +475,7 @@ fn a_fork_bomb_meets_its_limit() {
         return;
     }
     let session = session();
-    let running = session.start([hatches(&session).as_os_str(), "bomb".as_ref()]);
+    let running = session.start([syscalls(&session).as_os_str(), "bomb".as_ref()]);
     let ended = running.wait();
     if ended.stderr.contains("no limit on the number of processes") {
         skip("this machine has no pids controller");

@@ -1,10 +1,10 @@
-//! Tries the escape hatches: system calls that reach past what the kernel programs judge.
+//! Tries the system-call groups: system calls that reach past what the kernel programs judge.
 //!
-//! `hatches each` tries them one after another, each in a process of its own, and prints its name and errno (0: it
-//! went through). `hatches prey` is an innocent process: it prints its pid and the address of a word, and ends with
-//! status 3 when the word has changed. `hatches prowl PID ADDRESS` is its enemy. `hatches stack WAY PROGRAM …` loads a
-//! seccomp filter of its own and executes the program. `hatches hold KEY` keeps System V objects, `hatches objects KEY`
-//! opens them. `hatches foundlings COUNT` gives its parent so many children to wait for. `hatches bomb` forks until it may no more and prints how often.
+//! `syscalls each` tries them one after another, each in a process of its own, and prints its name and errno (0: it
+//! went through). `syscalls prey` is an innocent process: it prints its pid and the address of a word, and ends with
+//! status 3 when the word has changed. `syscalls prowl PID ADDRESS` is its enemy. `syscalls stack WAY PROGRAM …` loads a
+//! seccomp filter of its own and executes the program. `syscalls hold KEY` keeps System V objects, `syscalls objects KEY`
+//! opens them. `syscalls foundlings COUNT` gives its parent so many children to wait for. `syscalls bomb` forks until it may no more and prints how often.
 #![allow(
     clippy::expect_used,
     clippy::undocumented_unsafe_blocks,

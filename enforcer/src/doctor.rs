@@ -266,7 +266,7 @@ fn hook_name(spec: ProgramSpec) -> String {
 /// Loads every program and has the self-test say what is in force; `None` if nothing may call itself enforcing.
 fn programs(report: &mut Report, cgroups: &CgroupRoot, domain: &LandlockDomain) -> Option<Machine> {
     let proven = Place::new(cgroups)
-        .map_err(anyhow::Error::from)
+        .map_err(AgentError::from)
         .and_then(|place| {
             let mut instance = Instance::load(place.cgroup.level())?;
             let proven = selftest::prove(&mut instance, place.cgroup.path(), domain);
@@ -275,7 +275,7 @@ fn programs(report: &mut Report, cgroups: &CgroupRoot, domain: &LandlockDomain) 
     let (instance, proven, process_limit) = match proven {
         Ok(proven) => proven,
         Err(error) => {
-            report.add("kernel programs", true, Err(format!("{error:#}")));
+            report.add("kernel programs", true, Err(error.whole()));
             return None;
         }
     };

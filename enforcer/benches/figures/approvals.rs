@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use enforcer_control::{
     client::{self, Watch},
-    protocol::{Happening, Operation, Reply},
+    protocol::{DeskEvent, Operation, Reply},
 };
 use serde_json::json;
 
@@ -66,7 +66,7 @@ fn answering(
     let (give, take) = mpsc::channel();
     thread::spawn(move || -> anyhow::Result<()> {
         while let Some(happening) = watch.wait()? {
-            if let Happening::New { request } = happening {
+            if let DeskEvent::New { request } = happening {
                 let (approve, scope) = decide(&request.command);
                 let before = monotonic_ns()?;
                 answer(&socket, &request.id, approve, scope)?;

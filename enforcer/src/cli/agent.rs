@@ -7,11 +7,11 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use nix::unistd::geteuid;
 
 use super::{FAILURE, approvals::STATE_ROOT, breaker::rate_words};
+use crate::cli::error::{CliError, refuse};
 use enforcer_agent::status;
 use enforcer_control::{
     AgentChange, AgentChanged, SOCKET_NAME,
@@ -125,7 +125,7 @@ fn rate(text: &str) -> Result<(String, Option<String>), String> {
 /// # Errors
 ///
 /// Not root, or standard output cannot be written.
-pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &AgentArgs) -> Result<ExitCode, CliError> {
     let AgentCommand::Set(args) = &args.command;
     let set = &args.settings;
     let names = |names: &[Capability]| -> Vec<String> {
@@ -133,11 +133,11 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
         names.into_iter().map(ToString::to_string).collect()
     };
     if let Some(both) = set.grant.iter().find(|name| set.revoke.contains(name)) {
-        bail!("the capability `{both}` is granted and revoked at once; write one of both");
+        refuse!("the capability `{both}` is granted and revoked at once; write one of both");
     }
     let rates: BTreeMap<_, _> = set.rate.iter().cloned().collect();
     if rates.len() < set.rate.len() {
-        bail!("a rate is given twice");
+        refuse!("a rate is given twice");
     }
     let change = AgentChange {
         observe: set.observe.map(|answer| answer == YesNo::Yes),
@@ -174,9 +174,9 @@ pub fn make(
     wanted: &Wanted<'_>,
     change: &AgentChange,
     json: bool,
-) -> anyhow::Result<ExitCode> {
+) -> Result<ExitCode, CliError> {
     if !geteuid().is_root() {
-        bail!("enforcer {command} needs root: it changes what an agent may do; use sudo");
+        refuse!("enforcer {command} needs root: it changes what an agent may do; use sudo");
     }
     let mut code = 0;
     let mut ids = match wanted {
@@ -203,13 +203,13 @@ pub fn make(
         match ask(id, change) {
             Ok(changed) => all.push(changed),
             Err(NotMade::Unchanged(error)) => {
-                say!("enforcer: {id}: unchanged: {}", super::message(&error));
+                say!("enforcer: {id}: unchanged: {}", error.message());
                 code = code.max(FAILURE);
             }
             Err(NotMade::Unknown(error)) => {
                 say!(
                     "enforcer: {id}: not known whether it is changed: {}; `enforcer status` shows how it is governed",
-                    super::message(&error)
+                    error.message()
                 );
                 code = code.max(UNKNOWN);
             }
@@ -233,18 +233,18 @@ pub fn make(
 /// Why nobody says that a change was made.
 enum NotMade {
     /// Nothing was changed.
-    Unchanged(anyhow::Error),
+    Unchanged(CliError),
     /// Whoever was to make it has the request, and has not said what came of it.
-    Unknown(anyhow::Error),
+    Unknown(CliError),
 }
 
 /// Has one agent's launcher make a change.
 fn ask(id: &str, change: &AgentChange) -> Result<AgentChanged, NotMade> {
     let socket = Path::new(STATE_ROOT).join(id).join(SOCKET_NAME);
     if !socket.exists() {
-        return Err(NotMade::Unchanged(anyhow!(
+        return Err(NotMade::Unchanged(CliError::Refused(format!(
             "nobody answers for it: it was started with --keep, or its launcher is gone or only just starting; it can be ended (`enforcer stop {id}`) and started anew"
-        )));
+        ))));
     }
     let request = Operation::Change {
         change: Box::new(change.clone()),
@@ -260,7 +260,7 @@ fn made(reply: Reply) -> Result<AgentChanged, NotMade> {
     match (reply.changed, reply.error) {
         (Some(changed), _) => Ok(changed),
         (None, Some(error)) => {
-            let error = anyhow::Error::msg(error);
+            let error = CliError::Refused(error);
             // It broke down on the way.
             let broken = reply.fault == Some(Fault::Failed);
             Err(if broken {
@@ -269,8 +269,8 @@ fn made(reply: Reply) -> Result<AgentChanged, NotMade> {
                 NotMade::Unchanged(error)
             })
         }
-        (None, None) => Err(NotMade::Unknown(anyhow!(
-            "its launcher is of another version of enforcer"
+        (None, None) => Err(NotMade::Unknown(CliError::Refused(
+            "its launcher is of another version of enforcer".to_owned(),
         ))),
     }
 }

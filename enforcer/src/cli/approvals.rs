@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{FAILURE, on_our_directories};
+use crate::cli::error::{CliError, refuse};
 use enforcer_approvals::{ApprovalsError, DEFAULT_DB, Store};
 use enforcer_control::{
     ControlError, RequestRecord, RequestState, SOCKET_NAME, client,
@@ -183,7 +183,7 @@ impl Verdict {
 /// # Errors
 ///
 /// No desk can be reached, the peer may not do this, or the database cannot be read.
-pub fn run(args: &ApprovalsArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ApprovalsArgs) -> Result<ExitCode, CliError> {
     if args.run_dir == Path::new(STATE_ROOT) && args.db == Path::new(DEFAULT_DB) {
         on_our_directories(&[directories::STATE], &[directories::RUNNING])?;
     }
@@ -196,7 +196,7 @@ pub fn run(args: &ApprovalsArgs) -> anyhow::Result<ExitCode> {
         ApprovalsCommand::Show(show) => desks.show(show),
         ApprovalsCommand::Approve(approve) => {
             if approve.lasting.is_some() && approve.scope == Reach::Once {
-                bail!(
+                refuse!(
                     "--for needs --scope session or --scope rule: an approval for once is used at once"
                 );
             }
@@ -223,7 +223,7 @@ pub fn run(args: &ApprovalsArgs) -> anyhow::Result<ExitCode> {
     };
     match done {
         // The reader of a pipe has seen enough.
-        Err(error) if super::reader_left(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.reader_left() => Ok(ExitCode::SUCCESS),
         other => other,
     }
 }
@@ -330,7 +330,7 @@ impl Desks<'_> {
         }
     }
 
-    fn list(&self, args: &ListArgs) -> anyhow::Result<ExitCode> {
+    fn list(&self, args: &ListArgs) -> Result<ExitCode, CliError> {
         let records = if args.all {
             self.history()
         } else {
@@ -361,7 +361,7 @@ impl Desks<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn show(&self, args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    fn show(&self, args: &ShowArgs) -> Result<ExitCode, CliError> {
         let record = match self.find(&args.id) {
             Ok(record) => record,
             Err(failure) => return Ok(report(&failure)),
@@ -500,24 +500,25 @@ fn report(failure: &Failure) -> ExitCode {
 }
 
 /// `30s`, `30m`, `2h`, `1d`; a bare number is seconds.
-fn parse_time(text: &str) -> anyhow::Result<Duration> {
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let no_time = || format!("`{text}` is not a time; write 30s, 30m, 2h or 1d");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
         "" | "s" => 1,
         "m" => 60,
         "h" => 3600,
         "d" => 24 * 3600,
-        _ => bail!("`{text}` is not a time; write 30s, 30m, 2h or 1d"),
+        _ => return Err(no_time()),
     };
     let number: u64 = digits
         .parse()
         .ok()
         .filter(|number| *number > 0)
-        .with_context(|| format!("`{text}` is not a time; write 30s, 30m, 2h or 1d"))?;
+        .ok_or_else(no_time)?;
     number
         .checked_mul(factor)
         .map(Duration::from_secs)
-        .context("that is too long")
+        .ok_or_else(|| format!("`{text}` is too long"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use std::{fs, os::unix::fs::DirBuilderExt, sync::mpsc};
 use clap::Parser;
 
 use super::*;
+use crate::cli::error::CliError;
 use enforcer_approvals::{
     DeskHandle, DeskSettings, RequestLimits, serve,
     trial::{as_root, connect, db, exec, scratch},
@@ -106,7 +107,7 @@ impl Trial {
     }
 
     /// Runs the command line; its exit status.
-    fn cli(&self, words: &[&str]) -> anyhow::Result<ExitCode> {
+    fn cli(&self, words: &[&str]) -> Result<ExitCode, CliError> {
         let (run_dir, db) = (self.run_dir(), db(&self.scratch));
         let mut all = vec![
             "--run-dir",

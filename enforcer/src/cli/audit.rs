@@ -4,9 +4,9 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 
+use crate::cli::error::{CliError, Context};
 use enforcer_trail::{DEFAULT_PATH, Entry, Reader};
 
 use enforcer_control::words::counted;
@@ -59,7 +59,7 @@ pub struct TailArgs {
 ///
 /// # Errors
 /// The trail is missing or cannot be read, or standard output cannot be written.
-pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
+pub fn run(args: &AuditArgs) -> Result<(), CliError> {
     on_our_directories(&[], &[directories::TRAILS])?;
     let stdout = io::stdout();
     let style = Style {
@@ -71,7 +71,7 @@ pub fn run(args: &AuditArgs) -> anyhow::Result<()> {
     };
     match shown {
         // The reader of a pipe has seen enough.
-        Err(error) if super::reader_left(&error) => Ok(()),
+        Err(error) if error.reader_left() => Ok(()),
         other => other,
     }
 }
@@ -83,7 +83,7 @@ fn colour_wanted() -> bool {
     !no_color && !dumb
 }
 
-fn show(args: &TailArgs, style: Style, out: &mut impl Write) -> anyhow::Result<()> {
+fn show(args: &TailArgs, style: Style, out: &mut impl Write) -> Result<(), CliError> {
     let mut malformed = 0_u64;
     let mut wanted = |line: &[u8]| {
         let entry = Entry::parse(line);
@@ -122,7 +122,7 @@ fn report(malformed: u64) {
     }
 }
 
-fn print(line: &[u8], json: bool, style: Style, out: &mut impl Write) -> anyhow::Result<()> {
+fn print(line: &[u8], json: bool, style: Style, out: &mut impl Write) -> Result<(), CliError> {
     if json {
         // JSON escapes the control characters below 0x20; a foreign line may hold others.
         writeln!(out, "{}", enforcer_redact::sanitise(line))?;

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use nix::unistd::geteuid;
 
 use super::{FAILURE, acting_root, approvals::STATE_ROOT, on_our_directories, sudo_user};
+use crate::cli::error::CliError;
 use enforcer_control::{
     BreakerStatus, RateStatus, client,
     protocol::{Fault, Operation},
@@ -97,7 +98,7 @@ type Failure = (u8, String);
 /// # Errors
 ///
 /// Standard output cannot be written, or the runs' common directory is not root's.
-pub fn run(args: &BreakerArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &BreakerArgs) -> Result<ExitCode, CliError> {
     let (wanted, reset, json) = match &args.command {
         BreakerCommand::Status { agent, json } => (agent.as_deref(), false, *json),
         BreakerCommand::Reset { agent, json } => (Some(agent.as_str()), true, *json),

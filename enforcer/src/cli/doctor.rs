@@ -3,8 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
-
+use crate::cli::error::{CliError, Context};
 use crate::doctor::{self, Runs};
 
 /// Arguments of `enforcer doctor`.
@@ -20,7 +19,7 @@ pub struct DoctorArgs {
 /// # Errors
 ///
 /// When the output cannot be written.
-pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     let report = doctor::examine();
     let mut out = enforcer_say::out();
     if args.json {

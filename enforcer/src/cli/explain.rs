@@ -10,10 +10,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::error::{CliError, Context, refuse};
 use enforcer_decide::{
     ByText, Engine, Explanation, Find, Matched, Mode, Outcome, Principal, admit,
     command_text::{self, TextOutcome},
@@ -97,19 +97,19 @@ pub struct ExplainArgs {
 /// # Errors
 ///
 /// The policy cannot be used, or standard input or output fails.
-pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ExplainArgs) -> Result<ExitCode, CliError> {
     let told = if args.last {
         last::run(args)
     } else {
         explain(args)
     };
     match told {
-        Err(error) if super::reader_left(&error) => Ok(ExitCode::FAILURE),
+        Err(error) if error.reader_left() => Ok(ExitCode::FAILURE),
         told => told,
     }
 }
 
-fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+fn explain(args: &ExplainArgs) -> Result<ExitCode, CliError> {
     let path = args.policy.clone().unwrap_or_else(|| {
         let path = default_policy();
         say!("enforcer: by the policy {}", path.display());
@@ -154,7 +154,7 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         let mut answer: Answer = if let Some(refused) = refused {
             refused.into()
         } else if let Some(name) = &args.unix {
-            let judged = judge_unix(&engine, name.as_bytes()).map_err(anyhow::Error::msg)?;
+            let judged = judge_unix(&engine, name.as_bytes()).map_err(CliError::Refused)?;
             if judged.outcome.decision == Decision::Allow
                 && judged.outcome.rule.is_none()
                 && listeners != Decision::Allow
@@ -179,7 +179,7 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The engine of a policy: from tables that an earlier start has kept, else compiled, and kept where that is ours to do.
-fn engine(parsed: &Parsed, principal: &Principal) -> anyhow::Result<Engine> {
+fn engine(parsed: &Parsed, principal: &Principal) -> Result<Engine, CliError> {
     let root = if geteuid().is_root() {
         // Made, and said, by the first run.
         Some(PathBuf::from(directories::STATE.path)).filter(|state| state.is_dir())
@@ -198,11 +198,13 @@ fn engine(parsed: &Parsed, principal: &Principal) -> anyhow::Result<Engine> {
 }
 
 /// Looks for programs from this directory, as a shell with our `PATH` would.
-fn finder(policy: &Policy, ground: &Ground, cwd: Option<&Path>) -> anyhow::Result<Finder> {
+fn finder(policy: &Policy, ground: &Ground, cwd: Option<&Path>) -> Result<Finder, CliError> {
     let cwd = match cwd {
         Some(cwd) => {
             let unusable = || format!("the directory {} cannot be used", cwd.display());
-            anyhow::ensure!(cwd.is_dir(), "{}: there is none", unusable());
+            if !cwd.is_dir() {
+                refuse!("{}: there is none", unusable());
+            }
             Some(std::path::absolute(cwd).with_context(unusable)?)
         }
         None => std::env::current_dir().ok(),

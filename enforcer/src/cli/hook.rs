@@ -2,9 +2,9 @@
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
 use clap::Subcommand;
 
+use crate::cli::error::{CliError, Context};
 use enforcer_decide::{Mode, Principal, principal::Name};
 use enforcer_hook::{Format, HookOptions, consent, place, state::States};
 use enforcer_policy::capability::Capability;
@@ -130,7 +130,7 @@ enum Consent {
 /// # Errors
 ///
 /// Only what is not an answer to an agent fails.
-pub fn run(args: HookArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: HookArgs) -> Result<ExitCode, CliError> {
     match args.command {
         None => Ok(answer(args.answer)),
         Some(HookCommand::Install(args)) => install(&args, true),
@@ -168,7 +168,7 @@ fn answer(args: AnswerArgs) -> ExitCode {
     ExitCode::from(answered.code)
 }
 
-fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
+fn breaker(command: &BreakerCommand) -> Result<ExitCode, CliError> {
     let states = States::open(&place::root()?)?;
     match command {
         BreakerCommand::Status {
@@ -218,11 +218,11 @@ fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn consent(answer: Option<Consent>) -> anyhow::Result<ExitCode> {
+fn consent(answer: Option<Consent>) -> Result<ExitCode, CliError> {
     let root = place::directory(&place::root()?, "")?;
     match answer {
         None => {
-            let said = match consent::read(&root).map_err(anyhow::Error::msg)? {
+            let said = match consent::read(&root).map_err(CliError::Refused)? {
                 Some(consent) if consent.auto_approve => "yes",
                 Some(_) => "no",
                 None => "not asked yet",

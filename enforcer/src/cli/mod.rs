@@ -2,14 +2,12 @@
 
 use std::{io, os::fd::AsFd, process::ExitCode};
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use nix::unistd::geteuid;
 
-use enforcer_agent::AgentError;
 use enforcer_decide::{Engine, examples};
 use enforcer_files::directories::{self, DirectoryError, OwnDirectory};
-use enforcer_launch::{LaunchError, exec_stop, outlive_file_size_limit};
+use enforcer_launch::{exec_stop, outlive_file_size_limit};
 use enforcer_policy::{Parsed, PolicyError, compile::CompileError};
 use enforcer_say::say;
 use enforcer_seccomp::groups;
@@ -19,6 +17,7 @@ pub mod approvals;
 pub mod audit;
 pub mod breaker;
 pub mod doctor;
+pub mod error;
 pub mod explain;
 pub mod hook;
 pub mod policy;
@@ -26,6 +25,8 @@ pub mod reload;
 pub mod run;
 pub mod status;
 pub mod stop;
+
+use error::Context;
 
 /// Exit status for bad use, a bad policy, or a machine that cannot enforce.
 const FAILURE: u8 = 2;
@@ -115,29 +116,13 @@ pub fn main() -> ExitCode {
             .context("this command is started by `enforcer run` alone"),
     };
     let code = result.unwrap_or_else(|error| {
-        for line in message(&error).lines() {
+        for line in error.message().lines() {
             say!("enforcer: {line}");
         }
-        ExitCode::from(exit_code(&error))
+        ExitCode::from(error.exit_code())
     });
     enforcer_say::finish();
     code
-}
-
-/// The exit status of a failure: that of a command which cannot be started, where that is what failed.
-fn exit_code(error: &anyhow::Error) -> u8 {
-    if let Some(error) = error.downcast_ref::<AgentError>() {
-        return error.exit_code();
-    }
-    let launch = error.downcast_ref::<LaunchError>();
-    launch.map_or(FAILURE, LaunchError::exit_code)
-}
-
-/// Whether who read our output has seen enough (`| head`).
-fn reader_left(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// As root, makes sure of directories of ours (`needed`), and that others are not too open if they are there; says what it
@@ -157,19 +142,6 @@ fn on_our_directories(
         say!("enforcer: {line}");
     }
     Ok(())
-}
-
-/// An error and its causes in one line. Many of our messages hold the cause already, before the mend: a cause that has
-/// been told is not told again.
-fn message(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
 }
 
 /// What a policy must pass once its text is good: its tables, and the examples of its rules. Gives the faults.
@@ -194,43 +166,4 @@ fn sudo_user() -> Option<String> {
 /// Who acts as root, for lines of the trail that this process writes itself.
 fn acting_root() -> String {
     sudo_user().map_or_else(|| "root".to_owned(), |by| format!("root for {by}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_that_cannot_be_started_has_its_own_exit_status() {
-        let missing = || LaunchError::NotFound {
-            command: "nothing".into(),
-            in_path: false,
-        };
-        let closed = || LaunchError::NotExecutable {
-            path: "/x".into(),
-            source: io::ErrorKind::PermissionDenied.into(),
-            mend: "chmod +x it",
-        };
-        let of_agent = |error: LaunchError| exit_code(&AgentError::from(error).into());
-        assert_eq!(
-            [of_agent(missing()), exit_code(&missing().into())],
-            [127; 2]
-        );
-        assert_eq!([of_agent(closed()), exit_code(&closed().into())], [126; 2]);
-        assert_eq!(exit_code(&AgentError::NotRoot.into()), FAILURE);
-        assert_eq!(exit_code(&anyhow::anyhow!("another")), FAILURE);
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let closed = LaunchError::NotExecutable {
-            path: "/x".into(),
-            source: io::Error::other("closed"),
-            mend: "chmod +x it",
-        };
-        assert_eq!(
-            message(&AgentError::from(closed).into()),
-            "command `/x` cannot be executed: closed; chmod +x it"
-        );
-    }
 }

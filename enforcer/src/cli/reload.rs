@@ -5,10 +5,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
 use clap::Args;
 
 use super::agent::{Wanted, make};
+use crate::cli::error::{CliError, Context};
 use enforcer_control::AgentChange;
 use enforcer_policy_files::shipped;
 
@@ -50,7 +50,7 @@ pub struct ReloadArgs {
 /// # Errors
 ///
 /// Not root, or standard output cannot be written.
-pub fn run(args: &ReloadArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ReloadArgs) -> Result<ExitCode, CliError> {
     let policy = args.policy.as_ref().map(|file| absolute(file));
     let policy = policy.transpose()?;
     let change = AgentChange {
@@ -67,7 +67,7 @@ pub fn run(args: &ReloadArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The path as the launcher, which is somewhere else, understands it.
-fn absolute(file: &Path) -> anyhow::Result<PathBuf> {
+fn absolute(file: &Path) -> Result<PathBuf, CliError> {
     if shipped::is_built_in(file) {
         return Ok(file.to_owned());
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cli::error::CliError;
 use enforcer_agent::{
     CommandOptions, DEFAULT_AUDIT, Governing, Level, OnDeny, PrincipalOptions, Reports, RunOptions,
 };
@@ -75,7 +76,7 @@ pub struct RunArgs {
 /// # Errors
 ///
 /// When the command cannot be governed.
-pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: RunArgs) -> Result<ExitCode, CliError> {
     let status = enforcer_agent::run(&RunOptions {
         policy: args.policy.unwrap_or_else(default_policy),
         principal: PrincipalOptions {

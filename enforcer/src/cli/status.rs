@@ -5,7 +5,6 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::bail;
 use clap::Args;
 use nix::unistd::geteuid;
 
@@ -13,6 +12,7 @@ use super::{
     agent::{governed_words, policy_words},
     breaker::rate_words,
 };
+use crate::cli::error::{CliError, refuse};
 use enforcer_agent::{
     Enforcement,
     status::{self, AgentStatus, CountedBy, HostStatus, InKernel, Launcher},
@@ -47,9 +47,9 @@ pub struct StatusArgs {
 /// # Errors
 ///
 /// Not root, or standard output cannot be written.
-pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
     if !geteuid().is_root() {
-        bail!(
+        refuse!(
             "enforcer status needs root: an agent's user is not to see what others run; use sudo"
         );
     }

@@ -2,11 +2,11 @@
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::bail;
 use clap::Args;
 use nix::unistd::geteuid;
 
 use super::{FAILURE, acting_root};
+use crate::cli::error::{CliError, refuse};
 use enforcer_agent::status;
 use enforcer_control::words::counted;
 use enforcer_say::say;
@@ -40,9 +40,9 @@ pub struct StopArgs {
 /// # Errors
 ///
 /// Not root, or standard output cannot be written.
-pub fn run(args: &StopArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &StopArgs) -> Result<ExitCode, CliError> {
     if !geteuid().is_root() {
-        bail!("enforcer stop needs root; use sudo");
+        refuse!("enforcer stop needs root; use sudo");
     }
     let mut out = enforcer_say::out();
     let mut code = 0;

@@ -17,7 +17,7 @@ use enforcer_common::limits::ActionClass;
 use enforcer_control::{BreakerControl, BreakerStatus, RateStatus, words::counted};
 use enforcer_decide::breaker::BreakerState;
 use enforcer_kernel::{host::Host, limits::Limiter};
-use enforcer_policy::compile::lower_limits;
+use enforcer_policy::compile::limit_rules;
 use enforcer_trail::{Event, Record, Stamp, Writer};
 
 /// The tool that a trail line names when a breaker is closed by a person.
@@ -164,7 +164,7 @@ impl Kept {
     fn open(id: &str) -> Option<Self> {
         let facts = StateDirectory::facts(id).ok()?;
         let policy = facts.decides.policy().ok()?;
-        let limits = lower_limits(&policy.limits, &policy.breaker);
+        let limits = limit_rules(&policy.limits, &policy.breaker);
         let seated = StateDirectory::seated(id)?;
         let agent = Host::open(&seated.host)
             .ok()?

@@ -4,7 +4,6 @@
 //! does not hold follows it as its source.
 
 use std::{
-    error::Error,
     io,
     num::TryFromIntError,
     path::{Path, PathBuf},
@@ -160,14 +159,7 @@ impl AgentError {
 
     /// It and its causes, for one line.
     pub fn whole(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        enforcer_say::chain(self)
     }
 
     pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {

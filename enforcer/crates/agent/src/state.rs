@@ -30,7 +30,7 @@ use enforcer_hook::shared::Handover;
 use enforcer_kernel::agent::SlotPlace;
 use enforcer_policy::{
     Policy, PolicyError,
-    compile::{CompileError, lower_limits},
+    compile::{CompileError, limit_rules},
 };
 use enforcer_redact::Masking;
 use enforcer_trail::Stamp;
@@ -205,7 +205,7 @@ impl AgentRecord {
     /// The policy is one of another version.
     pub fn limits(&self) -> Result<Limits> {
         let policy = self.decides.policy()?;
-        Ok(lower_limits(&policy.limits, &policy.breaker))
+        Ok(limit_rules(&policy.limits, &policy.breaker))
     }
 
     /// What a writer puts on its records; `masking` is its policy's.

@@ -14,6 +14,7 @@ use super::{
 };
 use enforcer_control::{
     RequestRecord, RequestState,
+    protocol::DeskEvent,
     record::{self, Conclusion, MAX_REQUEST_TEXT},
     words,
 };
@@ -50,22 +51,6 @@ pub enum PersonAnswer {
     },
     /// No.
     Deny,
-}
-
-/// What has happened at the desk, for those who watch it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeskEvent {
-    /// A new request.
-    New(Box<RequestRecord>),
-    /// A request has ended.
-    Ended {
-        /// Its id.
-        id: String,
-        /// How.
-        state: RequestState,
-        /// When, by whom, why.
-        outcome: Conclusion,
-    },
 }
 
 #[derive(Debug)]
@@ -181,7 +166,9 @@ impl Desk {
                 waiters: vec![(number, waiter)],
             },
         );
-        self.events.push(DeskEvent::New(Box::new(record)));
+        self.events.push(DeskEvent::New {
+            request: Box::new(record),
+        });
         Asking::Waiting {
             id,
             waiter: number,

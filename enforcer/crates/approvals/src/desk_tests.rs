@@ -414,7 +414,7 @@ fn those_who_watch_are_told_of_the_beginning_and_the_end() {
     let (id, waiter, _told) = wait(&mut desk, exec(&["git", "push"]), at(0));
     desk.cancel(waiter, at(1));
     let events = desk.take_events();
-    assert!(matches!(&events[0], DeskEvent::New(record) if record.id == id));
+    assert!(matches!(&events[0], DeskEvent::New { request } if request.id == id));
     assert!(matches!(
         &events[1],
         DeskEvent::Ended { id: ended, state: RequestState::Cancelled, .. } if *ended == id

@@ -34,13 +34,12 @@ use tokio::{
 
 use super::{
     ApprovalsError, Asking, Desk, RequestLimits, Store, Waiter, WaiterId,
-    desk::DeskEvent,
     files::{Directory, Files},
     notify,
     ready::readable,
 };
 use enforcer_control::{
-    AgentControl, Approvers, BreakerControl, Server, ToolDesk, peer::Guard, protocol::Happening,
+    AgentControl, Approvers, BreakerControl, Server, ToolDesk, peer::Guard, protocol::DeskEvent,
     record,
 };
 use enforcer_decide::approval::{Answer, Asked};
@@ -48,7 +47,7 @@ use enforcer_decide::approval::{Answer, Asked};
 /// Denials that are kept for the agent to ask about.
 const LAST_DENIALS: usize = 16;
 
-/// Happenings that a watcher may lag behind before it is let go.
+/// Events that a watcher may lag behind before it is let go.
 const WATCH_LAG: usize = 256;
 
 /// How long to wait when no connection can be accepted (no descriptor left).
@@ -346,12 +345,12 @@ impl Shared {
     }
 
     fn publish(&self, event: DeskEvent) {
-        if let DeskEvent::New(record) = &event {
-            notify::of(&self.notify.borrow(), record);
+        if let DeskEvent::New { request } = &event {
+            notify::of(&self.notify.borrow(), request);
         }
         if let Some(files) = &self.files {
             match &event {
-                DeskEvent::New(record) => files.propose(record),
+                DeskEvent::New { request } => files.propose(request),
                 DeskEvent::Ended { id, .. } => files.archive(id),
             }
         }
@@ -359,17 +358,13 @@ impl Shared {
         if watchers.is_empty() {
             return;
         }
-        let happening = match event {
-            DeskEvent::New(request) => Happening::New { request },
-            DeskEvent::Ended { id, state, outcome } => Happening::Ended { id, state, outcome },
-        };
-        match serde_json::to_string(&happening) {
+        match serde_json::to_string(&event) {
             // A watcher that is gone or too slow is let go.
             Ok(line) => {
                 let line: Rc<str> = (line + "\n").into();
                 watchers.retain(|watcher| watcher.try_send(Rc::clone(&line)).is_ok());
             }
-            Err(error) => tracing::warn!(%error, "a happening cannot be told"),
+            Err(error) => tracing::warn!(%error, "an event cannot be told"),
         }
     }
 

@@ -525,15 +525,15 @@ fn a_watch_tells_what_is_pending_and_what_happens() {
     let first = trial.pending().remove(0).id;
     let mut watch = client::Watch::start(&trial.socket).unwrap();
     let mut next = || watch.wait().unwrap().unwrap();
-    assert!(matches!(next(), Happening::New { request } if request.id == first));
+    assert!(matches!(next(), DeskEvent::New { request } if request.id == first));
     let _second = trial.ask(exec(&["git", "pull"]));
-    let Happening::New { request: second } = next() else {
+    let DeskEvent::New { request: second } = next() else {
         panic!("not a new request")
     };
     trial.request(&approve(&second.id));
     assert!(matches!(
         next(),
-        Happening::Ended { id, state: RequestState::Approved, outcome }
+        DeskEvent::Ended { id, state: RequestState::Approved, outcome }
             if id == second.id && outcome.approver.as_deref() == Some("root")
     ));
 }

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use super::{ApprovalsError, desk::PersonAnswer, serve::Shared};
 use enforcer_control::{
     AgentChange, Reporter, RequestRecord, Role, Service,
-    protocol::{self, Fault, Happening, Operation, Reply, ToolReport},
+    protocol::{self, DeskEvent, Fault, Operation, Reply, ToolReport},
     server::{WatchLines, line},
 };
 use enforcer_policy::Decision;
@@ -39,7 +39,7 @@ impl Service for Shared {
         let pending = pending.map_err(|error| Box::new(error.into()))?;
         let lines = pending.into_iter().map(|request| {
             let request = Box::new(request);
-            line(&Happening::New { request })
+            line(&DeskEvent::New { request })
         });
         let lines: Result<Vec<String>, _> = lines.collect();
         let there =

@@ -11,7 +11,7 @@ use std::{
 use super::{
     ControlError, SOCKET_NAME,
     error::run,
-    protocol::{Happening, Operation, Reply},
+    protocol::{DeskEvent, Operation, Reply},
 };
 
 /// How long a desk may take to answer.
@@ -143,12 +143,12 @@ impl Watch {
         })
     }
 
-    /// Waits for the next happening; `None` when the desk has ended.
+    /// Waits for the next event; `None` when the desk has ended.
     ///
     /// # Errors
     ///
     /// The desk refuses, or the connection fails.
-    pub fn wait(&mut self) -> Result<Option<Happening>, ControlError> {
+    pub fn wait(&mut self) -> Result<Option<DeskEvent>, ControlError> {
         let mut line = String::new();
         let read = (&mut self.lines)
             .take(MAX_REPLY)
@@ -157,8 +157,8 @@ impl Watch {
         if read == 0 {
             return Ok(None);
         }
-        if let Ok(happening) = serde_json::from_str(&line) {
-            return Ok(Some(happening));
+        if let Ok(event) = serde_json::from_str(&line) {
+            return Ok(Some(event));
         }
         let reply: Reply = parse(&self.socket, &line)?;
         Err(ControlError::Refused(reply.error.unwrap_or_default()))

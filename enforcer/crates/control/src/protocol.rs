@@ -48,7 +48,7 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
     },
-    /// All that is pending, then whatever happens, a line each ([`Happening`]).
+    /// All that is pending, then whatever happens, a line each ([`DeskEvent`]).
     Watch,
     /// The agent's last denials; its own user may ask this.
     Last,
@@ -215,10 +215,10 @@ impl From<ControlError> for Reply {
     }
 }
 
-/// A line of a watch.
+/// What has happened at a desk: a line of a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-pub enum Happening {
+pub enum DeskEvent {
     /// A request is pending.
     New {
         /// The request.

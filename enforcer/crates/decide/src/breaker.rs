@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use enforcer_common::limits::{self, Ask, BreakerRules, Said, turn};
-use enforcer_policy::{compile::lower_breaker, model};
+use enforcer_policy::{compile::breaker_rules, model};
 
 /// What is remembered of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ impl Breaker {
         let rules = BreakerRules {
             // Open is open, also under a policy that would not have opened it.
             denials: rules.denials.unwrap_or(u32::MAX),
-            ..lower_breaker(rules)
+            ..breaker_rules(rules)
         };
         let (word, age) = self.word(now);
         let (word, said) = turn(word, Ask::Admit, &rules, PROCESS, age);
@@ -66,7 +66,7 @@ impl Breaker {
 
     /// Counts a denial; gives the number of denials if it opens the breaker, also if it opens it again.
     pub fn deny(&mut self, rules: &model::Breaker, now: u64) -> Option<u64> {
-        let rules = lower_breaker(rules);
+        let rules = breaker_rules(rules);
         let (word, age) = self.word(now);
         // What is judged was let in before.
         let (word, _) = turn(word, Ask::Admit, &rules, PROCESS, age);

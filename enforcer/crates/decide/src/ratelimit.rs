@@ -8,7 +8,7 @@ use std::{cell::Cell, collections::VecDeque};
 use serde::{Deserialize, Serialize};
 
 use enforcer_common::limits::{self, Cells, Taking, try_take};
-use enforcer_policy::{compile::lower_rate, model::Rate};
+use enforcer_policy::{compile::rate_rule, model::Rate};
 
 /// When what counts happened, ms, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ fn stamp(ms: u64) -> u64 {
 impl Window {
     /// Whether the rate leaves room for one more now. Forgets what no longer counts.
     pub fn has_room(&mut self, rate: Rate, now: u64) -> bool {
-        let rate = lower_rate(rate);
+        let rate = rate_rule(rate);
         for taken in self.0.iter_mut().rev().take_while(|taken| **taken > now) {
             *taken = now;
         }

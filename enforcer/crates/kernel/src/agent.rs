@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     KernelError,
     events::Feed,
+    generation::{self, Generation},
     grants::Grants,
     limits::Limiter,
-    lower::{self, Generation},
     sys::{Change, Maps},
     tables::HostMaps,
     users::{self, UserCells},
@@ -118,7 +118,9 @@ impl OwnMaps {
         let own = limits.exec.cells() + limits.connect.cells();
         Ok(Self {
             events,
-            rates: (own > 0).then(|| lower::cells("RATES", own)).transpose()?,
+            rates: (own > 0)
+                .then(|| generation::cells("RATES", own))
+                .transpose()?,
             users: users::cells(limits, plan.user)?,
         })
     }
@@ -263,7 +265,7 @@ impl Chosen {
         } else {
             Some(Generation::new(plan.tables)?)
         };
-        let own = OwnMaps::with_events(lower::ring(plan.ring_bytes)?, plan, &limits)?;
+        let own = OwnMaps::with_events(generation::ring(plan.ring_bytes)?, plan, &limits)?;
         let state = agent.state()?;
         let mut changes = tables
             .as_ref()
@@ -331,7 +333,7 @@ impl Agent {
             agent: Self {
                 maps: Arc::clone(maps),
                 place,
-                limits: lower::placed(&plan.tables.header.limits),
+                limits: generation::placed(&plan.tables.header.limits),
                 own: None,
             },
             generation,
@@ -349,7 +351,7 @@ impl Agent {
         Ok((state.tenure == place.tenure).then(|| Self {
             maps: Arc::clone(maps),
             place,
-            limits: lower::placed(limits),
+            limits: generation::placed(limits),
             own: None,
         }))
     }

@@ -14,9 +14,9 @@ use enforcer_common::{
 use super::{
     KernelError,
     agent::{Agent, AgentPlan, OwnMaps, Usage, change_cells},
+    generation::{self, Generation},
     host::Held,
     limits::Limiter,
-    lower::{self, Generation},
     sys::Change,
 };
 
@@ -94,7 +94,7 @@ impl Agent {
     ) -> Result<(Limits, Arc<OwnMaps>, u32, u32), KernelError> {
         let maps = &*self.maps;
         let slot = self.place.slot;
-        let limits = lower::placed(&plan.tables.header.limits);
+        let limits = generation::placed(&plan.tables.header.limits);
         let mut has = has;
         let mut set = seat::set(word);
         let mut own = self.own()?;

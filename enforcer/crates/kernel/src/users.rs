@@ -22,7 +22,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::{
     KernelError,
     attach::PIN_ROOT,
-    lower,
+    generation,
     sys::{map_info, open_pin, pin},
 };
 
@@ -60,7 +60,7 @@ pub(super) fn cells(limits: &Limits, user: Option<&str>) -> Result<UserCells, Ke
             return Ok(None);
         }
         let Some(user) = user else {
-            return lower::cells(name, rate.cells()).map(Some);
+            return generation::cells(name, rate.cells()).map(Some);
         };
         let path = directory.join(pin_name(kind, user, rate));
         match open_pin(&path) {
@@ -73,7 +73,7 @@ pub(super) fn cells(limits: &Limits, user: Option<&str>) -> Result<UserCells, Ke
                 Ok(Some(map))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let map = lower::cells(name, rate.cells())?;
+                let map = generation::cells(name, rate.cells())?;
                 pin(&map, &path).map_err(fail(&path))?;
                 Ok(Some(map))
             }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    error::Error,
     fmt, fs,
     io::{self, IsTerminal, LineWriter, Write},
     os::{
@@ -43,6 +44,22 @@ macro_rules! say {
     ($($words:tt)*) => {
         $crate::line(format_args!($($words)*))
     };
+}
+
+/// An error and its causes in one line. Many of our messages hold the cause already, before the mend: a cause that has been
+/// told is not told again.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Whether the standard error of a process is the same file as ours: what is said there is read here.

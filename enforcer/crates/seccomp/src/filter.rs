@@ -138,11 +138,11 @@ pub(super) fn compile(rules: &[Rule]) -> Result<BpfProgram, SeccompError> {
 fn alternatives(when: &[Condition]) -> Vec<Vec<ScmpArgCompare>> {
     let mut all = vec![Vec::new()];
     for condition in when {
-        let lowered = lower(condition);
+        let compared = comparisons(condition);
         all = all
             .iter()
             .flat_map(|before| {
-                lowered.iter().map(move |comparison| {
+                compared.iter().map(move |comparison| {
                     let mut longer = before.clone();
                     longer.push(*comparison);
                     longer
@@ -154,7 +154,7 @@ fn alternatives(when: &[Condition]) -> Vec<Vec<ScmpArgCompare>> {
 }
 
 /// The comparisons one of which must hold.
-fn lower(condition: &Condition) -> Vec<ScmpArgCompare> {
+fn comparisons(condition: &Condition) -> Vec<ScmpArgCompare> {
     let masked = |mask: u32, value: u32| {
         ScmpArgCompare::new(
             condition.argument,
@@ -217,7 +217,7 @@ mod tests {
             test: Test::NoneOf(vec![1, 3]),
         };
         // 0, 2, and all above 3.
-        assert_eq!(lower(&none_of).len(), 3);
+        assert_eq!(comparisons(&none_of).len(), 3);
         assert_eq!(alternatives(&[]), vec![Vec::new()]);
         let one_of = Condition {
             argument: 1,

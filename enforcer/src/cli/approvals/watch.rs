@@ -17,7 +17,8 @@ use nix::{
 };
 
 use super::{Reach, Verdict, answer, text};
-use enforcer_control::{ControlError, RequestRecord, client, protocol::Happening};
+use crate::cli::error::CliError;
+use enforcer_control::{ControlError, RequestRecord, client, protocol::DeskEvent};
 use enforcer_say::say;
 
 /// What can be typed.
@@ -28,7 +29,7 @@ const KEYS: &str =
 const LOOK: Duration = Duration::from_millis(500);
 
 enum News {
-    Happened(PathBuf, Box<Happening>),
+    Event(PathBuf, Box<DeskEvent>),
     /// A desk has ended, or it refuses.
     Over(PathBuf, Option<ControlError>),
 }
@@ -78,10 +79,10 @@ impl Desks {
     }
 
     /// The next thing that happens, if it happens soon; nothing at a desk: it has ended.
-    fn next(&mut self, wait: Duration) -> Option<(PathBuf, Option<Happening>)> {
+    fn next(&mut self, wait: Duration) -> Option<(PathBuf, Option<DeskEvent>)> {
         self.look();
         match self.news.recv_timeout(wait) {
-            Ok(News::Happened(socket, happening)) => Some((socket, Some(*happening))),
+            Ok(News::Event(socket, event)) => Some((socket, Some(*event))),
             Ok(News::Over(socket, why)) => {
                 self.watched.remove(&socket);
                 match why {
@@ -101,9 +102,9 @@ impl Desks {
 
 fn follow(socket: &Path, sender: &Sender<News>) -> Result<(), ControlError> {
     let mut watch = client::Watch::start(socket)?;
-    while let Some(happening) = watch.wait()? {
+    while let Some(event) = watch.wait()? {
         if sender
-            .send(News::Happened(socket.to_owned(), Box::new(happening)))
+            .send(News::Event(socket.to_owned(), Box::new(event)))
             .is_err()
         {
             break;
@@ -113,7 +114,7 @@ fn follow(socket: &Path, sender: &Sender<News>) -> Result<(), ControlError> {
 }
 
 /// Runs until it is interrupted, or the terminal or the reader is gone.
-pub(super) fn run(root: &Path, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn run(root: &Path, json: bool) -> Result<ExitCode, CliError> {
     let mut desks = Desks::new(root);
     if json || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         stream(&mut desks, json)
@@ -122,24 +123,24 @@ pub(super) fn run(root: &Path, json: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn stream(desks: &mut Desks, json: bool) -> anyhow::Result<ExitCode> {
+fn stream(desks: &mut Desks, json: bool) -> Result<ExitCode, CliError> {
     let mut out = enforcer_say::out();
     loop {
-        let Some((_, Some(happening))) = desks.next(LOOK) else {
+        let Some((_, Some(event))) = desks.next(LOOK) else {
             continue;
         };
         if json {
-            writeln!(out, "{}", serde_json::to_string(&happening)?)?;
+            writeln!(out, "{}", serde_json::to_string(&event)?)?;
         } else {
-            match happening {
-                Happening::New { request } => {
+            match event {
+                DeskEvent::New { request } => {
                     text::list(
                         &mut out,
                         std::slice::from_ref(&*request),
                         text::Style::of_stdout(),
                     )?;
                 }
-                Happening::Ended { id, state, outcome } => {
+                DeskEvent::Ended { id, state, outcome } => {
                     let by = outcome
                         .approver
                         .map_or(String::new(), |who| format!(" by {who}"));
@@ -175,18 +176,18 @@ enum Typed {
 }
 
 impl Prompt {
-    fn run(mut self, desks: &mut Desks) -> anyhow::Result<ExitCode> {
+    fn run(mut self, desks: &mut Desks) -> Result<ExitCode, CliError> {
         writeln!(
             enforcer_say::out(),
             "Waiting for requests. Ctrl-C ends the watch; what waits goes on waiting."
         )?;
         loop {
-            while let Some((socket, happening)) = desks.next(Duration::ZERO) {
-                self.note(socket, happening);
+            while let Some((socket, event)) = desks.next(Duration::ZERO) {
+                self.note(socket, event);
             }
             let Some(id) = self.most_urgent() else {
-                if let Some((socket, happening)) = desks.next(LOOK) {
-                    self.note(socket, happening);
+                if let Some((socket, event)) = desks.next(LOOK) {
+                    self.note(socket, event);
                 }
                 continue;
             };
@@ -196,12 +197,12 @@ impl Prompt {
         }
     }
 
-    fn note(&mut self, socket: PathBuf, happening: Option<Happening>) {
-        match happening {
-            Some(Happening::New { request }) => {
+    fn note(&mut self, socket: PathBuf, event: Option<DeskEvent>) {
+        match event {
+            Some(DeskEvent::New { request }) => {
                 self.waiting.insert(request.id.clone(), (socket, *request));
             }
-            Some(Happening::Ended { id, .. }) => {
+            Some(DeskEvent::Ended { id, .. }) => {
                 self.waiting.remove(&id);
                 self.skipped.remove(&id);
             }
@@ -220,7 +221,7 @@ impl Prompt {
     }
 
     /// Puts one request to the person; false if the terminal is gone.
-    fn ask(&mut self, desks: &mut Desks, id: &str) -> anyhow::Result<bool> {
+    fn ask(&mut self, desks: &mut Desks, id: &str) -> Result<bool, CliError> {
         let Some((socket, record)) = self.waiting.get(id).cloned() else {
             return Ok(true);
         };
@@ -282,7 +283,7 @@ impl Prompt {
     }
 
     /// Waits for a line, and goes on listening to the desks.
-    fn read(&mut self, desks: &mut Desks, id: &str) -> anyhow::Result<Typed> {
+    fn read(&mut self, desks: &mut Desks, id: &str) -> Result<Typed, CliError> {
         let stdin = io::stdin();
         let look = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
         loop {
@@ -298,8 +299,8 @@ impl Prompt {
                 }
                 Err(errno) => return Err(io::Error::from(errno).into()),
             }
-            while let Some((socket, happening)) = desks.next(Duration::ZERO) {
-                self.note(socket, happening);
+            while let Some((socket, event)) = desks.next(Duration::ZERO) {
+                self.note(socket, event);
             }
             if !self.waiting.contains_key(id) {
                 return Ok(Typed::Ended);

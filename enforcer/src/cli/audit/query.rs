@@ -5,11 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
 use super::{Style, print, report};
+use crate::cli::error::{CliError, Context};
 use enforcer_decide::principal::{Name, TenantName};
 use enforcer_trail::{DEFAULT_PATH, Entry, Reader, tenant_trail};
 
@@ -196,7 +196,7 @@ impl QueryArgs {
 /// # Errors
 ///
 /// The trail is missing or cannot be read, or `out` cannot be written.
-pub(super) fn show(args: &QueryArgs, style: Style, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn show(args: &QueryArgs, style: Style, out: &mut impl Write) -> Result<(), CliError> {
     let mut malformed = 0_u64;
     let wanted = |line: &[u8]| {
         let entry = Entry::parse(line);

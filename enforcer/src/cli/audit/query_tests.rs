@@ -130,7 +130,7 @@ fn a_tenants_trail_is_its_own_whether_it_is_there_or_not() {
     let own = "/var/log/enforcer/tenants/no-such-tenant/audit.jsonl";
     assert_eq!(args.query.file(), Path::new(own));
     let error = show(&args.query, Style { colour: false }, &mut Vec::new()).unwrap_err();
-    let text = format!("{error:#}");
+    let text = error.message();
     assert!(
         text.contains(own) && text.contains("--tenant no-such-tenant"),
         "{text}"

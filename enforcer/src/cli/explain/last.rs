@@ -8,10 +8,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::ExplainArgs;
+use crate::cli::error::{CliError, Context, refuse};
 use crate::cli::{FAILURE, approvals::STATE_ROOT, audit};
 use enforcer_control::{SOCKET_NAME, client, protocol::Operation};
 use enforcer_launch::agent_of;
@@ -49,12 +49,12 @@ struct Denial {
 /// # Errors
 ///
 /// Neither the run nor the trail can be asked, or standard output cannot be written.
-pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, CliError> {
     let inside = agent_of(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
     let denials = match (inside, &args.audit) {
         (Some(id), None) => {
             if args.agent.is_some() {
-                bail!("inside an agent there are its own denials only; leave --agent away");
+                refuse!("inside an agent there are its own denials only; leave --agent away");
             }
             of_run(&id, args.count)?
         }
@@ -87,7 +87,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks the run that this process belongs to.
-fn of_run(id: &str, count: usize) -> anyhow::Result<Vec<Denial>> {
+fn of_run(id: &str, count: usize) -> Result<Vec<Denial>, CliError> {
     let socket = PathBuf::from(STATE_ROOT).join(id).join(SOCKET_NAME);
     let reply = client::request(&socket, &Operation::Last).with_context(|| {
         format!(
@@ -95,7 +95,7 @@ fn of_run(id: &str, count: usize) -> anyhow::Result<Vec<Denial>> {
         )
     })?;
     if let Some(error) = reply.error {
-        bail!("{error}");
+        refuse!("{error}");
     }
     let texts = reply.denials.unwrap_or_default();
     let first = texts.len().saturating_sub(count);
@@ -113,7 +113,7 @@ fn of_trail(
     count: usize,
     agent: Option<&str>,
     policy: Option<&Policy>,
-) -> anyhow::Result<Vec<Denial>> {
+) -> Result<Vec<Denial>, CliError> {
     let wanted = |line: &[u8]| {
         Entry::parse(line).is_ok_and(|entry| {
             entry.text("event") == "denial"

@@ -3,6 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use crate::cli::audit::clean;
+use crate::cli::error::CliError;
 use enforcer_hook::{
     Format,
     doctor::{self, Finding, HookStatus, Report},
@@ -40,7 +41,7 @@ pub(super) struct DoctorArgs {
     json: bool,
 }
 
-pub(super) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     let named = !args.agents.is_empty();
     let wanted = if named {
         args.agents.as_slice()

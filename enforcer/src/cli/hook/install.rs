@@ -2,6 +2,7 @@
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
+use crate::cli::error::CliError;
 use enforcer_hook::{
     Format,
     doctor::unproven,
@@ -49,7 +50,7 @@ impl InstallArgs {
 }
 
 /// Puts the hook in, or takes it out. Status 1: it is in, and the agent will not ask it as things are.
-pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn install(args: &InstallArgs, installs: bool) -> Result<ExitCode, CliError> {
     // A hook with a policy that cannot be used would deny everything.
     let policy = match &args.policy {
         Some(policy) => Some((policy, policy_file::load(policy, None)?)),
@@ -145,7 +146,7 @@ pub(super) fn install(args: &InstallArgs, installs: bool) -> anyhow::Result<Exit
 }
 
 /// What keeps users from turning hooks off, in a file of its own.
-fn requirement(plan: &InstallPlan, installs: bool, dry_run: bool) -> anyhow::Result<()> {
+fn requirement(plan: &InstallPlan, installs: bool, dry_run: bool) -> Result<(), CliError> {
     let Some(Requirement { says, change }) = plan.requirement(installs)? else {
         return Ok(());
     };

@@ -8,6 +8,7 @@ use super::{
     counted, engine,
     history::{self, History},
 };
+use crate::cli::error::CliError;
 use enforcer_decide::recorded::Told;
 use enforcer_policy::compare::{Change, Changed, changes};
 
@@ -59,7 +60,11 @@ struct Effect {
     groups: BTreeMap<(String, String), Group>,
 }
 
-pub(super) fn run(args: &DiffArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn run(
+    args: &DiffArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, CliError> {
     let (a, b) = (engine(&args.a)?, engine(&args.b)?);
     let changes = changes(a.policy(), b.policy());
     let trail = match &args.trail {

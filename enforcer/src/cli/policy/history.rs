@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde_json::Map;
 
 use crate::cli::audit::{clean, subject};
+use crate::cli::error::{CliError, Context};
 use enforcer_decide::{
     Engine, Outcome,
     recorded::{self, Recorded, Told},
@@ -43,7 +43,7 @@ pub(super) struct History {
 
 impl History {
     /// Reads a trail, its rotated files first. `agent` leaves out the lines of other agents.
-    pub(super) fn read(file: &Path, agent: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn read(file: &Path, agent: Option<&str>) -> Result<Self, CliError> {
         let (lines, _) = Reader::new(file)
             .last(usize::MAX, |_| true)
             .with_context(|| format!("the trail {} cannot be used", file.display()))?;

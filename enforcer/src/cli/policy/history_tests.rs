@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{diff, replay, suggest};
+use crate::cli::error::CliError;
 use crate::cli::prove_policy;
 
 const OLD: &str =
@@ -80,7 +81,7 @@ impl Scene {
     /// Status, output, errors, with the directory left out.
     fn said(
         &self,
-        run: impl FnOnce(&mut dyn std::io::Write, &mut dyn std::io::Write) -> anyhow::Result<u8>,
+        run: impl FnOnce(&mut dyn std::io::Write, &mut dyn std::io::Write) -> Result<u8, CliError>,
     ) -> (u8, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let status = run(&mut out, &mut err).unwrap();

@@ -6,8 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
-
+use crate::cli::error::{CliError, Context};
 use enforcer_control::words;
 use enforcer_decide::Engine;
 use enforcer_launch::Identity;
@@ -76,7 +75,7 @@ pub type Prove<'a> = &'a dyn Fn(&Parsed) -> Vec<PolicyError>;
 /// # Errors
 ///
 /// When a policy or a trail cannot be used, or the output cannot be written.
-pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
+pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> Result<ExitCode, CliError> {
     let (mut out, mut err) = (enforcer_say::out(), enforcer_say::err());
     let status = match &args.command {
         PolicyCommand::Check { file, json, user } => {
@@ -104,22 +103,22 @@ pub fn run(args: &PolicyArgs, prove: Prove<'_>) -> anyhow::Result<ExitCode> {
     match status {
         Ok(status) => Ok(ExitCode::from(status)),
         // The reader has seen enough (`| head`); not success, because it may not have been told everything.
-        Err(error) if super::reader_left(&error) => Ok(ExitCode::FAILURE),
+        Err(error) if error.reader_left() => Ok(ExitCode::FAILURE),
         Err(error) => Err(error),
     }
 }
 
-fn written(result: io::Result<u8>) -> anyhow::Result<u8> {
+fn written(result: io::Result<u8>) -> Result<u8, CliError> {
     result.context("the output cannot be written")
 }
 
 /// Reads and compiles a policy. Faults are told as `policy check` tells them.
-fn engine(file: &std::path::Path) -> anyhow::Result<Engine> {
+fn engine(file: &std::path::Path) -> Result<Engine, CliError> {
     Ok(read(file)?.1)
 }
 
 /// Reads and compiles a policy as [`engine`] does; gives both.
-fn read(file: &std::path::Path) -> anyhow::Result<(Parsed, Engine)> {
+fn read(file: &std::path::Path) -> Result<(Parsed, Engine), CliError> {
     let parsed = policy_file::load(file, None)?.parsed;
     match Engine::new(parsed.policy.clone(), 0) {
         Ok(engine) => Ok((parsed, engine)),

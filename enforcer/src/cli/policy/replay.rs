@@ -8,6 +8,7 @@ use super::{
     counted, engine,
     history::{self, History},
 };
+use crate::cli::error::CliError;
 use enforcer_decide::recorded::{Other, Told, Unclear};
 
 const NOTES: &str = "\
@@ -73,7 +74,7 @@ pub(super) fn run(
     args: &ReplayArgs,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> anyhow::Result<u8> {
+) -> Result<u8, CliError> {
     let engine = engine(&args.policy)?;
     let history = History::read(&args.trail, args.agent.as_deref())?;
     if let Some(said) = history.malformed() {

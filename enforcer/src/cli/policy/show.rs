@@ -6,11 +6,11 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::counted;
+use crate::cli::error::{CliError, Context};
 use enforcer_policy::{Decision, JsonPath, Parsed, Place, Risk};
 use enforcer_policy_files::{policy_file, shipped::default_policy};
 
@@ -44,7 +44,11 @@ struct Shown<'p> {
     place: Place,
 }
 
-pub(super) fn run(args: &ShowArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn run(
+    args: &ShowArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, CliError> {
     let file = args.file.clone().unwrap_or_else(default_policy);
     let name = file.display().to_string();
     let parsed = policy_file::load(&file, None)?.parsed;
@@ -144,7 +148,7 @@ fn text(name: &str, parsed: &Parsed, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn as_json(name: &str, parsed: &Parsed) -> anyhow::Result<Value> {
+fn as_json(name: &str, parsed: &Parsed) -> Result<Value, CliError> {
     let whole: Value =
         serde_json::from_str(parsed.text()).context("the whole policy is no JSON")?;
     let included: Vec<Value> = parsed

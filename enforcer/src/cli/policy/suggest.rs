@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
 use serde_json::{Map, json};
 
 use super::{
     Prove, counted, engine,
     history::{self, History, Line},
 };
+use crate::cli::error::{CliError, Context, refuse};
 use enforcer_decide::{
     Engine,
     observed::{Observed, Suggestion, What, suggest},
@@ -67,7 +67,7 @@ pub(super) fn run(
     prove: Prove<'_>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> anyhow::Result<u8> {
+) -> Result<u8, CliError> {
     let against = args.against.as_deref().map(engine).transpose()?;
     let history = History::read(&args.trail, args.agent.as_deref())?;
     let went_on: Vec<&Line> = history
@@ -150,7 +150,7 @@ fn listed<'a>(
 type LeftOut = BTreeMap<&'static str, BTreeMap<String, usize>>;
 
 /// The policy for these lines, and what of them has no place in one.
-fn of_lines(lines: &[&Line]) -> anyhow::Result<(Suggestion, LeftOut)> {
+fn of_lines(lines: &[&Line]) -> Result<(Suggestion, LeftOut), CliError> {
     let mut left_out = LeftOut::new();
     let mut observed = Vec::new();
     for line in lines {
@@ -208,11 +208,11 @@ fn connect(line: &Line) -> Option<What> {
 }
 
 /// Checks the policy as `policy check` would, and gives how many of the lines it allows.
-fn proved(text: &str, lines: &[&Line], prove: Prove<'_>) -> anyhow::Result<usize> {
+fn proved(text: &str, lines: &[&Line], prove: Prove<'_>) -> Result<usize, CliError> {
     let parsed = enforcer_policy::parse(text)
         .context("the suggested policy is not good; report this as a defect")?;
     if let Some(fault) = prove(&parsed).first() {
-        bail!(
+        refuse!(
             "what was recorded does not fit one policy: {fault}; suggest one for fewer agents (--agent) or a shorter run"
         );
     }
@@ -248,7 +248,7 @@ fn held_against(engine: &Engine, lines: &[&Line]) -> BTreeMap<String, Vec<String
     warnings
 }
 
-fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
+fn write_new(file: &Path, text: &str) -> Result<(), CliError> {
     let opened = OpenOptions::new().write(true).create_new(true).open(file);
     let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
     written.with_context(|| {

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{counted, read};
+use crate::cli::error::{CliError, Context, refuse};
 use crate::cli::explain;
 use enforcer_decide::examples;
 use enforcer_decide::{Engine, Outcome, command_text};
@@ -108,7 +108,11 @@ struct Failure {
     outcome: Option<Outcome>,
 }
 
-pub(super) fn run(args: &TestArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+pub(super) fn run(
+    args: &TestArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, CliError> {
     let name = args.file.display().to_string();
     let (parsed, engine) = read(&args.file)?;
     let rules = parsed.policy.exec.rules.iter();
@@ -179,7 +183,7 @@ fn as_json(name: &str, examples: usize, cases: usize, failures: &[Failure]) -> V
 }
 
 /// Tries each case of a file; gives how many there are.
-fn try_cases(engine: &Engine, path: &Path, failures: &mut Vec<Failure>) -> anyhow::Result<usize> {
+fn try_cases(engine: &Engine, path: &Path, failures: &mut Vec<Failure>) -> Result<usize, CliError> {
     let name = path.display();
     let file = File::open(path).with_context(|| format!("the cases {name} cannot be read"))?;
     let mut file = BufReader::new(file);
@@ -202,15 +206,15 @@ fn try_cases(engine: &Engine, path: &Path, failures: &mut Vec<Failure>) -> anyho
         }
         let place = format!("{name}:{number}");
         if read as u64 == LINE_MAX {
-            anyhow::bail!(
-                "{place}: the line is longer than {LINE_MAX} bytes; make it a shorter case"
-            );
+            refuse!("{place}: the line is longer than {LINE_MAX} bytes; make it a shorter case");
         }
         let case: Case = serde_json::from_slice(line).map_err(|error| {
-            anyhow::anyhow!("{place}: this is no case: {error}; see `enforcer policy test --help`")
+            CliError::Refused(format!(
+                "{place}: this is no case: {error}; see `enforcer policy test --help`"
+            ))
         })?;
         let (subject, outcome) =
-            judge(engine, &case).map_err(|why| anyhow::anyhow!("{place}: {why}"))?;
+            judge(engine, &case).map_err(|why| CliError::Refused(format!("{place}: {why}")))?;
         count += 1;
         let wrong_rule = case
             .rule
@@ -278,7 +282,7 @@ mod tests {
 "connect": {"rules": [{"id": "db", "decision": "allow", "hosts": ["10.0.0.1"], "ports": [5432]}]}}"#;
 
     /// Status, output, errors.
-    fn tried(policy: &str, cases: &str, json: bool) -> (anyhow::Result<u8>, String, String) {
+    fn tried(policy: &str, cases: &str, json: bool) -> (Result<u8, CliError>, String, String) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("p.json");
         let lines = directory.path().join("c.jsonl");
@@ -356,7 +360,7 @@ mod tests {
             ("no json", "this is no case"),
         ] {
             let (status, _, _) = tried(POLICY, line, false);
-            let said = format!("{:#}", status.unwrap_err());
+            let said = status.unwrap_err().message();
             assert!(
                 said.contains("c.jsonl:1") && said.contains(why),
                 "{line}: {said}"

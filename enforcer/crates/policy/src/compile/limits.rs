@@ -7,13 +7,13 @@ use enforcer_common::limits::{BreakerRules, Limits, Rate};
 use crate::model;
 
 /// Lowers what a policy says. Where the cells of rates are is for the loader to say.
-pub fn lower(limits: &model::Limits, breaker: &model::Breaker) -> Limits {
+pub fn limit_rules(limits: &model::Limits, breaker: &model::Breaker) -> Limits {
     Limits {
         exec: rate(limits.exec),
         connect: rate(limits.connect),
         user_exec: rate(limits.user_exec),
         user_connect: rate(limits.user_connect),
-        breaker: lower_breaker(breaker),
+        breaker: breaker_rules(breaker),
         arguments: limits.arguments.unwrap_or(0),
         argv_bytes: limits.argv_bytes.unwrap_or(0),
         depth: limits.depth.unwrap_or(0),
@@ -22,7 +22,7 @@ pub fn lower(limits: &model::Limits, breaker: &model::Breaker) -> Limits {
 }
 
 /// Lowers what a policy says of its breaker.
-pub fn lower_breaker(breaker: &model::Breaker) -> BreakerRules {
+pub fn breaker_rules(breaker: &model::Breaker) -> BreakerRules {
     BreakerRules {
         denials: breaker.denials.unwrap_or(0),
         reserved: 0,
@@ -33,7 +33,7 @@ pub fn lower_breaker(breaker: &model::Breaker) -> BreakerRules {
 }
 
 /// Lowers one rate.
-pub fn lower_rate(model::Rate { count, window }: model::Rate) -> Rate {
+pub fn rate_rule(model::Rate { count, window }: model::Rate) -> Rate {
     Rate {
         window_ns: nanoseconds(window),
         count,
@@ -42,7 +42,7 @@ pub fn lower_rate(model::Rate { count, window }: model::Rate) -> Rate {
 }
 
 fn rate(rate: Option<model::Rate>) -> Rate {
-    rate.map_or_else(Rate::default, lower_rate)
+    rate.map_or_else(Rate::default, rate_rule)
 }
 
 /// A window of centuries is as good as one that never ends.
@@ -60,9 +60,9 @@ mod tests {
 
     #[test]
     fn what_a_policy_leaves_out_is_no_limit_but_the_breaker_is_there() {
-        let lowered = lower(&model::Limits::default(), &model::Breaker::default());
+        let rules = limit_rules(&model::Limits::default(), &model::Breaker::default());
         assert_eq!(
-            lowered,
+            rules,
             Limits {
                 breaker: BreakerRules {
                     denials: 10,
@@ -75,10 +75,10 @@ mod tests {
 
     #[test]
     fn windows_become_nanoseconds_and_never_wrap() {
-        let lowered = |window| rate(Some(model::Rate { count: 7, window }));
-        assert_eq!(lowered(Duration::from_secs(3)).window_ns, 3_000_000_000);
+        let rules = |window| rate(Some(model::Rate { count: 7, window }));
+        assert_eq!(rules(Duration::from_secs(3)).window_ns, 3_000_000_000);
         assert_eq!(
-            lowered(Duration::from_secs(u64::from(u32::MAX) * 86_400)).window_ns,
+            rules(Duration::from_secs(u64::from(u32::MAX) * 86_400)).window_ns,
             u64::MAX
         );
     }

@@ -53,7 +53,7 @@ pub use connect::{ConnectPrefix, matches as connect_matches};
 pub use danger::is_dangerous;
 pub use exec::programs;
 pub use glob::Glob;
-pub use limits::{lower as lower_limits, lower_breaker, lower_rate};
+pub use limits::{breaker_rules, limit_rules, rate_rule};
 pub use unix::matches as unix_matches;
 
 pub use shadow::{Shadow, shadows};
@@ -327,7 +327,7 @@ pub fn compile_for(
     tables.connect_deny_from = ranks.deny_from;
     tables.connect_ranks = ranks.refs;
     tables.header.connect_default = policy.connect.default.number();
-    tables.header.limits = limits::lower(&policy.limits, &policy.breaker);
+    tables.header.limits = limits::limit_rules(&policy.limits, &policy.breaker);
     Ok(tables)
 }
 

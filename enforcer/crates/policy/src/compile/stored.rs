@@ -181,7 +181,7 @@ impl Partial {
             unix_deny_from: read.u32()?,
             outside_unix: read.up_to(2)?,
             outside_tcp: read.up_to(2)?,
-            limits: limits::lower(&policy.limits, &policy.breaker),
+            limits: limits::limit_rules(&policy.limits, &policy.breaker),
             ..PolicyHeader::default()
         };
         let connect_ask_from = read.u32()?;

@@ -50,7 +50,7 @@ pub enum ActionClass {
 /// A rate: at most `count` in any stretch of `window_ns`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Rate {
+pub struct RateRule {
     /// The window, ns.
     pub window_ns: u64,
     /// How many; 0: no rate.
@@ -59,7 +59,7 @@ pub struct Rate {
     pub first: u32,
 }
 
-impl Rate {
+impl RateRule {
     /// Cells that the rate needs: the ticket, and the stamps.
     pub const fn cells(&self) -> u32 {
         if self.count == 0 { 0 } else { self.count + 2 }
@@ -69,15 +69,15 @@ impl Rate {
 /// What a policy says of the breaker and of limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Limits {
+pub struct LimitRules {
     /// Execs of the agent.
-    pub exec: Rate,
+    pub exec: RateRule,
     /// Connects of the agent.
-    pub connect: Rate,
+    pub connect: RateRule,
     /// Execs of all agents of the user, in a map of their own.
-    pub user_exec: Rate,
+    pub user_exec: RateRule,
     /// Connects of all agents of the user, in a map of their own.
-    pub user_connect: Rate,
+    pub user_connect: RateRule,
     /// The breaker.
     pub breaker: BreakerRules,
     /// Most arguments of an exec, `argv[0]` not counted; 0 any number.
@@ -106,7 +106,7 @@ pub enum Taking {
 /// Takes one allowance from a rate at `now` (`CLOCK_BOOTTIME`, ns), or with `take` false looks whether it could. One
 /// attempt; [`Taking::Again`] wants another.
 #[inline(always)]
-pub fn try_take(cells: &impl Cells, rate: &Rate, now: u64, take: bool) -> Taking {
+pub fn try_take(cells: &impl Cells, rate: &RateRule, now: u64, take: bool) -> Taking {
     let places = u64::from(rate.count) + 1;
     let Some(ticket) = cells.load(0) else {
         return Taking::Broken;
@@ -150,7 +150,7 @@ pub fn try_take(cells: &impl Cells, rate: &Rate, now: u64, take: bool) -> Taking
 
 /// How many allowances of a rate are in the window that ends `now`. For people: of what changes meanwhile it may
 /// tell either way.
-pub fn used(cells: &impl Cells, rate: &Rate, now: u64) -> u32 {
+pub fn used(cells: &impl Cells, rate: &RateRule, now: u64) -> u32 {
     let places = u64::from(rate.count) + 1;
     let ticket = cells.load(0).unwrap_or(0);
     let mut used = 0;
@@ -421,9 +421,9 @@ pub const fn complexity_of(rank: u32) -> (u32, u32) {
     (rank >> COMPLEX_SHIFT, rank & ((1 << COMPLEX_SHIFT) - 1))
 }
 
-const _: () = assert!(size_of::<Rate>() == 16);
+const _: () = assert!(size_of::<RateRule>() == 16);
 const _: () = assert!(size_of::<BreakerRules>() == 16);
-const _: () = assert!(size_of::<Limits>() == 4 * 16 + 16 + 16);
+const _: () = assert!(size_of::<LimitRules>() == 4 * 16 + 16 + 16);
 
 #[cfg(test)]
 #[path = "limits_tests.rs"]

@@ -15,7 +15,7 @@ use super::*;
 struct Shared(Vec<AtomicU64>);
 
 impl Shared {
-    fn of(rate: &Rate) -> Self {
+    fn of(rate: &RateRule) -> Self {
         Self((0..rate.cells()).map(|_| AtomicU64::new(0)).collect())
     }
 }
@@ -32,15 +32,15 @@ impl Cells for Shared {
     }
 }
 
-fn rate(count: u32, window_ns: u64) -> Rate {
-    Rate {
+fn rate(count: u32, window_ns: u64) -> RateRule {
+    RateRule {
         window_ns,
         count,
         first: 0,
     }
 }
 
-fn take(cells: &impl Cells, rate: &Rate, now: u64) -> Taking {
+fn take(cells: &impl Cells, rate: &RateRule, now: u64) -> Taking {
     for _ in 0..TRIES {
         match try_take(cells, rate, now, true) {
             Taking::Again => {}
@@ -50,7 +50,7 @@ fn take(cells: &impl Cells, rate: &Rate, now: u64) -> Taking {
     Taking::Again
 }
 
-fn taken(cells: &impl Cells, rate: &Rate, now: u64) -> bool {
+fn taken(cells: &impl Cells, rate: &RateRule, now: u64) -> bool {
     matches!(take(cells, rate, now), Taking::Taken(_))
 }
 
@@ -58,7 +58,7 @@ fn taken(cells: &impl Cells, rate: &Rate, now: u64) -> bool {
 struct Model(Vec<u64>);
 
 impl Model {
-    fn take(&mut self, rate: &Rate, now: u64) -> bool {
+    fn take(&mut self, rate: &RateRule, now: u64) -> bool {
         let stamp = self.0.last().map_or(now, |last| now.max(last + 1));
         let recent = self
             .0
@@ -155,7 +155,7 @@ fn memory_that_is_too_small_is_said_to_be_broken() {
 /// Memory on which others come in between any two steps: whole allowances, and claimers that stop half way.
 struct Interrupted<'a> {
     cells: &'a Shared,
-    rate: Rate,
+    rate: RateRule,
     dice: &'a Dice,
     now: &'a Cell<u64>,
     taken: &'a RefCell<Vec<u64>>,
@@ -222,7 +222,7 @@ fn whoever_is_interrupted_anywhere_takes_no_more_than_there_is() {
 }
 
 /// No stamp twice, and no more in a window than may be.
-fn check(taken: &[u64], rate: &Rate, seed: u64) {
+fn check(taken: &[u64], rate: &RateRule, seed: u64) {
     assert!(
         taken.len() > rate.count as usize,
         "{seed}: nothing was tried"

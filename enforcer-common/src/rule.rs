@@ -1,6 +1,6 @@
 //! Keys and values of the maps that hold a policy in the kernel.
 
-use crate::{limits::Limits, table::GroupRef};
+use crate::{limits::LimitRules, table::GroupRef};
 
 /// Groups that one program name can lead to.
 pub const HEAD_GROUPS: usize = 5;
@@ -81,7 +81,7 @@ pub struct PolicyHeader {
     /// Decision on a unix socket of the agent's user outside the agent, where no rule matches its name.
     pub outside_unix: u32,
     /// Breaker, rates and complexity.
-    pub limits: Limits,
+    pub limits: LimitRules,
 }
 
 /// `IPPROTO_ICMP`, and `IPPROTO_ICMPV6`, which is judged as the same.

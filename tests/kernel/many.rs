@@ -8,7 +8,9 @@ use std::{
 };
 
 use enforcer_common::{event::CAUSE_RULE, seat};
-use enforcer_kernel::{KernelError, agent::AgentPlan, attach::mount_bpf, events::Body, host::Held};
+use enforcer_kernel::{
+    KernelError, agent::AgentPlan, attach::mount_bpf, events::Body, host::LockedHosts,
+};
 use enforcer_policy::compile::Tables;
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
@@ -103,7 +105,7 @@ fn replace(world: &mut World, tables: &Tables, observed: bool) {
         observed,
         ..AgentPlan::new(tables)
     };
-    let held = Held::wait().unwrap();
+    let held = LockedHosts::wait().unwrap();
     (world.agent, _) = world.agent.replace(held, &plan, |_| Ok(())).unwrap();
 }
 
@@ -150,7 +152,7 @@ fn a_policy_is_replaced_by_one_word() {
     let kept = world.agent.generation().unwrap();
     let failed = world
         .agent
-        .replace(Held::wait().unwrap(), &AgentPlan::new(&open), |_| {
+        .replace(LockedHosts::wait().unwrap(), &AgentPlan::new(&open), |_| {
             Err(KernelError::MalformedBtf)
         });
     assert!(failed.is_err());

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use enforcer_decide::Engine;
 use enforcer_kernel::trial::Trial;
-use enforcer_policy::{Decision, ExecAction, Judgement, Script};
+use enforcer_policy::{Decision, ExecAction, Judgement, ScriptHead};
 use enforcer_tests::root;
 use serde_json::{Value, json};
 
@@ -111,7 +111,7 @@ impl Random {
         for _ in 0..self.below(7) {
             argv.push(self.word());
         }
-        let script = (self.below(8) == 0).then(|| Script {
+        let script = (self.below(8) == 0).then(|| ScriptHead {
             interpreter: self
                 .one(&["/bin/sh", "/usr/bin/git", "rm"])
                 .as_bytes()

@@ -17,8 +17,8 @@ use enforcer_common::{
         CAUSE_USER_RATE, counts_for_breaker,
     },
     limits::{
-        Ask, COMPLEX_ARGUMENTS, COMPLEX_BYTES, COMPLEX_DEPTH, Cells, Limits, Rate, Said, TRIES,
-        Taking, Thing, complexity_rank, is_repeat, try_take, try_turn,
+        Ask, COMPLEX_ARGUMENTS, COMPLEX_BYTES, COMPLEX_DEPTH, Cells, LimitRules, RateRule, Said,
+        TRIES, Taking, Thing, complexity_rank, is_repeat, try_take, try_turn,
     },
     rule::DENY,
     seat::{self, SlotState},
@@ -38,7 +38,7 @@ use crate::{
 const NS_PER_MS: u64 = 1_000_000;
 
 #[inline(always)]
-fn limits_of(seat: u32) -> Option<&'static Limits> {
+fn limits_of(seat: u32) -> Option<&'static LimitRules> {
     let header = POLICIES.get_ptr(seat::generation(seat))?;
     // SAFETY: a map value, which lives as long as the program.
     Some(unsafe { &(*header).limits })
@@ -263,7 +263,7 @@ impl Cells for Ring {
 #[repr(C)]
 struct Wish {
     seat: u32,
-    /// Which of the rates of [`Limits`].
+    /// Which of the rates of [`LimitRules`].
     rate: u32,
     take: u32,
     /// A `GOT_` number.
@@ -279,20 +279,20 @@ const GOT_NOTHING: u32 = 0;
 const GOT_TAKEN: u32 = 1;
 const GOT_EXCEEDED: u32 = 2;
 
-/// One of the rates of [`Limits`], which stand behind one another there: the verifier would walk all that comes after for
+/// One of the rates of [`LimitRules`], which stand behind one another there: the verifier would walk all that comes after for
 /// each that is chosen.
 #[inline(always)]
-fn rate_of(limits: &Limits, which: u32) -> &Rate {
-    let rates = ptr::from_ref(limits).cast::<Rate>();
+fn rate_of(limits: &LimitRules, which: u32) -> &RateRule {
+    let rates = ptr::from_ref(limits).cast::<RateRule>();
     // SAFETY: four rates are at the beginning (below), and the number is masked.
     unsafe { &*rates.add((which & USER_CONNECT) as usize) }
 }
 
 const _: () = assert!(
-    offset_of!(Limits, exec) == OWN_EXEC as usize * size_of::<Rate>()
-        && offset_of!(Limits, connect) == OWN_CONNECT as usize * size_of::<Rate>()
-        && offset_of!(Limits, user_exec) == USER_EXEC as usize * size_of::<Rate>()
-        && offset_of!(Limits, user_connect) == USER_CONNECT as usize * size_of::<Rate>()
+    offset_of!(LimitRules, exec) == OWN_EXEC as usize * size_of::<RateRule>()
+        && offset_of!(LimitRules, connect) == OWN_CONNECT as usize * size_of::<RateRule>()
+        && offset_of!(LimitRules, user_exec) == USER_EXEC as usize * size_of::<RateRule>()
+        && offset_of!(LimitRules, user_connect) == USER_CONNECT as usize * size_of::<RateRule>()
 );
 
 extern "C" fn try_wish(_index: u32, context: *mut c_void) -> i64 {

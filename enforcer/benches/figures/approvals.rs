@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use enforcer_control::{
-    client::{self, Watch},
+    client::{self, DeskWatch},
     protocol::{DeskEvent, Operation, Reply},
 };
 use serde_json::json;
@@ -62,7 +62,7 @@ fn answering(
     socket: PathBuf,
     decide: fn(&str) -> (bool, Option<&'static str>),
 ) -> anyhow::Result<mpsc::Receiver<u64>> {
-    let mut watch = Watch::start(&socket)?;
+    let mut watch = DeskWatch::start(&socket)?;
     let (give, take) = mpsc::channel();
     thread::spawn(move || -> anyhow::Result<()> {
         while let Some(happening) = watch.wait()? {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use enforcer_kernel::{
     attach::PIN_ROOT,
-    host::{self, Held, Host},
+    host::{self, Host, LockedHosts},
 };
 
 use crate::{
@@ -252,7 +252,7 @@ fn loading(
 
 /// Takes the host of this build down; whether it could be, because no agent is in it.
 fn take_own_host_down() -> anyhow::Result<bool> {
-    let held = Held::wait()?;
+    let held = LockedHosts::wait()?;
     for name in host::all() {
         let Ok(found) = Host::open(&name) else {
             continue;

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use enforcer_decide::Engine;
 use enforcer_policy::Decision;
 use enforcer_seccomp::{
-    Call, Eyes, Listener, Notification, Notified, SyscallGroups,
+    Eyes, Listener, Notification, Notified, NotifiedCall, SyscallGroups,
     resolve::{Found, Resolver, Roots},
     target,
 };
@@ -63,7 +63,7 @@ struct Reading;
 
 impl Supervisor for Reading {
     fn look(&mut self, stopped: &Notification) -> anyhow::Result<Option<Found>> {
-        if let Call::Exec(call) = stopped.call {
+        if let NotifiedCall::Exec(call) = stopped.call {
             std::hint::black_box(target::exec_text(stopped.tid, &call).ok());
         }
         Ok(None)
@@ -78,7 +78,7 @@ struct Judging {
 
 impl Supervisor for Judging {
     fn look(&mut self, stopped: &Notification) -> anyhow::Result<Option<Found>> {
-        let Call::Exec(call) = stopped.call else {
+        let NotifiedCall::Exec(call) = stopped.call else {
             bail!("{stopped:?}")
         };
         let text = target::exec_text(stopped.tid, &call)?;

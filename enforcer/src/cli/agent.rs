@@ -16,7 +16,7 @@ use enforcer_agent::status;
 use enforcer_control::{
     AgentChange, AgentChanged, SOCKET_NAME,
     client::Listening,
-    protocol::{Fault, Operation, Reply},
+    protocol::{Operation, Reply, ReplyFault},
 };
 use enforcer_decide::Mode;
 use enforcer_policy::capability::Capability;
@@ -262,7 +262,7 @@ fn made(reply: Reply) -> Result<AgentChanged, NotMade> {
         (None, Some(error)) => {
             let error = CliError::Refused(error);
             // It broke down on the way.
-            let broken = reply.fault == Some(Fault::Failed);
+            let broken = reply.fault == Some(ReplyFault::Failed);
             Err(if broken {
                 NotMade::Unknown(error)
             } else {
@@ -367,8 +367,8 @@ mod tests {
             let reply = Reply::fault(fault, "why");
             matches!(made(reply), Err(NotMade::Unchanged(_)))
         };
-        assert!(says(Fault::Bad) && says(Fault::Refused) && says(Fault::Busy));
-        assert!(!says(Fault::Failed));
+        assert!(says(ReplyFault::Bad) && says(ReplyFault::Refused) && says(ReplyFault::Busy));
+        assert!(!says(ReplyFault::Failed));
         assert!(matches!(made(Reply::default()), Err(NotMade::Unknown(_))));
     }
 }

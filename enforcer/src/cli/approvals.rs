@@ -14,7 +14,7 @@ use crate::cli::error::{CliError, refuse};
 use enforcer_approvals::{ApprovalsError, DEFAULT_DB, Store};
 use enforcer_control::{
     ControlError, RequestRecord, RequestState, SOCKET_NAME, client,
-    protocol::{Fault, Operation, Reply},
+    protocol::{Operation, Reply, ReplyFault},
 };
 use enforcer_files::directories;
 use enforcer_say::say;
@@ -243,7 +243,7 @@ struct Failure {
 impl Failure {
     fn of(reply: Reply) -> Self {
         let code = match reply.fault {
-            Some(Fault::NotFound | Fault::Ended) => 1,
+            Some(ReplyFault::NotFound | ReplyFault::Ended) => 1,
             _ => FAILURE,
         };
         Self {

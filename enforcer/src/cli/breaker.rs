@@ -14,7 +14,7 @@ use super::{FAILURE, acting_root, approvals::STATE_ROOT, on_our_directories, sud
 use crate::cli::error::CliError;
 use enforcer_control::{
     BreakerStatus, RateStatus, client,
-    protocol::{Fault, Operation},
+    protocol::{Operation, ReplyFault},
     words::{counted, duration},
 };
 use enforcer_decide::breaker::BreakerState;
@@ -214,7 +214,7 @@ fn close(way: &Way) -> Result<BreakerStatus, (u8, String)> {
                 .map_err(|error| (FAILURE, error.to_string()))?;
             match (reply.breaker, reply.fault) {
                 (Some(status), None) => Ok(status),
-                (_, Some(Fault::NotFound)) => Err((1, reply.error.unwrap_or_default())),
+                (_, Some(ReplyFault::NotFound)) => Err((1, reply.error.unwrap_or_default())),
                 _ => Err((FAILURE, reply.error.unwrap_or_default())),
             }
         }

@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use enforcer_agent::AgentError;
 use enforcer_control::ControlError;
 use enforcer_files::{directories::DirectoryError, own_files::OwnFileError};
-use enforcer_hook::{install::InstallError, place::PlaceError, state::StateError};
+use enforcer_hook::{install::InstallError, place::PlaceError, state::HookStateError};
 use enforcer_launch::LaunchError;
 use enforcer_policy::{PolicyError, compile::CompileError};
 use enforcer_policy_files::{policy_file::PolicyFileError, table_cache::FreshError};
@@ -65,7 +65,7 @@ parts!(
     PlaceError,
     PolicyError,
     PolicyFileError,
-    StateError,
+    HookStateError,
 );
 
 impl From<serde_json::Error> for CliError {

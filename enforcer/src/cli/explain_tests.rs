@@ -4,8 +4,8 @@ use super::*;
 use enforcer_policy::{
     Policy,
     model::{
-        Agents, Approvals, Breaker, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Limits,
-        PathLists, Patterns, Rule, Syscalls, Tools, WebTools,
+        Agents, Approvals, BreakerSettings, ConnectPolicy, DEFAULT_TRUSTED_DIRS, ExecPolicy, Form,
+        Limits, PathLists, Patterns, Rule, Syscalls, Tools, WebTools,
     },
 };
 use enforcer_redact::Masking;
@@ -56,7 +56,7 @@ fn engine() -> Engine {
         capabilities: BTreeMap::new(),
         tenants: Vec::new(),
         limits: Limits::default(),
-        breaker: Breaker::default(),
+        breaker: BreakerSettings::default(),
         masking: Masking::default(),
         event_buffer: enforcer_policy::model::EVENT_BUFFER,
         file_paths: PathLists::default(),

@@ -178,7 +178,7 @@ fn breaker(command: &BreakerCommand) -> Result<ExitCode, CliError> {
         } => {
             let rules = match policy {
                 Some(path) => policy_file::load(path, None)?.parsed.policy.breaker,
-                None => enforcer_policy::model::Breaker::default(),
+                None => enforcer_policy::model::BreakerSettings::default(),
             };
             let mut out = enforcer_say::out();
             let known = states.status(agent.as_deref(), &rules)?;
@@ -231,7 +231,7 @@ fn consent(answer: Option<Consent>) -> Result<ExitCode, CliError> {
         }
         Some(Consent::Forget) => consent::forget(&root)?,
         Some(said) => {
-            consent::write(&root, said == Consent::Yes, consent::Source::Command)?;
+            consent::write(&root, said == Consent::Yes, consent::ConsentSource::Command)?;
         }
     }
     Ok(ExitCode::SUCCESS)

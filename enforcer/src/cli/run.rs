@@ -12,7 +12,7 @@ use enforcer_decide::{
     Mode,
     principal::{Name, TenantName},
 };
-use enforcer_launch::Wanted;
+use enforcer_launch::WantedVariable;
 use enforcer_policy::capability::Capability;
 use enforcer_policy_files::shipped::{INSTALLED, default_policy};
 
@@ -57,8 +57,8 @@ pub struct RunArgs {
     pub keep: bool,
     /// Give the agent this variable: NAME=VALUE, or NAME alone for the value that you have, also where sudo takes it out
     /// of the environment (API keys); can be repeated
-    #[arg(long, short = 'e', value_name = "NAME[=VALUE]", value_parser = Wanted::parse)]
-    pub env: Vec<Wanted>,
+    #[arg(long, short = 'e', value_name = "NAME[=VALUE]", value_parser = WantedVariable::parse)]
+    pub env: Vec<WantedVariable>,
     /// Write each request for approval to this directory as <id>.proposal.json, and read answers from
     /// <id>.response.json
     #[arg(long, value_name = "DIR")]

@@ -15,7 +15,7 @@ use super::{
 use crate::cli::error::{CliError, refuse};
 use enforcer_agent::{
     Enforcement,
-    status::{self, AgentStatus, CountedBy, HostStatus, InKernel, Launcher},
+    status::{self, AgentStatus, CountedBy, HostStatus, InKernel, LauncherState},
 };
 use enforcer_control::{Counted, words::counted};
 use enforcer_decide::breaker::BreakerState;
@@ -141,7 +141,7 @@ fn agent_text(out: &mut impl Write, agent: &AgentStatus) -> io::Result<()> {
     }
     let processes = counted(agent.processes.len() as u64, "process");
     writeln!(out, "  {processes}")?;
-    if agent.launcher == Launcher::Gone {
+    if agent.launcher == LauncherState::Gone {
         let gone = "its launcher is gone: it stays governed, nothing can be changed or answered";
         writeln!(
             out,
@@ -269,7 +269,7 @@ mod tests {
             capabilities: vec!["deploy".to_owned()],
             governed: "enforce",
             mode: Some("everywhere".to_owned()),
-            launcher: Launcher::Running,
+            launcher: LauncherState::Running,
             processes: vec![7],
             waiting: 1,
             kernel: Some(InKernel {
@@ -338,7 +338,7 @@ reviewer [reviewer-1-ab]
     fn what_is_only_observed_or_without_its_launcher_is_not_told_otherwise() {
         let mut agent = agent();
         agent.governed = "observe";
-        agent.launcher = Launcher::Gone;
+        agent.launcher = LauncherState::Gone;
         agent.mode = Some("disabled".to_owned());
         let kernel = agent.kernel.as_mut().unwrap();
         kernel.counted_by = CountedBy::Kernel;

@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::LazyLock};
 
 use enforcer_policy::{Decision, Policy};
 use enforcer_decide::{Engine, paths::Grounds};
-use enforcer_hook::{format::{Format, Shape, HookAnswer}, input, judge::judge, project::Scene};
+use enforcer_hook::{format::{Format, Shape, HookAnswer}, input, judge::judge, project::EventPlace};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ fn answered(shape: &Shape, decision: Decision, text: &str) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let scene = Scene {
+    let scene = EventPlace {
         cwd: PathBuf::from(PROJECT),
         projects: vec![PathBuf::from(PROJECT)],
         home: Some(PathBuf::from("/fuzz/home")),

@@ -6,17 +6,17 @@
 use std::net::IpAddr;
 
 use enforcer_policy::{Decision, model::{Form, WebTools}};
-use enforcer_decide::web::{self, Host};
+use enforcer_decide::web::{self, WebHost};
 use libfuzzer_sys::fuzz_target;
 
 /// How the host is written in a URL.
-fn written(host: &Host) -> String {
+fn written(host: &WebHost) -> String {
     match host {
-        Host::Address(bytes) => match IpAddr::from(*bytes).to_canonical() {
+        WebHost::Address(bytes) => match IpAddr::from(*bytes).to_canonical() {
             IpAddr::V4(v4) => v4.to_string(),
             IpAddr::V6(v6) => format!("[{v6}]"),
         },
-        Host::Name(name) => name.clone(),
+        WebHost::Name(name) => name.clone(),
     }
 }
 
@@ -28,11 +28,11 @@ fn everything() -> WebTools {
 }
 
 /// What holds for a host that was read.
-fn check(host: &Host, text: &str) {
+fn check(host: &WebHost, text: &str) {
     let shown = host.to_string();
     let own = written(host);
     match host {
-        Host::Name(name) => {
+        WebHost::Name(name) => {
             assert!(
                 !name.is_empty() && name.is_ascii() && !name.ends_with('.'),
                 "{text:?}: {name:?}"
@@ -44,7 +44,7 @@ fn check(host: &Host, text: &str) {
             // An address that passes for a name would pass the lists of addresses.
             assert!(name.parse::<IpAddr>().is_err(), "{text:?}: {name:?}");
         }
-        Host::Address(bytes) => {
+        WebHost::Address(bytes) => {
             let address = IpAddr::from(*bytes).to_canonical();
             let internal = match address {
                 IpAddr::V4(v4) => {

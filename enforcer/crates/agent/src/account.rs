@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    error::Result, lines::Caller, listeners::Told, record::Recorder, tell::Telling, wanted::Wanted,
+    error::Result, lines::Caller, listeners::ToldListeners, record::Recorder, tell::Telling,
+    wanted::Wanted,
 };
 use enforcer_decide::{
     Outcome,
@@ -12,7 +13,7 @@ use enforcer_decide::{
 };
 use enforcer_launch::CgroupRoot;
 use enforcer_policy::Cause;
-use enforcer_seccomp::target::{self, Who};
+use enforcer_seccomp::target::{self, ThreadOwner};
 use enforcer_trail::Verdict;
 
 /// How long an errno waits for its reason to be written where the process sees it.
@@ -20,9 +21,9 @@ const TELLING: Duration = Duration::from_millis(20);
 
 /// What the supervisor did about a call.
 #[derive(Clone, Debug)]
-pub struct Done<'a> {
+pub struct CallOutcome<'a> {
     /// Whose it is.
-    pub who: Who,
+    pub who: ThreadOwner,
     /// What it wanted.
     pub wanted: Wanted<'a>,
     /// What was decided.
@@ -35,9 +36,9 @@ pub struct Done<'a> {
     pub tripped: Option<u64>,
 }
 
-impl<'a> Done<'a> {
+impl<'a> CallOutcome<'a> {
     /// A call that fails, by the policy or a limit alone.
-    pub fn refused(who: Who, wanted: Wanted<'a>, outcome: &'a Outcome) -> Self {
+    pub fn refused(who: ThreadOwner, wanted: Wanted<'a>, outcome: &'a Outcome) -> Self {
         Self {
             who,
             wanted,
@@ -65,7 +66,7 @@ pub struct Account {
     /// Where the cgroup is that a line names.
     pub cgroups: CgroupRoot,
     /// Who was told of listeners outside.
-    pub listeners: Told,
+    pub listeners: ToldListeners,
 }
 
 impl Account {
@@ -74,7 +75,7 @@ impl Account {
     /// # Errors
     ///
     /// The trail cannot be written.
-    pub fn record(&self, done: &Done<'_>) -> Result<()> {
+    pub fn record(&self, done: &CallOutcome<'_>) -> Result<()> {
         self.recorder.answered(&self.caller(done.who), done)
     }
 
@@ -83,15 +84,15 @@ impl Account {
     /// # Errors
     ///
     /// The trail cannot be written; the process is told all the same.
-    pub fn refuse(&self, done: &Done<'_>) -> Result<()> {
+    pub fn refuse(&self, done: &CallOutcome<'_>) -> Result<()> {
         let recorded = self.record(done);
         self.tell(done);
         recorded
     }
 
     /// Tells a process why its call fails.
-    pub fn tell(&self, done: &Done<'_>) {
-        let Done { who, outcome, .. } = *done;
+    pub fn tell(&self, done: &CallOutcome<'_>) {
+        let CallOutcome { who, outcome, .. } = *done;
         let what = done.wanted.text();
         let reason = match done.answer.map(|answer| &answer.ending) {
             // Who is gone hears nothing.
@@ -109,7 +110,7 @@ impl Account {
     }
 
     /// A process, as the trail names it.
-    fn caller(&self, who: Who) -> Caller {
+    fn caller(&self, who: ThreadOwner) -> Caller {
         Caller {
             pid: who.tgid,
             ppid: who.ppid,

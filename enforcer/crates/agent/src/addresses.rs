@@ -3,9 +3,9 @@
 use std::{net::IpAddr, os::fd::OwnedFd, sync::mpsc::Sender};
 
 use super::{
-    account::Done,
+    account::CallOutcome,
     error::Result,
-    held::{self, Held, Message},
+    held::{self, HeldCall, Message},
     paths::socket_of,
     supervisor::Shared,
     wanted::{Wanted, Wish},
@@ -49,15 +49,18 @@ impl Shared {
         if !asks {
             if outcome.decision != Decision::Allow && self.calls.is_valid(id) {
                 self.account
-                    .tell(&Done::refused(who, Wanted::Connect(to), &outcome));
+                    .tell(&CallOutcome::refused(who, Wanted::Connect(to), &outcome));
             }
             self.calls.go_on(id);
             return Ok(());
         }
         if let Some(limited) = self.limited(tid, ActionClass::Connect, &outcome) {
-            return self.refuse(id, &Done::refused(who, Wanted::Connect(to), &limited));
+            return self.refuse(
+                id,
+                &CallOutcome::refused(who, Wanted::Connect(to), &limited),
+            );
         }
-        let held = Held {
+        let held = HeldCall {
             id,
             tid,
             who,

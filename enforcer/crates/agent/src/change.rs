@@ -21,8 +21,8 @@ use super::{
     own_terms::{Changes, RATES},
     record::Recorder,
     ruling::{Ruling, Rulings},
-    state::{AgentRecord, Decides, StateDirectory, StateError},
-    tools::{Rates, Tools},
+    state::{AgentRecord, AgentStateError, Decides, StateDirectory},
+    tools::{Rates, ToolReports},
 };
 use enforcer_approvals::{Asker, Rules};
 use enforcer_control::{AgentChange, AgentChanged, AgentControl, AgentCounts, Approvers, Counted};
@@ -31,7 +31,7 @@ use enforcer_files::directories;
 use enforcer_kernel::{
     KernelError,
     agent::{Agent, AgentPlan},
-    host::Held,
+    host::LockedHosts,
     limits::Limiter,
     memory::give_back_now,
 };
@@ -131,7 +131,7 @@ struct Now {
 pub struct Changing {
     fixed: Fixed,
     limiter: Limiter,
-    tools: Arc<Tools>,
+    tools: Arc<ToolReports>,
     /// What follows the kernel; it comes while the run starts.
     followers: OnceLock<Followers>,
     now: Mutex<Now>,
@@ -176,7 +176,7 @@ impl Changing {
     pub fn new(
         fixed: Fixed,
         (agent, limiter): (Agent, Limiter),
-        tools: Arc<Tools>,
+        tools: Arc<ToolReports>,
         (principal, facts): (Principal, AgentRecord),
     ) -> Self {
         Self {
@@ -282,7 +282,7 @@ impl Changing {
             notes.extend(parsed.warnings.iter().map(|it| it.in_file(&file)));
             parsed
         } else {
-            enforcer_policy::parse(&decides.policy_text).map_err(StateError::Policy)?
+            enforcer_policy::parse(&decides.policy_text).map_err(AgentStateError::Policy)?
         };
         let untrusted = self.fixed.ground.settle(&mut parsed.policy);
         notes.extend(untrusted.iter().map(ToString::to_string));
@@ -425,20 +425,22 @@ impl Changing {
             stamp: Stamp::of(principal, next.engine.policy().masking),
         };
         let id = &self.fixed.id;
-        let turned = now.agent.replace(Held::wait()?, &plan, |generation| {
-            let fail = |error: AgentError| KernelError::NotNoted(error.whole());
-            followers
-                .recorder
-                .expect_policy(generation, edition)
-                .map_err(fail)?;
-            facts.decides.generation = Some(generation);
-            StateDirectory::rewrite(id, &facts, principal).map_err(fail)?;
-            let record = record(&self.governed(&facts, principal), &facts);
-            let told = followers
-                .recorder
-                .announce(generation, facts.observed, &record);
-            told.map_err(|error| fail(ChangeError::Unwritten(Box::new(error)).into()))
-        });
+        let turned = now
+            .agent
+            .replace(LockedHosts::wait()?, &plan, |generation| {
+                let fail = |error: AgentError| KernelError::NotNoted(error.whole());
+                followers
+                    .recorder
+                    .expect_policy(generation, edition)
+                    .map_err(fail)?;
+                facts.decides.generation = Some(generation);
+                StateDirectory::rewrite(id, &facts, principal).map_err(fail)?;
+                let record = record(&self.governed(&facts, principal), &facts);
+                let told = followers
+                    .recorder
+                    .announce(generation, facts.observed, &record);
+                told.map_err(|error| fail(ChangeError::Unwritten(Box::new(error)).into()))
+            });
         match turned {
             Ok((agent, limiter)) => Ok((agent, limiter, facts)),
             Err(error) => {

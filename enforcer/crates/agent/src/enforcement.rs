@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{
     InForce, Level,
     error::{AgentError, Result},
-    first::{FirstJudgement, Judge, Means},
+    first::{FirstJudge, FirstJudgement, Means},
     options::{Governing, OnDeny},
     weakness::{self, Weakness},
 };
@@ -38,7 +38,7 @@ pub struct Enforcement {
     /// How many processes it may have; `None` for any number.
     pub process_limit: Option<u64>,
     /// Who judges its execs first.
-    pub first_judgement: Judge,
+    pub first_judgement: FirstJudge,
     #[serde(serialize_with = "weakness::told")]
     weaknesses: Vec<Weakness>,
 }
@@ -92,7 +92,7 @@ pub enum OutsideSockets {
 /// What refuses an agent something that it tries on a process outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Guard {
+pub enum OutsideGuard {
     /// Both, each by itself.
     LsmAndLandlock,
     /// An LSM program.
@@ -107,9 +107,9 @@ pub enum Guard {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessesOutside {
     /// From tracing them.
-    pub tracing: Guard,
+    pub tracing: OutsideGuard,
     /// From sending them signals.
-    pub signals: Guard,
+    pub signals: OutsideGuard,
     /// What the kernel says of Landlock, or why it gives no more.
     pub landlock: String,
 }
@@ -127,14 +127,14 @@ pub struct Machine {
 
 /// Who an agent runs as, as far as something is weaker for that. By default an ordinary user.
 #[derive(Clone, Debug, Default)]
-pub struct Who {
+pub struct AgentUser {
     /// The user who can never answer. Of root it is the agent's processes that cannot, not the user.
     name: Option<String>,
     identity: Vec<String>,
     foreign_hook: Option<String>,
 }
 
-impl Who {
+impl AgentUser {
     /// This user, to whom the launcher's own program is itself, or a program like any other.
     pub fn of(identity: &Identity, own: &Result<OwnProgram, String>) -> Self {
         let ordinary = !identity.is_root();
@@ -158,7 +158,7 @@ pub struct Basis {
     /// Groups of system calls that the agent's filter leaves open.
     pub open: Vec<String>,
     /// Who it runs as.
-    pub who: Who,
+    pub who: AgentUser,
 }
 
 impl Basis {
@@ -179,7 +179,7 @@ impl Basis {
             keep: governing.keep,
             means,
             open: Vec::new(),
-            who: Who::default(),
+            who: AgentUser::default(),
         }
     }
 
@@ -372,7 +372,7 @@ impl UnixSockets {
     }
 }
 
-impl Guard {
+impl OutsideGuard {
     fn of(lsm: bool, landlock: bool) -> Self {
         match (lsm, landlock) {
             (true, true) => Self::LsmAndLandlock,
@@ -403,8 +403,8 @@ impl ProcessesOutside {
             ""
         };
         Self {
-            tracing: Guard::of(in_force.has("ptrace_access_check"), seen.tracing),
-            signals: Guard::of(in_force.has("task_kill"), seen.signals),
+            tracing: OutsideGuard::of(in_force.has("ptrace_access_check"), seen.tracing),
+            signals: OutsideGuard::of(in_force.has("task_kill"), seen.signals),
             landlock: format!("{}{but}", domain.why),
         }
     }
@@ -412,8 +412,8 @@ impl ProcessesOutside {
     /// How much it is.
     pub fn level(&self) -> LandlockLevel {
         match (self.tracing, self.signals) {
-            (Guard::None, Guard::None) => LandlockLevel::None,
-            (Guard::None, _) | (_, Guard::None) => LandlockLevel::Partial,
+            (OutsideGuard::None, OutsideGuard::None) => LandlockLevel::None,
+            (OutsideGuard::None, _) | (_, OutsideGuard::None) => LandlockLevel::Partial,
             _ => LandlockLevel::Full,
         }
     }

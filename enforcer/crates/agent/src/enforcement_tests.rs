@@ -61,9 +61,12 @@ fn where_all_is_in_force_nothing_is_weaker() {
     assert_eq!(whole.execs, Execs::RefusedByLsm);
     assert_eq!(whole.unix_sockets, UnixSockets::ByBoundName);
     assert_eq!(whole.outside_sockets, OutsideSockets::RefusedByLsm);
-    assert_eq!(whole.processes_outside.tracing, Guard::LsmAndLandlock);
+    assert_eq!(
+        whole.processes_outside.tracing,
+        OutsideGuard::LsmAndLandlock
+    );
     assert_eq!(whole.process_limit, Some(64));
-    assert_eq!(whole.first_judgement, Judge::LsmBehindSupervisor);
+    assert_eq!(whole.first_judgement, FirstJudge::LsmBehindSupervisor);
     assert_eq!(whole.weaknesses(), []);
     assert!(whole.suffices(Some(Level::Full)).is_ok());
 }
@@ -107,8 +110,8 @@ fn one_mechanism_of_two_is_enough_for_processes_outside() {
         PLAIN,
     );
     assert_eq!(seen.processes_outside.level(), LandlockLevel::Full);
-    assert_eq!(seen.processes_outside.tracing, Guard::Landlock);
-    assert_eq!(seen.processes_outside.signals, Guard::Lsm);
+    assert_eq!(seen.processes_outside.tracing, OutsideGuard::Landlock);
+    assert_eq!(seen.processes_outside.signals, OutsideGuard::Lsm);
     // The level is full and says more than is there.
     assert_eq!(seen.weaknesses(), [Weakness::OutsideSockets]);
 }
@@ -124,7 +127,7 @@ fn who_is_killed_is_not_refused() {
         (killed.level, killed.execs),
         (Level::Partial, Execs::Killed)
     );
-    assert_eq!(killed.first_judgement, Judge::NobodyBehindSupervisor);
+    assert_eq!(killed.first_judgement, FirstJudge::NobodyBehindSupervisor);
     assert!(killed.suffices(Some(Level::Full)).is_err());
 }
 
@@ -137,7 +140,7 @@ fn who_goes_on_alone_has_neither_supervisor_nor_connector() {
     let kept = governed(machine(&HOOKS, BOTH), keep, ASKING);
     assert_eq!(kept.execs, Execs::Killed);
     assert_eq!(kept.unix_sockets, UnixSockets::ByCalledName);
-    assert_eq!(kept.first_judgement, Judge::Nobody);
+    assert_eq!(kept.first_judgement, FirstJudge::Nobody);
     assert!(
         kept.weaknesses()
             .contains(&Weakness::UnixByCallAlone { keep: true })

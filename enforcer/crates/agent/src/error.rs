@@ -12,7 +12,7 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
-    Level, change::ChangeError, selftest::SelfTestError, state::StateError, status::StopError,
+    Level, change::ChangeError, selftest::SelfTestError, state::AgentStateError, status::StopError,
     trail::TrailError,
 };
 use enforcer_approvals::ApprovalsError;
@@ -58,7 +58,7 @@ pub enum AgentError {
     Trail(#[from] AuditError),
     /// The agent's state.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] AgentStateError),
     /// The kernel programs, and the agent's place among them.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -200,7 +200,7 @@ mod tests {
         let source = || io::Error::other("no room");
         let file = AgentError::file(Path::new("/x"), "cannot be written")(source());
         assert_eq!(file.whole(), "/x cannot be written: no room");
-        let state = StateError::Lock(source());
+        let state = AgentStateError::Lock(source());
         let changed = ChangeError::Unwritten(Box::new(state.into()));
         assert_eq!(
             AgentError::from(changed).whole(),

@@ -134,13 +134,13 @@ impl FirstJudgement {
     }
 
     /// Who judges execs first.
-    pub fn judge(self) -> Judge {
+    pub fn judge(self) -> FirstJudge {
         match (self.lsm, self.notified.exec, self.refuses) {
-            (true, false, _) => Judge::Lsm,
-            (true, true, _) => Judge::LsmBehindSupervisor,
-            (false, true, true) => Judge::Supervisor,
-            (false, true, false) => Judge::NobodyBehindSupervisor,
-            (false, false, _) => Judge::Nobody,
+            (true, false, _) => FirstJudge::Lsm,
+            (true, true, _) => FirstJudge::LsmBehindSupervisor,
+            (false, true, true) => FirstJudge::Supervisor,
+            (false, true, false) => FirstJudge::NobodyBehindSupervisor,
+            (false, false, _) => FirstJudge::Nobody,
         }
     }
 }
@@ -148,7 +148,7 @@ impl FirstJudgement {
 /// Who judges execs first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Judge {
+pub enum FirstJudge {
     /// An LSM program.
     Lsm,
     /// An LSM program, once the supervisor has told the reason, or what it held was answered.
@@ -161,7 +161,7 @@ pub enum Judge {
     Nobody,
 }
 
-impl Judge {
+impl FirstJudge {
     /// In words, for the start line.
     pub fn describe(self) -> &'static str {
         match self {

@@ -3,7 +3,7 @@
 
 use super::{
     compiled,
-    enforcement::{Basis, Enforcement, Machine, Who},
+    enforcement::{AgentUser, Basis, Enforcement, Machine},
     error::Result,
     first::FirstJudgement,
     hosts,
@@ -14,7 +14,7 @@ use super::{
 use enforcer_kernel::{
     agent::{Agent, AgentPlan},
     grants::Grants,
-    host::{Held, Host},
+    host::{Host, LockedHosts},
     limits::Limiter,
 };
 use enforcer_launch::{
@@ -26,7 +26,7 @@ use enforcer_seccomp::SyscallGroups;
 /// A host that the agent can join, its lock held: nobody takes a slot or the host away meanwhile.
 pub struct Joined {
     host: Host,
-    held: Held,
+    held: LockedHosts,
     cgroup: AgentCgroup,
     basis: Basis,
     first: FirstJudgement,
@@ -55,10 +55,10 @@ impl Joined {
         } = plan;
         let governing = options.governing;
         let own = OwnProgram::find(&command.identity, &scene.state().socket());
-        let who = Who::of(&command.identity, &own);
+        let who = AgentUser::of(&command.identity, &own);
         let process_limit = cgroup.limit_pids(DEFAULT_PIDS_MAX);
         let domain = LandlockDomain::probe(false);
-        let held = Held::wait()?;
+        let held = LockedHosts::wait()?;
         let host =
             hosts::find_or_load(&held, cgroups, cgroup.name(), proven.types.take(), &domain)?;
         let machine = Machine {

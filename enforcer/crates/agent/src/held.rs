@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{
-    account::Done,
+    account::CallOutcome,
     error::{AgentError, Result},
     lately::RefusedLately,
     parked::{ParkedExecs, Parking},
@@ -40,7 +40,7 @@ use enforcer_say::say;
 use enforcer_seccomp::{
     descriptor,
     resolve::{self, Found},
-    target::{self, Who},
+    target::{self, ThreadOwner},
 };
 
 /// How long a grant holds: from the answer to the kernel's judgement.
@@ -61,13 +61,13 @@ pub struct Approving {
 
 /// A call that waits.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldCall {
     /// The notification.
     pub id: u64,
     /// The thread that waits.
     pub tid: u32,
     /// Its process.
-    pub who: Who,
+    pub who: ThreadOwner,
     /// Why a person is asked.
     pub outcome: Outcome,
     /// It is the operator's own command line once more: nobody is asked.
@@ -82,7 +82,7 @@ pub struct Held {
 #[derive(Debug)]
 pub enum Message {
     /// Someone has to be asked.
-    Ask(Box<Held>),
+    Ask(Box<HeldCall>),
     /// Someone has been asked, and the call may wait long.
     Waits(Box<Parking>),
     /// An answer has come.
@@ -100,7 +100,7 @@ pub enum Message {
 /// # Errors
 ///
 /// That thread broke down.
-pub fn send(holder: &Sender<Message>, held: Held) -> Result<()> {
+pub fn send(holder: &Sender<Message>, held: HeldCall) -> Result<()> {
     holder
         .send(Message::Ask(Box::new(held)))
         .map_err(|_| AgentError::NobodyHolds)
@@ -157,7 +157,7 @@ impl Shared {
     /// Puts a call to the desk.
     fn ask(
         self: &Arc<Self>,
-        held: Held,
+        held: HeldCall,
         sender: &Sender<Message>,
         refusals: &RefusedLately,
     ) -> Result<()> {
@@ -212,8 +212,8 @@ impl Shared {
     /// fails: the call has its answer then.
     pub(super) fn put(
         &self,
-        held: Held,
-        of: impl FnOnce(&Held) -> u32,
+        held: HeldCall,
+        of: impl FnOnce(&HeldCall) -> u32,
     ) -> Result<Option<(Put, OwnedFd)>> {
         let put = match Put::new(held) {
             Ok(put) => put,
@@ -228,7 +228,7 @@ impl Shared {
     }
 
     /// Has a call fail that cannot be put to anybody.
-    fn refuse_unreadable(&self, held: &Held, error: &AgentError) -> Result<()> {
+    fn refuse_unreadable(&self, held: &HeldCall, error: &AgentError) -> Result<()> {
         let answer = Answer {
             request: String::new(),
             ending: Ending::Refused(error.whole()),
@@ -237,7 +237,7 @@ impl Shared {
     }
 
     /// Lets go on what the operator has answered by giving the command.
-    fn go_on_as_the_operators(self: &Arc<Self>, held: Held, number: u64) -> Result<()> {
+    fn go_on_as_the_operators(self: &Arc<Self>, held: HeldCall, number: u64) -> Result<()> {
         let ending = |ending| Answer {
             request: String::new(),
             ending,
@@ -266,12 +266,12 @@ impl Shared {
     }
 
     /// What a line on the terminal calls it.
-    fn what(&self, held: &Held) -> Vec<u8> {
+    fn what(&self, held: &HeldCall) -> Vec<u8> {
         let wanted = held.wish.wanted(self.ruling.engine.matcher());
         wanted.text().into_owned()
     }
 
-    fn tell_waiting(&self, who: Who, id: &str, what: &[u8], reason: &str) {
+    fn tell_waiting(&self, who: ThreadOwner, id: &str, what: &[u8], reason: &str) {
         let line = self.waiting_line(id, what, reason);
         self.account
             .telling
@@ -281,7 +281,7 @@ impl Shared {
 
     /// Tells whoever started the agent that somebody is asked about a call which does not wait; its process hears that by
     /// its denial.
-    pub(super) fn tell_asked(&self, held: &Held, id: &str) {
+    pub(super) fn tell_asked(&self, held: &HeldCall, id: &str) {
         let what = self.what(held);
         let line = self.waiting_line(id, &what, &held.outcome.reason);
         self.tell_launcher(held.who, &line);
@@ -293,7 +293,7 @@ impl Shared {
     }
 
     /// Says a line on the launcher's standard error, where the process's words go somewhere else.
-    fn tell_launcher(&self, who: Who, line: &str) {
+    fn tell_launcher(&self, who: ThreadOwner, line: &str) {
         if self.account.telling.tells() && !enforcer_say::is_ours(who.tgid) {
             say!("{}", enforcer_say::aside(line));
         }
@@ -328,7 +328,7 @@ impl Shared {
             self.calls.listener.allow(held.id)?;
             return Ok(());
         }
-        let Held {
+        let HeldCall {
             id,
             who,
             outcome,
@@ -370,7 +370,7 @@ impl Shared {
     }
 
     /// An approval of what the policy denies by now, since it was replaced meanwhile, is none.
-    pub(super) fn under_the_policy_of_now(&self, held: &Held, answer: Answer) -> Answer {
+    pub(super) fn under_the_policy_of_now(&self, held: &HeldCall, answer: Answer) -> Answer {
         if !matches!(answer.ending, Ending::Approved { .. }) {
             return answer;
         }
@@ -388,7 +388,7 @@ impl Shared {
     }
 
     /// Counts an answer that denies; the denials in a row, if this one opened the breaker.
-    pub(super) fn count_denial(&self, held: &Held, answer: &Answer) -> Option<u64> {
+    pub(super) fn count_denial(&self, held: &HeldCall, answer: &Answer) -> Option<u64> {
         // Who is gone was not denied anything, nor is a request that could not be put to anybody.
         let counts = matches!(answer.ending, Ending::Denied { .. } | Ending::Expired(_));
         counts
@@ -398,7 +398,7 @@ impl Shared {
 
     pub(super) fn exec_grant(
         &self,
-        who: Who,
+        who: ThreadOwner,
         exec: &ExecRequest,
         script: bool,
         number: u64,
@@ -433,7 +433,7 @@ impl Shared {
     /// breaker.
     pub(super) fn refuse_held(
         &self,
-        held: &Held,
+        held: &HeldCall,
         answer: &Answer,
         tripped: Option<u64>,
     ) -> Result<()> {
@@ -441,16 +441,16 @@ impl Shared {
     }
 
     /// That a call does not go on for want of an approval.
-    pub(super) fn unapproved<'a>(&self, held: &'a Held, answer: &'a Answer) -> Done<'a> {
+    pub(super) fn unapproved<'a>(&self, held: &'a HeldCall, answer: &'a Answer) -> CallOutcome<'a> {
         let wanted = held.wish.wanted(self.ruling.engine.matcher());
-        Done {
+        CallOutcome {
             answer: Some(answer),
-            ..Done::refused(held.who, wanted, &held.outcome)
+            ..CallOutcome::refused(held.who, wanted, &held.outcome)
         }
     }
 
     /// Has a call fail with EPERM, once that is on record and told.
-    pub(super) fn refuse(&self, id: u64, done: &Done<'_>) -> Result<()> {
+    pub(super) fn refuse(&self, id: u64, done: &CallOutcome<'_>) -> Result<()> {
         let recorded = self.account.refuse(done);
         self.calls.refuse(id, libc::EPERM);
         recorded
@@ -458,7 +458,7 @@ impl Shared {
 }
 
 /// What is not any more as it was when a person was asked.
-pub(super) fn changed(held: &Held, found: &Found, exec: &ExecRequest) -> Option<String> {
+pub(super) fn changed(held: &HeldCall, found: &Found, exec: &ExecRequest) -> Option<String> {
     let same = |now: &FileIdentity| *now == exec.file;
     match found.identity() {
         Ok(now) if same(&now) => {}

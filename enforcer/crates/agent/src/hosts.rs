@@ -3,7 +3,7 @@
 use super::{error::Result, in_force::InForce, selftest};
 use enforcer_kernel::{
     KernelError,
-    host::{self, Held, Host},
+    host::{self, Host, LockedHosts},
     instance::{Instance, Types},
 };
 use enforcer_launch::{AGENT_LEVEL, AgentCgroup, CgroupRoot, LandlockDomain};
@@ -27,7 +27,7 @@ pub fn types() -> Result<Option<Types>, KernelError> {
 ///
 /// The kernel lacks something, or a self-test failed. Nothing is left behind.
 pub fn find_or_load(
-    held: &Held,
+    held: &LockedHosts,
     root: &CgroupRoot,
     id: &str,
     kernel: Option<Types>,

@@ -1,6 +1,6 @@
 //! What is in force: one value, made by the self-test alone, from what it saw refuse.
 
-use enforcer_kernel::{instance::UnixJudgement, record::Seen};
+use enforcer_kernel::{instance::UnixJudgement, record::SeenToRefuse};
 
 use super::Level;
 
@@ -27,7 +27,7 @@ impl InForce {
     }
 
     /// What a host was seen to refuse when it was loaded.
-    pub(super) fn of(seen: Seen) -> Self {
+    pub(super) fn of(seen: SeenToRefuse) -> Self {
         let landlock = Landlock {
             tracing: seen.tracing,
             signals: seen.signals,
@@ -36,8 +36,8 @@ impl InForce {
     }
 
     /// The same, for the host that remembers it.
-    pub(super) fn seen(&self) -> Seen {
-        Seen {
+    pub(super) fn seen(&self) -> SeenToRefuse {
+        SeenToRefuse {
             programs: self.programs.clone(),
             tracing: self.landlock.tracing,
             signals: self.landlock.signals,

@@ -12,7 +12,7 @@ use super::{
     APPROVALS_DB,
     error::Result,
     lines::Escaped,
-    record::{Recorder, Source},
+    record::{EventSource, Recorder},
     state::{Seated, StateDirectory},
     trail::Trail,
 };
@@ -21,7 +21,7 @@ use enforcer_control::words::counted;
 use enforcer_kernel::{
     KernelError,
     agent::SlotPlace,
-    host::{self, Held, Host},
+    host::{self, Host, LockedHosts},
 };
 use enforcer_launch::{AGENT_LEVEL, AgentCgroup, CgroupRoot, PARENT};
 use enforcer_say::say;
@@ -63,7 +63,7 @@ pub fn clean_up(root: &CgroupRoot, quiet: bool) {
 
 /// Takes away what no agent has in the kernel any more, and hosts that nobody uses.
 fn clear_hosts(root: &CgroupRoot) -> Result<(), KernelError> {
-    let held = Held::wait()?;
+    let held = LockedHosts::wait()?;
     // With the hosts in hand: who takes a slot has written that down before.
     let states = StateDirectory::existing();
     let seated: Vec<Seated> = states
@@ -121,7 +121,7 @@ pub(super) fn take_down(id: &str, root: &CgroupRoot) -> Result<Option<usize>> {
         let feed = agent.feed()?;
         let writer = open_trail(id, &facts.audit)?;
         let recorder = Recorder::new(
-            Source::new(feed, state.tally()),
+            EventSource::new(feed, state.tally()),
             editions,
             writer,
             facts.agent.clone(),

@@ -69,7 +69,7 @@ use command::ResolvedCommand;
 pub use enforcement::Enforcement;
 pub use error::AgentError;
 use error::Result;
-pub use first::{FirstJudgement, Judge, Means};
+pub use first::{FirstJudge, FirstJudgement, Means};
 use first_process::FirstProcess;
 use governed::Joined;
 use house::House;
@@ -79,8 +79,8 @@ pub use options::{
 };
 use plan::RunPlan;
 use scene::Scene;
-use service::Service;
-pub use state::StateError;
+use service::AgentServices;
+pub use state::AgentStateError;
 use terms::{Admission, Terms};
 pub use trail::TrailError;
 pub use weakness::Weakness;
@@ -122,6 +122,6 @@ pub fn run(options: &RunOptions) -> Result<u8> {
     let (governed, host) = joined.govern(&plan, &proven, &mut scene)?;
     let process = FirstProcess::make(&plan, host, &governed, house.trail.path())?;
     let engine = proven.engine;
-    let service = Service::start(&plan, &mut house, &scene, governed, process, engine)?;
+    let service = AgentServices::start(&plan, &mut house, &scene, governed, process, engine)?;
     service.until_ended(&plan, &signals, &mut scene)
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    account::Done,
+    account::CallOutcome,
     breaker,
     counts::Counts,
     editions::{Edition, Editions},
@@ -56,7 +56,7 @@ pub struct Denied {
 
 /// What came of the events that were there.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct DrainedEvents {
     /// Processes that left the agent's cgroup.
     pub escaped: Vec<Escaped>,
     /// Denials, oldest first.
@@ -190,7 +190,7 @@ impl Lines {
         &mut self,
         event: Option<KernelEvent>,
         offset: i128,
-        seen: &mut Seen,
+        seen: &mut DrainedEvents,
     ) -> Result<()> {
         let event = event.ok_or(AgentError::UnknownEvent)?;
         if matches!(event.body, Body::Escape) {
@@ -222,7 +222,7 @@ impl Lines {
         event: &KernelEvent,
         edition: &Arc<Edition>,
         offset: i128,
-        seen: &mut Seen,
+        seen: &mut DrainedEvents,
     ) -> Result<()> {
         let record = self.record(event, &edition.wording, offset, seen);
         let tripped = Some(event.header.tripped).filter(|denials| *denials > 0);
@@ -254,7 +254,7 @@ impl Lines {
         event: &KernelEvent,
         wording: &Wording,
         offset: i128,
-        seen: &mut Seen,
+        seen: &mut DrainedEvents,
     ) -> Record {
         let header = &event.header;
         let judgement = Judgement {
@@ -379,7 +379,7 @@ impl Lines {
     }
 
     /// A line for what the supervisor did.
-    pub fn supervised(&self, caller: &Caller, done: &Done<'_>) -> Record {
+    pub fn supervised(&self, caller: &Caller, done: &CallOutcome<'_>) -> Record {
         let outcome = done.outcome;
         let reason = match done.answer {
             Some(answer) => wording::ending(&answer.ending, outcome),

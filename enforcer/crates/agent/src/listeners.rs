@@ -222,12 +222,12 @@ impl Listeners {
 
 /// Which processes have been told of which listeners outside, the latest.
 #[derive(Debug, Default)]
-pub struct Told(Mutex<VecDeque<(u32, Vec<u8>)>>);
+pub struct ToldListeners(Mutex<VecDeque<(u32, Vec<u8>)>>);
 
 /// How many of them are remembered.
 const TOLD: usize = 64;
 
-impl Told {
+impl ToldListeners {
     /// Whether a process has not been told this yet; it is from then on.
     pub fn is_new(&self, pid: u32, what: &[u8]) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use enforcer_decide::Mode;
-use enforcer_launch::Wanted;
+use enforcer_launch::WantedVariable;
 use serde::{Deserialize, Serialize};
 
 /// How execs are denied.
@@ -76,7 +76,7 @@ pub struct CommandOptions {
     /// Who it runs as.
     pub user: Option<String>,
     /// Variables that it gets besides.
-    pub env: Vec<Wanted>,
+    pub env: Vec<WantedVariable>,
 }
 
 /// How an agent is kept to its policy, and for how long.

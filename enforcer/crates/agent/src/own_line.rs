@@ -13,7 +13,7 @@ use std::{
 
 use enforcer_launch::OwnProgram;
 use enforcer_policy::ExecAction;
-use enforcer_seccomp::target::Who;
+use enforcer_seccomp::target::ThreadOwner;
 
 /// How often a command is started again by what it has started.
 const STEPS: usize = 4;
@@ -96,7 +96,7 @@ impl OwnLine {
 
     /// Whether an exec is the operator's command once more: a program of the same name with the same words, started by
     /// the process that was given it or by its child. Each counts once.
-    pub fn is_again(&self, who: Who, action: &ExecAction) -> bool {
+    pub fn is_again(&self, who: ThreadOwner, action: &ExecAction) -> bool {
         let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         let same = chain.left > 0
             && chain.since.elapsed() < START
@@ -129,11 +129,11 @@ mod tests {
         }
     }
 
-    fn who(tgid: u32, ppid: u32) -> Who {
-        Who {
+    fn who(tgid: u32, ppid: u32) -> ThreadOwner {
+        ThreadOwner {
             tgid,
             ppid,
-            ..Who::default()
+            ..ThreadOwner::default()
         }
     }
 

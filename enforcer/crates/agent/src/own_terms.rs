@@ -133,7 +133,7 @@ fn refuse_all(policy: &mut Policy, reason: &str, advice: &str) {
         requires: Vec::new(),
     };
     policy.connect.rules = vec![everywhere];
-    policy.breaker = model::Breaker {
+    policy.breaker = model::BreakerSettings {
         denials: None,
         half_open_after: None,
     };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    account::Done,
+    account::CallOutcome,
     editions::Edition,
     error::Result,
     held::{GRANT, boot_ns, changed},
@@ -19,7 +19,7 @@ use super::{
 use enforcer_decide::approval::{Answer, Ending, ExecRequest};
 use enforcer_kernel::events::KernelEvent;
 use enforcer_policy::Waiting;
-use enforcer_seccomp::target::Who;
+use enforcer_seccomp::target::ThreadOwner;
 use enforcer_trail::Verdict;
 
 /// Programs that do nothing else while they wait for a child: an exec of theirs waits before it is done, and a denial is
@@ -39,7 +39,7 @@ const KEPT: usize = 8192;
 pub struct Parking {
     /// The notification.
     id: u64,
-    who: Who,
+    who: ThreadOwner,
     exec: ExecRequest,
     script: bool,
 }
@@ -127,7 +127,7 @@ impl Shared {
         }
         self.account.recorder.drop_parked(number)?;
         let tripped = self.count_denial(held, &answer);
-        let killed = Done {
+        let killed = CallOutcome {
             verdict: Verdict::Killed,
             ..self.unapproved(held, &answer).tripping(tripped)
         };

@@ -19,9 +19,9 @@ use std::{
 };
 
 use super::{
-    account::Done,
+    account::CallOutcome,
     error::Result,
-    held::{self, Held, Message},
+    held::{self, HeldCall, Message},
     listeners::{Bound, Listeners, Whose, in_own_network},
     supervisor::Shared,
     wanted::{Wanted, Wish, socket_thing},
@@ -35,7 +35,7 @@ use enforcer_policy::{Cause, Decision, UnixAction};
 use enforcer_seccomp::{
     ConnectCall, Notification, descriptor,
     resolve::{Resolver, SocketFile},
-    target::{self, Who},
+    target::{self, ThreadOwner},
 };
 use enforcer_trail::Verdict;
 
@@ -81,7 +81,7 @@ pub struct PathConnect {
     /// The notification.
     pub id: u64,
     /// Whose it is.
-    pub who: Who,
+    pub who: ThreadOwner,
     /// What is connected to what.
     pub unix: UnixConnect,
     /// What the policy says of it.
@@ -247,7 +247,7 @@ impl Shared {
             Decision::Ask => {
                 return held::send(
                     holder,
-                    Held {
+                    HeldCall {
                         id,
                         tid,
                         who,
@@ -267,7 +267,7 @@ impl Shared {
                 } else {
                     self.limiter.denied(who.tgid, socket_thing(&connect.name))
                 };
-                let done = Done::refused(who, Wanted::Unix(&connect.name), &outcome);
+                let done = CallOutcome::refused(who, Wanted::Unix(&connect.name), &outcome);
                 self.refuse(id, &done.tripping(tripped))?;
             }
         }
@@ -296,7 +296,7 @@ impl Shared {
         } else {
             self.limiter.denied(who.tgid, socket_thing(&name))
         };
-        let done = Done::refused(who, Wanted::Unix(&name), &outcome);
+        let done = CallOutcome::refused(who, Wanted::Unix(&name), &outcome);
         self.refuse(id, &done.tripping(tripped))
     }
 
@@ -387,10 +387,10 @@ impl Shared {
             return;
         }
         let wanted = Wanted::Unix(&connect.unix.name);
-        let recorded = self.account.record(&Done {
+        let recorded = self.account.record(&CallOutcome {
             answer,
             verdict: Verdict::Allowed,
-            ..Done::refused(connect.who, wanted, &connect.outcome)
+            ..CallOutcome::refused(connect.who, wanted, &connect.outcome)
         });
         if let Err(error) = recorded {
             self.calls.refuse(id, libc::EPERM);
@@ -441,7 +441,10 @@ impl Shared {
     /// Has a connect fail that the thread which makes it found out about.
     fn refuse_path(&self, connect: &PathConnect, outcome: &Outcome) {
         let wanted = Wanted::Unix(&connect.unix.name);
-        if let Err(error) = self.refuse(connect.id, &Done::refused(connect.who, wanted, outcome)) {
+        if let Err(error) = self.refuse(
+            connect.id,
+            &CallOutcome::refused(connect.who, wanted, outcome),
+        ) {
             self.calls.fail(error);
         }
     }
@@ -465,6 +468,6 @@ fn whole(bound: &[u8], file: &[u8]) -> Vec<u8> {
 }
 
 /// The socket that a call is about.
-pub fn socket_of(who: Who, call: &ConnectCall) -> io::Result<OwnedFd> {
+pub fn socket_of(who: ThreadOwner, call: &ConnectCall) -> io::Result<OwnedFd> {
     descriptor::descriptor(&descriptor::process(who.tgid)?, call.socket)
 }

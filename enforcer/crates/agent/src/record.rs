@@ -15,11 +15,11 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    account::Done,
+    account::CallOutcome,
     counts::Counts,
     editions::{Edition, Editions},
     error::{AgentError, Result},
-    lines::{Caller, Lines, Seen, boot_offset},
+    lines::{Caller, DrainedEvents, Lines, boot_offset},
     parked::ParkedLines,
 };
 
@@ -38,7 +38,7 @@ pub struct Recorder(Arc<Mutex<Inner>>);
 
 /// Where the kernel's events come from.
 #[derive(Debug)]
-pub struct Source {
+pub struct EventSource {
     /// The ring buffer and the counters.
     pub feed: Feed,
     /// How many losses the trail tells of.
@@ -47,7 +47,7 @@ pub struct Source {
     tally: PathBuf,
 }
 
-impl Source {
+impl EventSource {
     /// Events of `feed`. `tally` is a file in the agent's state; it need not exist.
     pub fn new(feed: Feed, tally: PathBuf) -> Self {
         let lost = fs::read_to_string(&tally).ok();
@@ -61,15 +61,15 @@ impl Source {
 
 #[derive(Debug)]
 struct Inner {
-    source: Source,
+    source: EventSource,
     lines: Lines,
-    seen: Seen,
+    seen: DrainedEvents,
 }
 
 impl Recorder {
     /// A recorder for the agent of this name and cgroup.
     pub fn new(
-        source: Source,
+        source: EventSource,
         editions: Editions,
         writer: Writer,
         agent: Option<String>,
@@ -90,7 +90,7 @@ impl Recorder {
                 announces: false,
                 hooked: false,
             },
-            seen: Seen::default(),
+            seen: DrainedEvents::default(),
         })))
     }
 
@@ -124,7 +124,7 @@ impl Recorder {
     /// # Errors
     ///
     /// The trail cannot be written.
-    pub fn drain(&self) -> Result<Seen> {
+    pub fn drain(&self) -> Result<DrainedEvents> {
         let mut inner = self.inner();
         inner.drain()?;
         Ok(take(&mut inner.seen))
@@ -165,7 +165,7 @@ impl Recorder {
     /// # Errors
     ///
     /// The trail cannot be written.
-    pub fn answered(&self, caller: &Caller, done: &Done<'_>) -> Result<()> {
+    pub fn answered(&self, caller: &Caller, done: &CallOutcome<'_>) -> Result<()> {
         let mut inner = self.inner();
         inner.drain()?;
         let lines = &mut inner.lines;

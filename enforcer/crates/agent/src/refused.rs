@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{account::Done, error::Result, supervisor::Shared, wanted::Wanted};
+use super::{account::CallOutcome, error::Result, supervisor::Shared, wanted::Wanted};
 use enforcer_decide::{Outcome, suggest};
 use enforcer_policy::{Cause, Decision, Risk, model::Form};
 use enforcer_seccomp::{
-    Notification, OtherCall, Refused, SeccompError, SyscallGroups, groups,
-    target::{self, Who},
+    Notification, OtherCall, RefusedCall, SeccompError, SyscallGroups, groups,
+    target::{self, ThreadOwner},
 };
 use enforcer_trail::Syscall;
 
@@ -50,7 +50,7 @@ impl Refusals {
         Ok(refusals)
     }
 
-    fn of(&self, call: &OtherCall) -> Result<Option<Refused<'static>>, SeccompError> {
+    fn of(&self, call: &OtherCall) -> Result<Option<RefusedCall<'static>>, SeccompError> {
         self.groups
             .refused(&self.loosened, call.number, &call.arguments)
     }
@@ -68,15 +68,20 @@ struct Recent(HashMap<(u32, &'static str), Line>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Line {
     written: Instant,
-    who: Who,
-    refused: Refused<'static>,
+    who: ThreadOwner,
+    refused: RefusedCall<'static>,
     /// Calls since then that have no line.
     left_out: u64,
 }
 
 impl Recent {
     /// How many calls were left out before this one, if it is to have a line.
-    fn line(&mut self, now: Instant, who: Who, refused: Refused<'static>) -> Option<u64> {
+    fn line(
+        &mut self,
+        now: Instant,
+        who: ThreadOwner,
+        refused: RefusedCall<'static>,
+    ) -> Option<u64> {
         let line = Line {
             written: now,
             who,
@@ -157,27 +162,27 @@ impl Shared {
         Ok(())
     }
 
-    fn outcome_of(&self, refused: Refused<'_>) -> Outcome {
+    fn outcome_of(&self, refused: RefusedCall<'_>) -> Outcome {
         outcome(refused, self.ruling.engine.policy().form)
     }
 }
 
 /// What a line says of a refused call that stands for `left_out` others.
 fn refused_line<'a>(
-    who: Who,
-    refused: Refused<'a>,
+    who: ThreadOwner,
+    refused: RefusedCall<'a>,
     outcome: &'a Outcome,
     left_out: u64,
-) -> Done<'a> {
+) -> CallOutcome<'a> {
     let call = Syscall {
         name: refused.call,
         group: refused.group,
         left_out,
     };
-    Done::refused(who, Wanted::Syscall(call), outcome)
+    CallOutcome::refused(who, Wanted::Syscall(call), outcome)
 }
 
-fn outcome(refused: Refused<'_>, form: Form) -> Outcome {
+fn outcome(refused: RefusedCall<'_>, form: Form) -> Outcome {
     let suggestion = suggest::in_form(form, &groups::suggestion(refused.group));
     Outcome {
         decision: Decision::Deny,
@@ -195,21 +200,21 @@ fn outcome(refused: Refused<'_>, form: Form) -> Outcome {
 mod tests {
     use super::*;
 
-    const TIOCSTI: Refused<'static> = Refused {
+    const TIOCSTI: RefusedCall<'static> = RefusedCall {
         call: "ioctl",
         group: "terminal-input",
         why: "types",
         errno: libc::EPERM,
     };
-    const PTRACE: Refused<'static> = Refused {
+    const PTRACE: RefusedCall<'static> = RefusedCall {
         call: "ptrace",
         ..TIOCSTI
     };
 
-    fn who(tgid: u32) -> Who {
-        Who {
+    fn who(tgid: u32) -> ThreadOwner {
+        ThreadOwner {
             tgid,
-            ..Who::default()
+            ..ThreadOwner::default()
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     error::Result,
-    held::{Held, Message},
+    held::{HeldCall, Message},
     lately::RefusedLately,
     supervisor::Shared,
     wanted::Put,
@@ -116,7 +116,7 @@ impl Shared {
     /// Puts a call to the desk whose caller does not wait.
     pub(super) fn ask_for_later(
         self: &Arc<Self>,
-        held: Held,
+        held: HeldCall,
         sender: &Sender<Message>,
         refusals: &RefusedLately,
         retries: &mut Retries,

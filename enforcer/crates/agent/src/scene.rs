@@ -11,7 +11,7 @@ use enforcer_kernel::{
     KernelError,
     agent::{Agent, AgentPlan},
     attach::PinDir,
-    host::{Held, Host},
+    host::{Host, LockedHosts},
 };
 use enforcer_launch::{AgentCgroup, CgroupRoot};
 use enforcer_say::say;
@@ -93,7 +93,12 @@ impl Scene {
     /// # Errors
     ///
     /// There is no slot left, or the tables find no room.
-    pub fn take_slot(&mut self, host: &Host, held: Held, plan: &AgentPlan<'_>) -> Result<Agent> {
+    pub fn take_slot(
+        &mut self,
+        host: &Host,
+        held: LockedHosts,
+        plan: &AgentPlan<'_>,
+    ) -> Result<Agent> {
         let agent = host.admit(held, plan, |place| {
             // Not written down, it does not get one.
             self.state.seat(&host.name(), place).map_err(|error| {

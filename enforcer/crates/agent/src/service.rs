@@ -17,11 +17,11 @@ use super::{
     held::Approving,
     house::House,
     lines::UNNAMED,
-    listeners::{Listeners, Told},
+    listeners::{Listeners, ToldListeners},
     own_line::Launched,
     paths::Sockets,
     plan::RunPlan,
-    record::{Recorder, Source},
+    record::{EventSource, Recorder},
     refused::Refusals,
     ruling::{Ruling, Rulings},
     scene::Scene,
@@ -30,7 +30,7 @@ use super::{
     steering::Steering,
     supervisor::{Supervised, Supervisor},
     tell::Telling,
-    watch::{Watch, supervise},
+    watch::{SupervisorLoop, supervise},
 };
 use enforcer_approvals::DeskHandle;
 use enforcer_decide::Engine;
@@ -41,7 +41,7 @@ use enforcer_seccomp::Listener;
 use enforcer_trail::Stamp;
 
 /// All that serves one agent.
-pub struct Service {
+pub struct AgentServices {
     agent: String,
     audit: PathBuf,
     cgroup: AgentCgroup,
@@ -55,7 +55,7 @@ pub struct Service {
     failed: UnboundedReceiver<AgentError>,
 }
 
-impl Service {
+impl AgentServices {
     /// Starts it. The agent's process, which still waits, prepares itself meanwhile, and hands out what its filters stop.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl Service {
                     recorder: recorder.clone(),
                     telling: Arc::clone(&telling),
                     cgroups: house.cgroups.clone(),
-                    listeners: Told::default(),
+                    listeners: ToldListeners::default(),
                 },
                 approving: Approving {
                     desk: desk.clone(),
@@ -193,7 +193,7 @@ impl Service {
         } = self;
         let keep = plan.options.governing.keep;
         let quiet = plan.options.reports.quiet;
-        let watch = Watch {
+        let watch = SupervisorLoop {
             signals,
             cgroup: &cgroup,
             keep,
@@ -250,7 +250,7 @@ fn recorder(
     };
     let generation = governed.slot.agent.generation()?;
     Ok(Recorder::new(
-        Source::new(feed, scene.state().tally()),
+        EventSource::new(feed, scene.state().tally()),
         Editions::new(generation, edition, plan.options.governing.observe),
         house.trail.start()?,
         principal.agent.clone(),

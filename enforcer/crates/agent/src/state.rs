@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_common::limits::Limits;
+use enforcer_common::limits::LimitRules;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -46,7 +46,7 @@ const PLACE: &str = "place.json";
 
 /// Why a state cannot be written, read or held.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub enum AgentStateError {
     /// Something cannot be done to a file or directory of it.
     #[error("{} {what}", path.display())]
     File {
@@ -92,7 +92,7 @@ pub enum StateError {
     Compiled(#[source] CompileError),
 }
 
-impl StateError {
+impl AgentStateError {
     fn file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { path, what, source }
@@ -180,7 +180,7 @@ impl Decides {
     pub fn engine(&self) -> Result<Engine> {
         let capabilities = self.capabilities.clone();
         Engine::with_capabilities(self.policy()?, capabilities, self.seed)
-            .map_err(|error| StateError::Compiled(error).into())
+            .map_err(|error| AgentStateError::Compiled(error).into())
     }
 
     /// The policy, as it was.
@@ -190,7 +190,7 @@ impl Decides {
     /// It is one of another version.
     pub fn policy(&self) -> Result<Policy> {
         let mut policy = enforcer_policy::parse(&self.policy_text)
-            .map_err(StateError::Policy)?
+            .map_err(AgentStateError::Policy)?
             .policy;
         self.changes.apply(&mut policy);
         Ok(policy)
@@ -203,7 +203,7 @@ impl AgentRecord {
     /// # Errors
     ///
     /// The policy is one of another version.
-    pub fn limits(&self) -> Result<Limits> {
+    pub fn limits(&self) -> Result<LimitRules> {
         let policy = self.decides.policy()?;
         Ok(limit_rules(&policy.limits, &policy.breaker))
     }
@@ -254,13 +254,13 @@ impl StateDirectory {
     ///
     /// The directory cannot be made or written.
     pub fn create(id: &str, facts: &AgentRecord, principal: &Principal) -> Result<Self> {
-        let _root = Root::hold(true)?.ok_or(StateError::NoRoot)?;
+        let _root = Root::hold(true)?.ok_or(AgentStateError::NoRoot)?;
         let directory = Path::new(STATE_ROOT).join(id);
-        make(&directory).map_err(StateError::file(&directory, "cannot be made"))?;
+        make(&directory).map_err(AgentStateError::file(&directory, "cannot be made"))?;
         let lock = match Self::lock(&directory) {
             Ok(Some(lock)) => lock,
-            Ok(None) => return Err(StateError::Held(directory).into()),
-            Err(error) => return Err(StateError::Lock(error).into()),
+            Ok(None) => return Err(AgentStateError::Held(directory).into()),
+            Err(error) => return Err(AgentStateError::Lock(error).into()),
         };
         let state = Self {
             directory,
@@ -336,8 +336,8 @@ impl StateDirectory {
         if !directory.is_dir() {
             return Ok(None);
         }
-        let Some(lock) =
-            Self::lock(&directory).map_err(StateError::file(&directory, "cannot be locked"))?
+        let Some(lock) = Self::lock(&directory)
+            .map_err(AgentStateError::file(&directory, "cannot be locked"))?
         else {
             return Ok(None);
         };
@@ -345,11 +345,11 @@ impl StateDirectory {
         let facts = match fs::read(&file) {
             Ok(text) => {
                 let mend = "; clean up with the version that wrote it";
-                Some(serde_json::from_slice(&text).map_err(StateError::version(&file, mend))?)
+                Some(serde_json::from_slice(&text).map_err(AgentStateError::version(&file, mend))?)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                return Err(StateError::file(&file, "cannot be read")(error).into());
+                return Err(AgentStateError::file(&file, "cannot be read")(error).into());
             }
         };
         let state = Self {
@@ -367,8 +367,8 @@ impl StateDirectory {
     /// There is none, or it cannot be read: it is root's.
     pub fn facts(id: &str) -> Result<AgentRecord> {
         let file = Path::new(STATE_ROOT).join(id).join(FACTS);
-        let text = fs::read(&file).map_err(StateError::file(&file, "cannot be read"))?;
-        Ok(serde_json::from_slice(&text).map_err(StateError::version(&file, ""))?)
+        let text = fs::read(&file).map_err(AgentStateError::file(&file, "cannot be read"))?;
+        Ok(serde_json::from_slice(&text).map_err(AgentStateError::version(&file, ""))?)
     }
 
     /// Who the agent is, as its hooks are told.
@@ -383,7 +383,7 @@ impl StateDirectory {
         // The directory itself: a file that is made here could come while the directory is taken away.
         let mut file = match File::open(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(StateError::file(directory, "cannot be locked"))?,
+            file => file.map_err(AgentStateError::file(directory, "cannot be locked"))?,
         };
         let begun = Instant::now();
         loop {
@@ -394,7 +394,7 @@ impl StateDirectory {
                     sleep(LOOK_EACH);
                 }
                 Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-                Err((_, errno)) => return Err(StateError::locked(directory)(errno).into()),
+                Err((_, errno)) => return Err(AgentStateError::locked(directory)(errno).into()),
             }
         }
     }
@@ -443,7 +443,7 @@ impl StateDirectory {
     pub fn remove(&self) -> Result<()> {
         let _root = Root::hold(false)?;
         fs::remove_dir_all(&self.directory)
-            .map_err(StateError::file(&self.directory, "cannot be removed"))?;
+            .map_err(AgentStateError::file(&self.directory, "cannot be removed"))?;
         self.take_away();
         Ok(())
     }
@@ -490,7 +490,7 @@ fn write(
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         fs::rename(&new, path)
     });
-    Ok(written.map_err(StateError::file(
+    Ok(written.map_err(AgentStateError::file(
         path,
         "cannot be written; make room on its file system",
     ))?)
@@ -517,12 +517,12 @@ impl Root {
                     return Ok(None);
                 }
                 Err(error) => {
-                    return Err(StateError::file(root, "cannot be opened")(error).into());
+                    return Err(AgentStateError::file(root, "cannot be opened")(error).into());
                 }
             };
             let held = Flock::lock(directory, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| errno)
-                .map_err(StateError::locked(root))?;
+                .map_err(AgentStateError::locked(root))?;
             // Whoever held it before may have taken it away.
             let same = held.metadata().ok().zip(fs::metadata(root).ok());
             if same.is_some_and(|(ours, there)| ours.ino() == there.ino()) {

@@ -24,14 +24,14 @@ use enforcer_control::{
 use enforcer_kernel::{
     KernelError,
     attach::bpf_mounted,
-    host::{self, Held, Host},
+    host::{self, Host, LockedHosts},
 };
 use enforcer_launch::{AgentCgroup, CgroupRoot};
 use enforcer_trail::Record;
 
 /// What is on this machine.
 #[derive(Clone, Debug, Serialize)]
-pub struct Status {
+pub struct MachineStatus {
     /// Kernel programs that are loaded: one host for each build that has agents, and that of the last start.
     pub hosts: Vec<HostStatus>,
     /// The agents.
@@ -64,7 +64,7 @@ pub struct HostStatus {
 /// Whether the process that started an agent still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Launcher {
+pub enum LauncherState {
     /// It does.
     Running,
     /// It is gone: the agent is governed, and the next start takes it down once it is empty.
@@ -109,7 +109,7 @@ pub struct AgentStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// Whether its launcher runs.
-    pub launcher: Launcher,
+    pub launcher: LauncherState,
     /// Its processes.
     pub processes: Vec<i32>,
     /// Requests that wait for a person; none where nobody takes the answer any more.
@@ -170,7 +170,7 @@ pub enum StopError {
 /// # Errors
 ///
 /// The cgroups cannot be found.
-pub fn status() -> Result<Status> {
+pub fn status() -> Result<MachineStatus> {
     let root = CgroupRoot::find()?;
     let cgroups = root.list_existing()?;
     let store = Store::open_existing(Path::new(APPROVALS_DB)).ok().flatten();
@@ -178,7 +178,7 @@ pub fn status() -> Result<Status> {
         .iter()
         .filter_map(|id| agent(id, &cgroups, store.as_ref()))
         .collect();
-    Ok(Status {
+    Ok(MachineStatus {
         hosts: host::all().iter().map(|name| host_status(name)).collect(),
         agents,
     })
@@ -217,12 +217,12 @@ fn agent(id: &str, cgroups: &[AgentCgroup], store: Option<&Store>) -> Option<Age
         });
     let (mut kernel, observed) = in_kernel(id, &facts).unzip();
     let launcher = if StateDirectory::is_held(id) {
-        Launcher::Running
+        LauncherState::Running
     } else {
-        Launcher::Gone
+        LauncherState::Gone
     };
     if let Some(kernel) = &mut kernel
-        && launcher == Launcher::Running
+        && launcher == LauncherState::Running
         && let Some(counts) = recorded(id)
     {
         kernel.counted_by = CountedBy::Launcher;
@@ -245,8 +245,8 @@ fn agent(id: &str, cgroups: &[AgentCgroup], store: Option<&Store>) -> Option<Age
         launcher,
         processes: processes.iter().map(|pid| pid.as_raw()).collect(),
         waiting: match launcher {
-            Launcher::Running => waiting,
-            Launcher::Gone => 0,
+            LauncherState::Running => waiting,
+            LauncherState::Gone => 0,
         },
         kernel,
     })
@@ -381,7 +381,7 @@ pub fn unload() -> Result<usize> {
     if !bpf_mounted()? {
         return Ok(0);
     }
-    let held = Held::wait()?;
+    let held = LockedHosts::wait()?;
     let states = StateDirectory::existing();
     if let Some(id) = states.first() {
         return Err(StopError::Runs(id.clone()).into());

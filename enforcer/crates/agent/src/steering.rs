@@ -12,7 +12,7 @@ use super::{
     lines::UNNAMED,
     plan::RunPlan,
     scene::Scene,
-    tools::{Rates, Tools},
+    tools::{Rates, ToolReports},
 };
 use enforcer_approvals::{DeskHandle, DeskSettings, serve};
 use enforcer_control::Approvers;
@@ -66,7 +66,7 @@ impl Steering {
             limits: policy.limits,
             user: terms.principal.user.clone(),
         };
-        let tools = Arc::new(Tools::new(control.clone(), rates));
+        let tools = Arc::new(ToolReports::new(control.clone(), rates));
         let fixed = Fixed {
             id: scene.id().to_owned(),
             uid: identity.uid,

@@ -15,10 +15,10 @@ use std::{
 use enforcer_common::limits::Breaker;
 
 use super::{
-    account::{Account, Done},
+    account::{Account, CallOutcome},
     calls::Calls,
     error::{AgentError, Result},
-    held::{self, Approving, Held, Message},
+    held::{self, Approving, HeldCall, Message},
     own_line::Launched,
     paths::Sockets,
     refused::Refusals,
@@ -32,7 +32,7 @@ use enforcer_decide::own::starts_hook;
 use enforcer_kernel::{instance::UnixJudgement, limits::Limiter};
 use enforcer_policy::{Decision, Waiting};
 use enforcer_seccomp::{
-    Address, Call, ConnectCall, ExecCall, Notification,
+    Address, ConnectCall, ExecCall, Notification, NotifiedCall,
     resolve::{Found, Resolver},
     target::{self},
 };
@@ -173,15 +173,17 @@ impl Shared {
         resolver: &mut Resolver,
         holder: &Sender<Message>,
     ) -> Result<()> {
-        let is_other = matches!(notification.call, Call::Other(_));
+        let is_other = matches!(notification.call, NotifiedCall::Other(_));
         if self.ruling.observed && !is_other && notification.tid != self.launched.operator {
             self.calls.go_on(notification.id);
             return Ok(());
         }
         match notification.call {
-            Call::Exec(call) => self.judge_exec(notification, &call, resolver, holder),
-            Call::Connect(call) => self.judge_connect(notification, &call, resolver, holder),
-            Call::Other(call) => self.refuse_call(notification, &call),
+            NotifiedCall::Exec(call) => self.judge_exec(notification, &call, resolver, holder),
+            NotifiedCall::Connect(call) => {
+                self.judge_connect(notification, &call, resolver, holder)
+            }
+            NotifiedCall::Other(call) => self.refuse_call(notification, &call),
         }
     }
 
@@ -237,7 +239,7 @@ impl Shared {
         }
         if outcome.decision == Decision::Ask {
             let own = !by_limit && self.launched.line.is_again(who, &found.action);
-            let held = Held {
+            let held = HeldCall {
                 id,
                 tid,
                 who,
@@ -249,7 +251,7 @@ impl Shared {
             return held::send(holder, held);
         }
         let wanted = Wanted::exec(self.ruling.engine.matcher(), &found.action);
-        let done = Done::refused(who, wanted, &outcome);
+        let done = CallOutcome::refused(who, wanted, &outcome);
         // What the rules ask about the kernel would refuse for that, not for the limit.
         if self.ruling.first.refuses || asks {
             let tripped = if by_limit {

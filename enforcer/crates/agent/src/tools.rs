@@ -27,7 +27,7 @@ use enforcer_trail::Record;
 
 /// Takes the reports of one run's hooks.
 #[derive(Debug)]
-pub struct Tools {
+pub struct ToolReports {
     control: Arc<Control>,
     rates: RwLock<Rates>,
 }
@@ -49,7 +49,7 @@ struct Ended {
     tripped: Option<u64>,
 }
 
-impl Tools {
+impl ToolReports {
     /// Reports of the run that this breaker belongs to.
     pub fn new(control: Arc<Control>, rates: Rates) -> Self {
         Self {
@@ -152,7 +152,7 @@ impl Rates {
     }
 }
 
-impl ToolDesk for Tools {
+impl ToolDesk for ToolReports {
     fn tool(
         &self,
         reporter: Reporter,

@@ -10,7 +10,7 @@ use enforcer_common::{address, limits::Thing};
 
 use super::{
     error::{AgentError, Result},
-    held::Held,
+    held::HeldCall,
     paths::UnixConnect,
 };
 use enforcer_decide::{
@@ -90,7 +90,7 @@ impl Wish {
 #[derive(Debug)]
 pub struct Put {
     /// The call.
-    pub held: Held,
+    pub held: HeldCall,
     /// What is asked.
     pub request: Request,
 }
@@ -101,7 +101,7 @@ impl Put {
     /// # Errors
     ///
     /// It cannot be put to anybody: the call, and why.
-    pub fn new(held: Held) -> std::result::Result<Self, (Box<Held>, AgentError)> {
+    pub fn new(held: HeldCall) -> std::result::Result<Self, (Box<HeldCall>, AgentError)> {
         match held.wish.request(held.tid) {
             Ok(request) => Ok(Self { held, request }),
             Err(error) => Err((Box::new(held), error)),

@@ -31,7 +31,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 /// What the loop works with.
 #[derive(Debug)]
-pub struct Watch<'a> {
+pub struct SupervisorLoop<'a> {
     /// The launcher's signals.
     pub signals: &'a Signals,
     /// The agent's cgroup.
@@ -51,7 +51,7 @@ pub struct Watch<'a> {
 /// The agent cannot be started, or what it does cannot be recorded or judged any more; its tree is gone then.
 pub fn supervise(
     pending: Pending,
-    mut watch: Watch<'_>,
+    mut watch: SupervisorLoop<'_>,
     recorder: &Recorder,
 ) -> Result<ExitStatus> {
     let child = match pending.go(Terminal::detect()) {
@@ -77,7 +77,7 @@ pub fn supervise(
     Ok(ended)
 }
 
-impl Watch<'_> {
+impl SupervisorLoop<'_> {
     /// Writes the events that are there, and sees to what they say.
     fn drain(&mut self, recorder: &Recorder) -> Result<()> {
         let seen = recorder.drain()?;

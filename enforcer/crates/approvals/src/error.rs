@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use enforcer_control::{
     ControlError,
-    protocol::{Fault, Reply},
+    protocol::{Reply, ReplyFault},
 };
 
 /// Why requests cannot be kept, served or answered.
@@ -127,12 +127,12 @@ impl From<ApprovalsError> for Reply {
     fn from(error: ApprovalsError) -> Self {
         let fault = match error {
             ApprovalsError::Control(error) => return error.into(),
-            ApprovalsError::NotFound(_) => Fault::NotFound,
-            ApprovalsError::Ended { .. } => Fault::Ended,
+            ApprovalsError::NotFound(_) => ReplyFault::NotFound,
+            ApprovalsError::Ended { .. } => ReplyFault::Ended,
             ApprovalsError::Ambiguous { .. }
             | ApprovalsError::ShortId(_)
-            | ApprovalsError::BadAnswer(_) => Fault::Bad,
-            _ => Fault::Failed,
+            | ApprovalsError::BadAnswer(_) => ReplyFault::Bad,
+            _ => ReplyFault::Failed,
         };
         Self::fault(fault, error.to_string())
     }

@@ -26,7 +26,7 @@ use tokio::io::unix::AsyncFd;
 use uuid::Uuid;
 
 use super::{ApprovalsError, desk::PersonAnswer, ready::readable};
-use enforcer_control::{Approvers, RequestRecord, approvers, peer::Guard};
+use enforcer_control::{Approvers, RequestRecord, approvers, peer::PeerGuard};
 use enforcer_decide::approval::Scope;
 
 const PROPOSAL: &str = ".proposal.json";
@@ -300,7 +300,7 @@ impl Files {
     }
 
     /// A pending request's response, if it is there, whole and an approver's. What is nobody's answer is archived.
-    pub fn response(&self, id: &str, guard: &Guard) -> Option<Response> {
+    pub fn response(&self, id: &str, guard: &PeerGuard) -> Option<Response> {
         let name = format!("{id}{RESPONSE}");
         match self.look(&name, id, guard) {
             Look::NotYet => None,
@@ -318,7 +318,7 @@ impl Files {
         }
     }
 
-    fn look(&self, name: &str, id: &str, guard: &Guard) -> Look {
+    fn look(&self, name: &str, id: &str, guard: &PeerGuard) -> Look {
         // A pipe must not hold the desk up.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let file = match openat(&self.place.entries, name, flags, Mode::empty()) {

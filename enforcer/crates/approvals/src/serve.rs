@@ -39,8 +39,8 @@ use super::{
     ready::readable,
 };
 use enforcer_control::{
-    AgentControl, Approvers, BreakerControl, Server, ToolDesk, peer::Guard, protocol::DeskEvent,
-    record,
+    AgentControl, Approvers, BreakerControl, Server, ToolDesk, peer::PeerGuard,
+    protocol::DeskEvent, record,
 };
 use enforcer_decide::approval::{Answer, Asked};
 
@@ -235,7 +235,7 @@ pub fn start(settings: DeskSettings) -> Result<DeskHandle, ApprovalsError> {
             let served = local.block_on(&runtime, async {
                 let shared = Rc::new(Shared {
                     desk: RefCell::new(Desk::new(store, &settings.instance, settings.limits)),
-                    guard: RefCell::new(Guard {
+                    guard: RefCell::new(PeerGuard {
                         approvers: settings.approvers,
                         agent_uid: settings.agent_uid,
                         agent_cgroup: settings.agent_cgroup,
@@ -296,7 +296,7 @@ fn bind(path: &Path) -> Result<(StdListener, SocketFile), ApprovalsError> {
 /// What the desk's tasks have in common. They all run on one thread.
 pub(super) struct Shared {
     desk: RefCell<Desk>,
-    pub guard: RefCell<Guard>,
+    pub guard: RefCell<PeerGuard>,
     pub agent: Option<Arc<dyn AgentControl>>,
     pub breaker: Option<Arc<dyn BreakerControl>>,
     files: Option<Files>,

@@ -17,7 +17,7 @@ use crate::{
 };
 use enforcer_control::{
     RequestRecord, RequestState, client,
-    protocol::{Fault, Operation, Reply},
+    protocol::{Operation, Reply, ReplyFault},
 };
 use enforcer_decide::approval::{Ending, Scope};
 
@@ -167,10 +167,10 @@ fn an_answer_over_the_socket_reaches_who_waits() {
     );
     assert_eq!(trial.pending(), []);
     let again = trial.request(&approve(id));
-    assert_eq!(again.fault, Some(Fault::Ended));
+    assert_eq!(again.fault, Some(ReplyFault::Ended));
     assert!(again.error.unwrap().contains("approved by root"));
     let unknown = trial.request(&approve("ffffffff-0000"));
-    assert_eq!(unknown.fault, Some(Fault::NotFound));
+    assert_eq!(unknown.fault, Some(ReplyFault::NotFound));
 }
 
 #[test]
@@ -188,10 +188,18 @@ fn the_agents_user_can_neither_see_nor_answer() {
         Operation::Watch,
     ] {
         let reply = request_as(AGENT, &trial, request.clone());
-        assert_eq!(reply.fault, Some(Fault::Refused), "{request:?}: {reply:?}");
+        assert_eq!(
+            reply.fault,
+            Some(ReplyFault::Refused),
+            "{request:?}: {reply:?}"
+        );
         assert_eq!(reply.requests, None);
         let reply = request_as(STRANGER, &trial, request.clone());
-        assert_eq!(reply.fault, Some(Fault::Refused), "{request:?}: {reply:?}");
+        assert_eq!(
+            reply.fault,
+            Some(ReplyFault::Refused),
+            "{request:?}: {reply:?}"
+        );
     }
     assert_eq!(
         told.recv_timeout(Duration::from_millis(50)),
@@ -203,7 +211,7 @@ fn the_agents_user_can_neither_see_nor_answer() {
     assert_eq!(reply.denials, Some(vec!["git push: no".to_owned()]));
     assert_eq!(
         request_as(STRANGER, &trial, Operation::Last).fault,
-        Some(Fault::Refused)
+        Some(ReplyFault::Refused)
     );
 }
 
@@ -268,7 +276,7 @@ fn a_peer_inside_the_agents_cgroup_is_the_agent_even_as_root() {
     })
     .unwrap();
     let reply = client::request(&socket, &Operation::List { all: true }).unwrap();
-    assert_eq!(reply.fault, Some(Fault::Refused));
+    assert_eq!(reply.fault, Some(ReplyFault::Refused));
 }
 
 #[test]
@@ -408,7 +416,7 @@ fn garbage_is_answered_with_an_error() {
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         let reply: Reply = serde_json::from_str(&line).unwrap();
-        assert_eq!(reply.fault, Some(Fault::Bad), "{garbage:.40?}");
+        assert_eq!(reply.fault, Some(ReplyFault::Bad), "{garbage:.40?}");
     }
     assert_eq!(trial.pending(), []);
 }
@@ -451,7 +459,7 @@ fn idle_connections_are_bounded_and_let_go() {
     let extra = UnixStream::connect(&trial.socket).unwrap();
     BufReader::new(extra).read_line(&mut line).unwrap();
     let reply: Reply = serde_json::from_str(&line).unwrap();
-    assert_eq!(reply.fault, Some(Fault::Busy));
+    assert_eq!(reply.fault, Some(ReplyFault::Busy));
     // They have five seconds.
     let mut line = String::new();
     BufReader::new(&idle[0]).read_line(&mut line).unwrap();
@@ -504,7 +512,7 @@ fn ten_thousand_connections_do_no_harm() {
         if let Some(requests) = reply.requests {
             break requests[0].id.clone();
         }
-        assert_eq!(reply.fault, Some(Fault::Busy));
+        assert_eq!(reply.fault, Some(ReplyFault::Busy));
         assert!(start.elapsed() < SOON);
         thread::sleep(Duration::from_millis(10));
     };
@@ -523,7 +531,7 @@ fn a_watch_tells_what_is_pending_and_what_happens() {
     let trial = Trial::new(RequestLimits::default());
     let _first = trial.ask(exec(&["git", "push"]));
     let first = trial.pending().remove(0).id;
-    let mut watch = client::Watch::start(&trial.socket).unwrap();
+    let mut watch = client::DeskWatch::start(&trial.socket).unwrap();
     let mut next = || watch.wait().unwrap().unwrap();
     assert!(matches!(next(), DeskEvent::New { request } if request.id == first));
     let _second = trial.ask(exec(&["git", "pull"]));

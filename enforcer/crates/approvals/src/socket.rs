@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use super::{ApprovalsError, desk::PersonAnswer, serve::Shared};
 use enforcer_control::{
     AgentChange, Reporter, RequestRecord, Role, Service,
-    protocol::{self, DeskEvent, Fault, Operation, Reply, ToolReport},
+    protocol::{self, DeskEvent, Operation, Reply, ReplyFault, ToolReport},
     server::{WatchLines, line},
 };
 use enforcer_policy::Decision;
@@ -43,7 +43,7 @@ impl Service for Shared {
         });
         let lines: Result<Vec<String>, _> = lines.collect();
         let there =
-            lines.map_err(|error| Box::new(Reply::fault(Fault::Failed, error.to_string())))?;
+            lines.map_err(|error| Box::new(Reply::fault(ReplyFault::Failed, error.to_string())))?;
         Ok(WatchLines { there, next })
     }
 }
@@ -141,12 +141,12 @@ async fn change(
     // Who answers requests says yes or no within the policy; who changes that is root, whoever its approvers are.
     if !matches!(role, Role::Approver(_) | Role::Onlooker) || peer.uid != 0 {
         return Reply::fault(
-            Fault::Refused,
+            ReplyFault::Refused,
             "only root, outside every agent, can change how an agent is governed; use sudo",
         );
     }
     let Some(control) = shared.agent.clone() else {
-        return Reply::fault(Fault::Refused, "nothing can be changed of this run");
+        return Reply::fault(ReplyFault::Refused, "nothing can be changed of this run");
     };
     let by = full_name("root", by);
     match spawn_blocking(move || control.change(&wanted, &by)).await {
@@ -154,9 +154,9 @@ async fn change(
             changed: Some(changed),
             ..Reply::default()
         },
-        Ok(Err(why)) => Reply::fault(Fault::Bad, why),
+        Ok(Err(why)) => Reply::fault(ReplyFault::Bad, why),
         Err(error) => Reply::fault(
-            Fault::Failed,
+            ReplyFault::Failed,
             format!("the change broke down: {error}; report this as a defect"),
         ),
     }

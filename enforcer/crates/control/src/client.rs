@@ -123,12 +123,12 @@ impl Listening {
 
 /// A watch of one desk.
 #[derive(Debug)]
-pub struct Watch {
+pub struct DeskWatch {
     socket: PathBuf,
     lines: BufReader<UnixStream>,
 }
 
-impl Watch {
+impl DeskWatch {
     /// Starts to watch.
     ///
     /// # Errors

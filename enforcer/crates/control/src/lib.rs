@@ -21,7 +21,7 @@ pub use approvers::Approvers;
 pub use breaker::{BreakerControl, BreakerStatus, RateStatus};
 pub use change::{AgentChange, AgentChanged, AgentControl, AgentCounts, Counted};
 pub use error::ControlError;
-pub use peer::{Guard, Role};
+pub use peer::{PeerGuard, Role};
 pub use record::{RequestRecord, RequestState};
 pub use server::{Server, Service};
 pub use tools::{Reporter, ToolDesk};

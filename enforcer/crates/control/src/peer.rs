@@ -19,7 +19,7 @@ pub enum Role {
 
 /// Whom the desk belongs to.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub struct PeerGuard {
     /// Who may answer.
     pub approvers: Approvers,
     /// The agent's user.
@@ -28,7 +28,7 @@ pub struct Guard {
     pub agent_cgroup: String,
 }
 
-impl Guard {
+impl PeerGuard {
     /// The role of the process that made a connection. Called as soon as the connection is there, and again before an
     /// answer counts.
     pub fn role(&self, uid: u32, pid: Option<i32>) -> Role {
@@ -99,7 +99,7 @@ mod tests {
     fn root_outside_answers_and_root_inside_does_not() {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = own.lines().find_map(|line| line.strip_prefix("0::"));
-        let mut guard = Guard {
+        let mut guard = PeerGuard {
             approvers: Approvers::resolve(None).unwrap(),
             agent_uid: 0,
             agent_cgroup: "/enforcer/somewhere-else".to_owned(),
@@ -116,7 +116,7 @@ mod tests {
     fn another_agent_is_no_person() {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let own = own.lines().find_map(|line| line.strip_prefix("0::"));
-        let guard = Guard {
+        let guard = PeerGuard {
             approvers: Approvers::resolve(None).unwrap(),
             agent_uid: 65534,
             agent_cgroup: format!("{}/somewhere-else", own.unwrap().trim_end_matches('/')),
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_agents_user_is_the_agent_wherever_it_is() {
-        let guard = Guard {
+        let guard = PeerGuard {
             approvers: Approvers::resolve(Some(&["nobody".to_owned()])).unwrap(),
             agent_uid: 65534,
             agent_cgroup: "/enforcer/somewhere-else".to_owned(),
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn root_that_is_no_approver_looks_on() {
-        let guard = Guard {
+        let guard = PeerGuard {
             approvers: Approvers::resolve(Some(&[])).unwrap(),
             agent_uid: 65534,
             agent_cgroup: "/enforcer/somewhere-else".to_owned(),

@@ -143,7 +143,7 @@ pub struct ToolAnswer {
 /// What kind of error a reply tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fault {
+pub enum ReplyFault {
     /// No such request.
     NotFound,
     /// The request has ended already.
@@ -163,7 +163,7 @@ pub enum Fault {
 pub struct Reply {
     /// What kind of error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub fault: Option<ReplyFault>,
     /// The error, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -192,7 +192,7 @@ pub struct Reply {
 
 impl Reply {
     /// A reply that tells of an error.
-    pub fn fault(fault: Fault, error: impl Into<String>) -> Self {
+    pub fn fault(fault: ReplyFault, error: impl Into<String>) -> Self {
         Self {
             fault: Some(fault),
             error: Some(error.into()),
@@ -204,12 +204,12 @@ impl Reply {
 impl From<ControlError> for Reply {
     fn from(error: ControlError) -> Self {
         let fault = match &error {
-            ControlError::Protocol(_) => Fault::Bad,
-            ControlError::Refused(_) => Fault::Refused,
+            ControlError::Protocol(_) => ReplyFault::Bad,
+            ControlError::Refused(_) => ReplyFault::Refused,
             ControlError::UnknownApprover { .. }
             | ControlError::Gone { .. }
             | ControlError::Silent { .. }
-            | ControlError::Io { .. } => Fault::Failed,
+            | ControlError::Io { .. } => ReplyFault::Failed,
         };
         Self::fault(fault, error.to_string())
     }

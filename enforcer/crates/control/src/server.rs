@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     ControlError, Reporter, Role,
-    protocol::{Fault, MAX_REQUEST, Operation, Reply},
+    protocol::{MAX_REQUEST, Operation, Reply, ReplyFault},
     words,
 };
 
@@ -40,7 +40,7 @@ pub trait Service: 'static {
     /// What the process that connected may do. Asked when it connects, and again before its operation counts.
     fn role(&self, uid: u32, pid: Option<i32>) -> Role;
 
-    /// Carries an operation out, any but [`Operation::Watch`].
+    /// Carries an operation out, any but [`Operation::DeskWatch`].
     fn reply(
         &self,
         role: &Role,
@@ -119,7 +119,7 @@ impl<S: Service> Server<S> {
             turn_away(
                 &stream,
                 &Reply::fault(
-                    Fault::Refused,
+                    ReplyFault::Refused,
                     "you are not an approver; ask for your name in `approvals.approvers` of the policy, or use sudo",
                 ),
             );
@@ -129,7 +129,7 @@ impl<S: Service> Server<S> {
             turn_away(
                 &stream,
                 &Reply::fault(
-                    Fault::Busy,
+                    ReplyFault::Busy,
                     "too many connections to the approvals desk; try again",
                 ),
             );
@@ -164,7 +164,7 @@ impl<S: Service> Server<S> {
                     self.service.reply(&role, reporter, operation).await
                 } else {
                     Reply::fault(
-                        Fault::Refused,
+                        ReplyFault::Refused,
                         "the process that connected has changed or is gone",
                     )
                 }

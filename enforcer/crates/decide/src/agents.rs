@@ -51,7 +51,7 @@ pub struct Tool {
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Agent {
+pub struct AgentFormat {
     /// Its name as its makers write it.
     pub title: String,
     /// The names of its program.
@@ -86,7 +86,7 @@ pub struct Fields {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
-    agents: BTreeMap<String, Agent>,
+    agents: BTreeMap<String, AgentFormat>,
     fields: Fields,
 }
 
@@ -112,7 +112,7 @@ pub fn having(tool: &str) -> Vec<&'static str> {
 }
 
 /// An agent by the word for it.
-pub fn agent(word: &str) -> Option<&'static Agent> {
+pub fn agent(word: &str) -> Option<&'static AgentFormat> {
     KNOWN.agents.get(word)
 }
 

@@ -12,7 +12,7 @@ use enforcer_policy::{compile::breaker_rules, model};
 /// What is remembered of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Breaker {
+pub struct BreakerMemory {
     /// Denials since the last allowance.
     pub denials: u64,
     /// When it opened, ms; `None` while it is closed.
@@ -46,9 +46,9 @@ impl BreakerState {
 /// All calls of an agent's hook are one process to its breaker: they come one after the other.
 const PROCESS: u32 = 1;
 
-impl Breaker {
+impl BreakerMemory {
     /// Where it stands under a policy.
-    pub fn standing(&mut self, rules: &model::Breaker, now: u64) -> BreakerState {
+    pub fn standing(&mut self, rules: &model::BreakerSettings, now: u64) -> BreakerState {
         self.opened_at = self.opened_at.map(|opened| opened.min(now));
         let rules = BreakerRules {
             // Open is open, also under a policy that would not have opened it.
@@ -65,7 +65,7 @@ impl Breaker {
     }
 
     /// Counts a denial; gives the number of denials if it opens the breaker, also if it opens it again.
-    pub fn deny(&mut self, rules: &model::Breaker, now: u64) -> Option<u64> {
+    pub fn deny(&mut self, rules: &model::BreakerSettings, now: u64) -> Option<u64> {
         let rules = breaker_rules(rules);
         let (word, age) = self.word(now);
         // What is judged was let in before.
@@ -103,8 +103,8 @@ mod tests {
 
     use super::*;
 
-    fn rules(denials: u32, half_open_after: Option<u64>) -> model::Breaker {
-        model::Breaker {
+    fn rules(denials: u32, half_open_after: Option<u64>) -> model::BreakerSettings {
+        model::BreakerSettings {
             denials: Some(denials),
             half_open_after: half_open_after.map(Duration::from_secs),
         }
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_tenth_denial_opens_it_and_nothing_closes_it() {
-        let (rules, mut breaker) = (rules(10, None), Breaker::default());
+        let (rules, mut breaker) = (rules(10, None), BreakerMemory::default());
         for count in 1..10 {
             assert_eq!(breaker.deny(&rules, count), None);
             assert_eq!(breaker.standing(&rules, count), BreakerState::Closed);
@@ -125,14 +125,14 @@ mod tests {
 
     #[test]
     fn an_allowance_begins_anew() {
-        let (rules, mut breaker) = (rules(10, None), Breaker::default());
+        let (rules, mut breaker) = (rules(10, None), BreakerMemory::default());
         for _ in 0..2 {
             for _ in 0..9 {
                 assert_eq!(breaker.deny(&rules, 1), None);
             }
             breaker.allow();
         }
-        assert_eq!(breaker, Breaker::default());
+        assert_eq!(breaker, BreakerMemory::default());
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
             (1 << 40) - 1,
             u64::MAX - 20_000,
         ] {
-            let (rules, mut breaker) = (rules(1, Some(10)), Breaker::default());
+            let (rules, mut breaker) = (rules(1, Some(10)), BreakerMemory::default());
             assert_eq!(breaker.deny(&rules, opened), Some(1));
             for later in [0, 45, 9_999] {
                 assert_eq!(breaker.standing(&rules, opened + later), BreakerState::Open);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn after_its_time_one_action_decides() {
-        let (rules, mut breaker) = (rules(1, Some(10)), Breaker::default());
+        let (rules, mut breaker) = (rules(1, Some(10)), BreakerMemory::default());
         assert_eq!(breaker.deny(&rules, 5_000), Some(1));
         assert_eq!(breaker.standing(&rules, 14_999), BreakerState::Open);
         assert_eq!(breaker.standing(&rules, 15_000), BreakerState::HalfOpen);
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_neither_closes_nor_locks_it() {
-        let (rules, mut breaker) = (rules(1, Some(10)), Breaker::default());
+        let (rules, mut breaker) = (rules(1, Some(10)), BreakerMemory::default());
         breaker.deny(&rules, 1_000_000);
         assert_eq!(breaker.standing(&rules, 0), BreakerState::Open);
         assert_eq!(breaker.standing(&rules, 9_999), BreakerState::Open);
@@ -186,11 +186,11 @@ mod tests {
 
     #[test]
     fn a_policy_without_a_breaker_never_opens_one() {
-        let rules = model::Breaker {
+        let rules = model::BreakerSettings {
             denials: None,
             half_open_after: None,
         };
-        let mut breaker = Breaker::default();
+        let mut breaker = BreakerMemory::default();
         assert!((0..1000).all(|now| breaker.deny(&rules, now).is_none()));
     }
 }

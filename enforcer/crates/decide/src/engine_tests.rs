@@ -4,11 +4,11 @@ use enforcer_common::event::{CAUSE_DEFAULT, CAUSE_FILELESS, CAUSE_RULE, CAUSE_TR
 
 use super::*;
 use enforcer_policy::{
-    Decision, Risk, Script,
+    Decision, Risk, ScriptHead,
     model::{
-        Agents, Approvals, ArgvPattern, Breaker, ConnectPolicy, ConnectRule, DEFAULT_TRUSTED_DIRS,
-        ExecPolicy, Form, Limits, Network, PathLists, Patterns as Pattern, Protocol, Syscalls,
-        Tools, WebTools,
+        Agents, Approvals, ArgvPattern, BreakerSettings, ConnectPolicy, ConnectRule,
+        DEFAULT_TRUSTED_DIRS, ExecPolicy, Form, Limits, Network, PathLists, Patterns as Pattern,
+        Protocol, Syscalls, Tools, WebTools,
     },
 };
 use enforcer_redact::Masking;
@@ -41,7 +41,7 @@ fn policy(form: Form, default: Decision, rules: Vec<Rule>) -> Policy {
         capabilities: BTreeMap::new(),
         tenants: Vec::new(),
         limits: Limits::default(),
-        breaker: Breaker::default(),
+        breaker: BreakerSettings::default(),
         masking: Masking::default(),
         event_buffer: enforcer_policy::model::EVENT_BUFFER,
         file_paths: PathLists::default(),
@@ -236,7 +236,7 @@ fn transparent_shells_start_and_their_script_text_is_data() {
     // Not the shell of a trusted directory.
     assert_eq!(engine.exec(&path("/tmp/sh", &["sh"])).decision, Deny);
     let script = |path_of: &str, argv: &[&str]| ExecAction {
-        script: Some(Script {
+        script: Some(ScriptHead {
             interpreter: b"/bin/bash".to_vec(),
             argument: None,
         }),
@@ -261,7 +261,7 @@ fn a_script_is_judged_as_its_interpreter_too() {
     ];
     let engine = engine(Allow, rules);
     let script = |interpreter: &str, argument: &str, argv: &[&str]| ExecAction {
-        script: Some(Script {
+        script: Some(ScriptHead {
             interpreter: interpreter.as_bytes().to_vec(),
             argument: Some(argument.as_bytes().to_vec()),
         }),
@@ -589,7 +589,7 @@ fn paths_are_forms_for_denials_and_not_for_allowances() {
     // A script behind a link.
     let script = ExecAction {
         own: Some(b"/opt/tool".to_vec()),
-        script: Some(Script {
+        script: Some(ScriptHead {
             interpreter: b"/bin/sh".to_vec(),
             argument: None,
         }),

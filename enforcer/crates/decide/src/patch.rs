@@ -7,7 +7,7 @@
 
 use tree_sitter::{Node, Parser};
 
-use super::tool::Fault;
+use super::tool::ToolFault;
 use enforcer_shell::PartKind;
 
 /// Names of the program.
@@ -48,7 +48,7 @@ pub fn paths(text: &str) -> Vec<String> {
 /// # Errors
 ///
 /// A command of that name whose patch cannot be read.
-pub fn in_text(text: &str) -> Result<Option<Patches>, Fault> {
+pub fn in_text(text: &str) -> Result<Option<Patches>, ToolFault> {
     nested(text, 0)
 }
 
@@ -57,8 +57,8 @@ pub fn in_text(text: &str) -> Result<Option<Patches>, Fault> {
 /// # Errors
 ///
 /// As [`in_text`].
-pub fn in_words(words: &[String]) -> Result<Option<Patches>, Fault> {
-    let of = |words: &[&str]| -> Option<Result<Option<Patches>, Fault>> {
+pub fn in_words(words: &[String]) -> Result<Option<Patches>, ToolFault> {
+    let of = |words: &[&str]| -> Option<Result<Option<Patches>, ToolFault>> {
         match words {
             [name, patch] if is_name(name) => Some(of_patch(patch, None).map(|paths| {
                 let sole = NAMES.contains(name);
@@ -81,7 +81,7 @@ pub fn in_words(words: &[String]) -> Result<Option<Patches>, Fault> {
     Ok(None)
 }
 
-fn nested(text: &str, depth: usize) -> Result<Option<Patches>, Fault> {
+fn nested(text: &str, depth: usize) -> Result<Option<Patches>, ToolFault> {
     if text.len() > enforcer_shell::TEXT_MAX && NAMES.iter().any(|name| text.contains(name)) {
         return Err(unreadable("the text is longer than any command"));
     }
@@ -140,14 +140,14 @@ fn runs(shell: &str, flag: &str) -> bool {
         && FLAGS.contains(&flag.to_ascii_lowercase().as_str())
 }
 
-fn unreadable(why: &str) -> Fault {
+fn unreadable(why: &str) -> ToolFault {
     format!(
         "apply_patch is called, and its patch cannot be read ({why}), so nobody can say which files it writes; use the \
          form apply_patch <<'EOF' with the patch up to EOF, or a file tool"
     )
 }
 
-fn of_patch(patch: &str, below: Option<&str>) -> Result<Vec<String>, Fault> {
+fn of_patch(patch: &str, below: Option<&str>) -> Result<Vec<String>, ToolFault> {
     let mut paths = paths(patch);
     if paths.is_empty() {
         return Err("apply_patch is called with a patch that names no file".to_owned());
@@ -163,7 +163,7 @@ fn of_patch(patch: &str, below: Option<&str>) -> Result<Vec<String>, Fault> {
 }
 
 /// The commands of that name in the syntax of a text.
-fn commands(text: &str) -> Result<Vec<Patches>, Fault> {
+fn commands(text: &str) -> Result<Vec<Patches>, ToolFault> {
     let mut parser = Parser::new();
     let tree = parser
         .set_language(&tree_sitter_bash::LANGUAGE.into())
@@ -212,7 +212,7 @@ struct Call {
 }
 
 impl Call {
-    fn of(text: &str, node: Node<'_>) -> Result<Self, Fault> {
+    fn of(text: &str, node: Node<'_>) -> Result<Self, ToolFault> {
         let mut arguments = Vec::new();
         let mut redirects = Vec::new();
         let mut cursor = node.walk();
@@ -273,7 +273,7 @@ impl Call {
 }
 
 /// Where `cd DIR` leads; `None` if it is another command.
-fn directory(text: &str, node: Node<'_>) -> Result<Option<String>, Fault> {
+fn directory(text: &str, node: Node<'_>) -> Result<Option<String>, ToolFault> {
     let mut cursor = node.walk();
     let parts: Vec<Node<'_>> = node.named_children(&mut cursor).collect();
     if node.kind() != "command" || parts.first().is_none_or(|name| source(text, *name) != "cd") {
@@ -290,7 +290,7 @@ fn directory(text: &str, node: Node<'_>) -> Result<Option<String>, Fault> {
 }
 
 /// The content of a here document, where nothing is expanded in it.
-fn document(text: &str, redirect: Node<'_>) -> Result<Option<String>, Fault> {
+fn document(text: &str, redirect: Node<'_>) -> Result<Option<String>, ToolFault> {
     let mut cursor = redirect.walk();
     let parts: Vec<Node<'_>> = redirect.named_children(&mut cursor).collect();
     let [start, body, end] = parts.as_slice() else {

@@ -3,7 +3,7 @@ use super::*;
 const PATCH: &str = "*** Begin Patch\n*** Add File: a.txt\n+x\n*** Update File: b\n*** Move to: /etc/c\n@@\n-x\n*** Delete File: d\n*** End Patch";
 const FILES: [&str; 4] = ["a.txt", "b", "/etc/c", "d"];
 
-fn of(text: &str) -> Result<Option<Patches>, Fault> {
+fn of(text: &str) -> Result<Option<Patches>, ToolFault> {
     in_text(text)
 }
 

@@ -20,7 +20,7 @@ struct Ring(Vec<Cell<u64>>);
 
 impl Ring {
     /// `taken`, ms, the oldest first: the last of them, no more than the rate may count.
-    fn new(rate: &limits::Rate, taken: &VecDeque<u64>) -> Self {
+    fn new(rate: &limits::RateRule, taken: &VecDeque<u64>) -> Self {
         let count = rate.count as usize;
         let mut cells = vec![Cell::new(0); rate.cells() as usize];
         let known = taken.len().min(count);

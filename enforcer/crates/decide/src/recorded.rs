@@ -11,7 +11,7 @@ use super::{command_text, engine::Engine, wording::Outcome};
 use enforcer_policy::model::Protocol;
 use enforcer_policy::{
     Cause, Decision,
-    action::{ConnectAction, ExecAction, Script, UnixAction},
+    action::{ConnectAction, ExecAction, ScriptHead, UnixAction},
 };
 
 /// What a replaced secret begins with.
@@ -99,7 +99,7 @@ impl Other {
 
 /// What a policy says of a recorded action.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum ReplayOutcome {
     /// It decides so.
     Decided(Outcome),
     /// The line does not tell enough.
@@ -137,24 +137,26 @@ impl Recorded {
     }
 
     /// What the policy says.
-    pub fn judge(&self, engine: &Engine) -> Told {
+    pub fn judge(&self, engine: &Engine) -> ReplayOutcome {
         match self {
             Self::Exec(ways) => {
                 let mut outcomes = ways.iter().map(|action| engine.exec(action));
                 let Some(first) = outcomes.next() else {
-                    return Told::Undecidable(Unclear::Incomplete);
+                    return ReplayOutcome::Undecidable(Unclear::Incomplete);
                 };
                 if outcomes.all(|other| other.decision == first.decision) {
-                    Told::Decided(first)
+                    ReplayOutcome::Decided(first)
                 } else {
-                    Told::Undecidable(Unclear::LinkOrScript)
+                    ReplayOutcome::Undecidable(Unclear::LinkOrScript)
                 }
             }
-            Self::Connect(action) => Told::Decided(engine.connect(action)),
-            Self::Unix(action) => Told::Decided(engine.unix(action)),
-            Self::Text(command) => Told::Decided(command_text::judge(engine, command).outcome),
-            Self::Unclear(why) => Told::Undecidable(*why),
-            Self::Other(what) => Told::NoQuestion(*what),
+            Self::Connect(action) => ReplayOutcome::Decided(engine.connect(action)),
+            Self::Unix(action) => ReplayOutcome::Decided(engine.unix(action)),
+            Self::Text(command) => {
+                ReplayOutcome::Decided(command_text::judge(engine, command).outcome)
+            }
+            Self::Unclear(why) => ReplayOutcome::Undecidable(*why),
+            Self::Other(what) => ReplayOutcome::NoQuestion(*what),
         }
     }
 }
@@ -219,7 +221,7 @@ fn exec(command: &str, parameters: &Map<String, Value>) -> Result<Recorded, Uncl
     let resolved = resolved.as_bytes().to_vec();
     let script = ExecAction {
         resolved: Some(resolved.clone()),
-        script: Some(Script {
+        script: Some(ScriptHead {
             interpreter: resolved.clone(),
             argument: None,
         }),

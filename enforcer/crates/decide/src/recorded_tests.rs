@@ -10,7 +10,7 @@ const POLICY: &str = r#"{"version": "2", "exec": {"trusted_dirs": ["/usr/bin"], 
     "connect": {"rules": [{"id": "db", "decision": "allow", "hosts": ["10.0.0.1"], "ports": [5432]},
     {"id": "sock", "decision": "deny", "unix": ["/run/x"]}]}}"#;
 
-fn told(tool: &str, parameters: &Value) -> Told {
+fn told(tool: &str, parameters: &Value) -> ReplayOutcome {
     let engine = Engine::new(enforcer_policy::parse(POLICY).unwrap().policy, 0).unwrap();
     let parameters = parameters.as_object().unwrap();
     Recorded::read(tool, parameters).judge(&engine)
@@ -18,7 +18,7 @@ fn told(tool: &str, parameters: &Value) -> Told {
 
 fn decided(tool: &str, parameters: &Value) -> (Decision, String) {
     match told(tool, parameters) {
-        Told::Decided(outcome) => (outcome.decision, outcome.rule.unwrap_or_default()),
+        ReplayOutcome::Decided(outcome) => (outcome.decision, outcome.rule.unwrap_or_default()),
         other => panic!("{other:?}"),
     }
 }
@@ -50,7 +50,7 @@ fn words_with_spaces_stay_whole_where_the_line_says_so() {
         let line = json!({"command": command, "exe": "/usr/bin/git", "words": wrong});
         assert_eq!(
             told("exec", &line),
-            Told::Undecidable(Unclear::Incomplete),
+            ReplayOutcome::Undecidable(Unclear::Incomplete),
             "{line}"
         );
     }
@@ -73,9 +73,17 @@ fn what_a_line_does_not_tell_is_not_guessed() {
         ),
         (json!({"command": "", "exe": ""}), Unclear::Incomplete),
     ] {
-        assert_eq!(told("exec", &line), Told::Undecidable(why), "{line}");
+        assert_eq!(
+            told("exec", &line),
+            ReplayOutcome::Undecidable(why),
+            "{line}"
+        );
         if why != Unclear::Incomplete {
-            assert_eq!(told("Bash", &line), Told::Undecidable(why), "{line}");
+            assert_eq!(
+                told("Bash", &line),
+                ReplayOutcome::Undecidable(why),
+                "{line}"
+            );
         }
     }
 }
@@ -92,7 +100,7 @@ fn a_link_and_a_script_are_told_apart_only_where_it_does_not_matter() {
     let line = json!({"command": "/home/kim/run commit --amend", "exe": "/home/kim/run", "resolved": "git"});
     assert_eq!(
         told("exec", &line),
-        Told::Undecidable(Unclear::LinkOrScript)
+        ReplayOutcome::Undecidable(Unclear::LinkOrScript)
     );
 }
 
@@ -111,7 +119,7 @@ fn connects_are_judged_by_address_port_and_protocol() {
     ] {
         assert_eq!(
             told("connect", &line),
-            Told::Undecidable(Unclear::Incomplete),
+            ReplayOutcome::Undecidable(Unclear::Incomplete),
             "{line}"
         );
     }
@@ -130,7 +138,7 @@ fn what_no_rule_decides_is_named() {
         ("", json!({"lost": 3}), Other::Bookkeeping),
         ("Read", json!({"file_path": "/etc/passwd"}), Other::Tool),
     ] {
-        assert_eq!(told(tool, &line), Told::NoQuestion(what), "{line}");
+        assert_eq!(told(tool, &line), ReplayOutcome::NoQuestion(what), "{line}");
     }
     let line = json!({"command": "claude", "cause": "operator"});
     let parameters = line.as_object().unwrap();

@@ -18,7 +18,7 @@ pub const MOST_URLS: usize = 256;
 
 /// What a call does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum ToolAction {
     /// Gives a text to a shell.
     Text(String),
     /// Starts a program with these words.
@@ -39,14 +39,18 @@ pub enum Call {
 }
 
 /// Why a call cannot be understood, in words for its reason.
-pub type Fault = String;
+pub type ToolFault = String;
 
 /// What the call of a tool does.
 ///
 /// # Errors
 ///
 /// A field that it needs is missing, not of its type, or holds a NUL.
-pub fn call(policy: &Policy, tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
+pub fn call(
+    policy: &Policy,
+    tool: &str,
+    input: &Map<String, Value>,
+) -> Result<ToolAction, ToolFault> {
     let known = agents::tool(tool);
     let listed = first(&policy.web_tools.whitelist, tool).is_some();
     match known.map(|known| known.kind) {
@@ -57,7 +61,7 @@ pub fn call(policy: &Policy, tool: &str, input: &Map<String, Value>) -> Result<C
             if paths.is_empty() {
                 return Err(format!("{tool} names no path"));
             }
-            Ok(Call::Paths {
+            Ok(ToolAction::Paths {
                 paths,
                 patterns: Vec::new(),
                 writes: kind == ToolKind::Write,
@@ -74,15 +78,15 @@ pub fn call(policy: &Policy, tool: &str, input: &Map<String, Value>) -> Result<C
                     patterns.extend(optional(tool, input, field)?);
                 }
             }
-            Ok(Call::Paths {
+            Ok(ToolAction::Paths {
                 paths,
                 patterns,
                 writes: false,
             })
         }
-        Some(ToolKind::Web) => urls(tool, input).map(Call::Web),
-        _ if listed => urls(tool, input).map(Call::Web),
-        Some(ToolKind::Code | ToolKind::Internal) | None => Ok(Call::Other),
+        Some(ToolKind::Web) => urls(tool, input).map(ToolAction::Web),
+        _ if listed => urls(tool, input).map(ToolAction::Web),
+        Some(ToolKind::Code | ToolKind::Internal) | None => Ok(ToolAction::Other),
     }
 }
 
@@ -181,7 +185,7 @@ fn first<'p>(patterns: &'p [String], tool: &str) -> Option<&'p str> {
 }
 
 /// A text without NUL.
-fn text(tool: &str, field: &str, value: &Value) -> Result<String, Fault> {
+fn text(tool: &str, field: &str, value: &Value) -> Result<String, ToolFault> {
     let Value::String(text) = value else {
         return Err(format!("{tool}: `{field}` is not a string"));
     };
@@ -191,7 +195,11 @@ fn text(tool: &str, field: &str, value: &Value) -> Result<String, Fault> {
     Ok(text.clone())
 }
 
-fn optional(tool: &str, input: &Map<String, Value>, field: &str) -> Result<Option<String>, Fault> {
+fn optional(
+    tool: &str,
+    input: &Map<String, Value>,
+    field: &str,
+) -> Result<Option<String>, ToolFault> {
     match input.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => text(tool, field, value).map(Some),
@@ -199,12 +207,12 @@ fn optional(tool: &str, input: &Map<String, Value>, field: &str) -> Result<Optio
 }
 
 /// The texts of a list.
-fn list(tool: &str, field: &str, items: &[Value]) -> Result<Vec<String>, Fault> {
+fn list(tool: &str, field: &str, items: &[Value]) -> Result<Vec<String>, ToolFault> {
     items.iter().map(|item| text(tool, field, item)).collect()
 }
 
 /// A command: a text, or, of a tool that takes them, words.
-fn command(tool: &str, input: &Map<String, Value>, words: bool) -> Result<Call, Fault> {
+fn command(tool: &str, input: &Map<String, Value>, words: bool) -> Result<ToolAction, ToolFault> {
     let present = |field: &&String| {
         input
             .get(field.as_str())
@@ -226,14 +234,14 @@ fn command(tool: &str, input: &Map<String, Value>, words: bool) -> Result<Call, 
             if words.first().is_none_or(String::is_empty) {
                 return Err(format!("{tool}: `{field}` is empty"));
             }
-            Ok(Call::Words(words))
+            Ok(ToolAction::Words(words))
         }
         value => {
             let text = text(tool, field, value)?;
             if text.trim().is_empty() {
                 return Err(format!("{tool}: `{field}` is empty"));
             }
-            Ok(Call::Text(text))
+            Ok(ToolAction::Text(text))
         }
     }
 }
@@ -243,7 +251,7 @@ fn command(tool: &str, input: &Map<String, Value>, words: bool) -> Result<Call, 
 /// # Errors
 ///
 /// One is not a string, or holds a NUL.
-pub fn directories(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {
+pub fn directories(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, ToolFault> {
     let mut named = Vec::new();
     if agents::tool(tool).is_some_and(|known| known.kind == ToolKind::Shell) {
         for field in &fields().directory {
@@ -253,7 +261,7 @@ pub fn directories(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>
     Ok(named)
 }
 
-fn paths(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {
+fn paths(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, ToolFault> {
     let mut paths = Vec::new();
     for field in &fields().path {
         paths.extend(optional(tool, input, field)?);
@@ -272,7 +280,7 @@ fn paths(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {
 }
 
 /// The files of a patch in the form that Codex has for them.
-fn patch(tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
+fn patch(tool: &str, input: &Map<String, Value>) -> Result<ToolAction, ToolFault> {
     let mut texts = Vec::new();
     for field in &fields().patch {
         match input.get(field) {
@@ -288,7 +296,7 @@ fn patch(tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
     if paths.is_empty() {
         return Err(format!("{tool}: the patch names no file"));
     }
-    Ok(Call::Paths {
+    Ok(ToolAction::Paths {
         paths,
         patterns: Vec::new(),
         writes: true,
@@ -296,7 +304,7 @@ fn patch(tool: &str, input: &Map<String, Value>) -> Result<Call, Fault> {
 }
 
 /// All URLs of a call: fields that are one, and those in any other text.
-fn urls(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, Fault> {
+fn urls(tool: &str, input: &Map<String, Value>) -> Result<Vec<String>, ToolFault> {
     let mut urls = Vec::new();
     for (field, value) in input {
         collect(field, value, &mut urls);

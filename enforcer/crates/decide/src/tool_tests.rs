@@ -10,7 +10,7 @@ fn sample() -> Policy {
     enforcer_policy::parse(text).unwrap().policy
 }
 
-fn made(tool: &str, input: Value) -> Result<Call, Fault> {
+fn made(tool: &str, input: Value) -> Result<ToolAction, ToolFault> {
     let Value::Object(input) = input else {
         panic!("an object")
     };
@@ -19,7 +19,7 @@ fn made(tool: &str, input: Value) -> Result<Call, Fault> {
 
 fn paths_of(tool: &str, input: Value) -> Vec<String> {
     match made(tool, input).unwrap() {
-        Call::Paths { paths, .. } => paths,
+        ToolAction::Paths { paths, .. } => paths,
         other => panic!("{other:?}"),
     }
 }
@@ -28,11 +28,11 @@ fn paths_of(tool: &str, input: Value) -> Vec<String> {
 fn commands_are_texts_or_words() {
     assert_eq!(
         made("Bash", json!({"command": "ls -l", "timeout": 5})),
-        Ok(Call::Text("ls -l".to_owned()))
+        Ok(ToolAction::Text("ls -l".to_owned()))
     );
     assert_eq!(
         made("shell", json!({"command": ["bash", "-lc", "ls"]})),
-        Ok(Call::Words(
+        Ok(ToolAction::Words(
             ["bash", "-lc", "ls"].map(String::from).to_vec()
         ))
     );
@@ -117,7 +117,7 @@ fn every_path_of_a_call_counts() {
     ] {
         assert_eq!(paths_of(tool, input.clone()), expected, "{tool} {input}");
     }
-    let Ok(Call::Paths { patterns, .. }) = made("Glob", json!({"pattern": "/etc/**"})) else {
+    let Ok(ToolAction::Paths { patterns, .. }) = made("Glob", json!({"pattern": "/etc/**"})) else {
         panic!("paths")
     };
     assert_eq!(patterns, ["/etc/**"]);
@@ -150,7 +150,7 @@ fn a_patch_names_its_files() {
 #[test]
 fn every_url_of_a_web_tool_counts() {
     let urls = |tool: &str, input: Value| match made(tool, input).unwrap() {
-        Call::Web(urls) => urls,
+        ToolAction::Web(urls) => urls,
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -191,7 +191,7 @@ fn other_tools_are_allowed_by_name_or_not_at_all() {
         ("mcp__x__do_search_y", Decision::Deny),
         ("", Decision::Deny),
     ] {
-        assert_eq!(made(tool, json!({})), Ok(Call::Other), "{tool}");
+        assert_eq!(made(tool, json!({})), Ok(ToolAction::Other), "{tool}");
         assert_eq!(judge(&policy, tool, false).decision, decision, "{tool}");
     }
     let said = judge(&policy, "Foo", false).suggestions.join("; ");

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use enforcer_common::address;
-use url::{Host as UrlHost, Url};
+use url::{Host, Url};
 
 use enforcer_policy::{
     compile::Glob,
@@ -93,14 +93,14 @@ fn to_allow(form: Form) -> String {
 
 /// What a URL leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
+pub enum WebHost {
     /// A name: lower case, ASCII (punycode), no dot at the end.
     Name(String),
     /// An address, normalised; IPv4 as `::ffff:a.b.c.d`.
     Address([u8; 16]),
 }
 
-impl std::fmt::Display for Host {
+impl std::fmt::Display for WebHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
@@ -114,7 +114,7 @@ impl std::fmt::Display for Host {
 /// # Errors
 ///
 /// Why no client could, or may, fetch it.
-pub fn host(text: &str) -> Result<Host, String> {
+pub fn host(text: &str) -> Result<WebHost, String> {
     let url = Url::parse(text).map_err(|error| format!("Not a URL that can be judged: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!(
@@ -123,7 +123,7 @@ pub fn host(text: &str) -> Result<Host, String> {
         ));
     }
     match url.host() {
-        Some(UrlHost::Domain(name)) => {
+        Some(Host::Domain(name)) => {
             // More than one dot at the end is no name; some clients take them off all the same.
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             if name.is_empty() {
@@ -132,15 +132,15 @@ pub fn host(text: &str) -> Result<Host, String> {
             // `127.0.0.1..` is a name to the standard and an address to who cuts the dots off.
             Ok(match Url::parse(&format!("http://{name}/")) {
                 Ok(again) => match again.host() {
-                    Some(UrlHost::Ipv4(v4)) => Host::Address(address::normalise(v4_bytes(v4))),
-                    _ => Host::Name(name),
+                    Some(Host::Ipv4(v4)) => WebHost::Address(address::normalise(v4_bytes(v4))),
+                    _ => WebHost::Name(name),
                 },
                 // `.10..`: a broken address once the dots are off.
                 Err(error) => return Err(format!("Not a URL that can be judged: {error}")),
             })
         }
-        Some(UrlHost::Ipv4(v4)) => Ok(Host::Address(address::normalise(v4_bytes(v4)))),
-        Some(UrlHost::Ipv6(v6)) => Ok(Host::Address(address::normalise(v6.octets()))),
+        Some(Host::Ipv4(v4)) => Ok(WebHost::Address(address::normalise(v4_bytes(v4)))),
+        Some(Host::Ipv6(v6)) => Ok(WebHost::Address(address::normalise(v6.octets()))),
         None => Err("The URL has no host".to_owned()),
     }
 }
@@ -188,7 +188,7 @@ pub fn urls_in(text: &str) -> Vec<&str> {
 
 /// Judges what a URL leads to. What is blocked beats what is allowed; what is internal must be allowed by name. `form` is
 /// that of the policy, for what is advised.
-pub fn judge(web: &WebTools, form: Form, host: &Host) -> Outcome {
+pub fn judge(web: &WebTools, form: Form, host: &WebHost) -> Outcome {
     if let Some(entry) = web.blocked_domains.iter().find(|entry| blocks(entry, host)) {
         return denied(
             Cause::Rule,
@@ -235,16 +235,16 @@ fn denied(cause: Cause, rule: Option<&str>, reason: String) -> Outcome {
 }
 
 /// Whether a host is none of the public Internet, and why.
-fn internal(host: &Host) -> Option<&'static str> {
+fn internal(host: &WebHost) -> Option<&'static str> {
     match host {
-        Host::Address(bytes) => {
+        WebHost::Address(bytes) => {
             let inside = |text: &&str| networks(text).iter().any(|net| net.contains(*bytes));
             INTERNAL
                 .iter()
                 .any(inside)
                 .then_some("a loopback, private, link-local or reserved address")
         }
-        Host::Name(name) => {
+        WebHost::Name(name) => {
             let is = |names: &[&str]| names.iter().any(|known| is_or_below(name, known));
             if is(&INTERNAL_NAMES) || !name.contains('.') {
                 Some("a name of this machine or its network")
@@ -258,10 +258,10 @@ fn internal(host: &Host) -> Option<&'static str> {
 }
 
 /// Whether an entry of `blocked_domains` is about a host: a name with all below it, a pattern, an address, a network.
-fn blocks(entry: &str, host: &Host) -> bool {
+fn blocks(entry: &str, host: &WebHost) -> bool {
     match host {
-        Host::Address(bytes) => networks(entry).iter().any(|net| net.contains(*bytes)),
-        Host::Name(name) => {
+        WebHost::Address(bytes) => networks(entry).iter().any(|net| net.contains(*bytes)),
+        WebHost::Name(name) => {
             let entry = plain(entry);
             if entry.contains(['*', '?', '[']) {
                 Glob::parse(&entry).matches(name)
@@ -274,12 +274,12 @@ fn blocks(entry: &str, host: &Host) -> bool {
 
 /// Whether an entry of `allowed_domains` is about a host: a name alone, `*.name` for all below it, an address, a
 /// network. Stars reach no address.
-fn allows(entry: &str, host: &Host) -> bool {
+fn allows(entry: &str, host: &WebHost) -> bool {
     match host {
-        Host::Address(bytes) => {
+        WebHost::Address(bytes) => {
             entry != "*" && networks(entry).iter().any(|net| net.contains(*bytes))
         }
-        Host::Name(name) => {
+        WebHost::Name(name) => {
             let entry = plain(entry);
             match entry.strip_prefix("*.") {
                 Some(domain) => name
@@ -303,8 +303,8 @@ fn plain(entry: &str) -> String {
         Some(name) => ("*.", name),
         None => ("", lower.as_str()),
     };
-    match UrlHost::parse(name) {
-        Ok(UrlHost::Domain(ascii)) => format!("{wild}{ascii}"),
+    match Host::parse(name) {
+        Ok(Host::Domain(ascii)) => format!("{wild}{ascii}"),
         _ => lower,
     }
 }
@@ -324,9 +324,9 @@ fn networks(entry: &str) -> Vec<Network> {
         };
         return vec![Network { address, prefix }];
     }
-    match UrlHost::parse(entry) {
-        Ok(UrlHost::Ipv4(v4)) => exactly(v4_bytes(v4)),
-        Ok(UrlHost::Ipv6(v6)) => exactly(v6.octets()),
+    match Host::parse(entry) {
+        Ok(Host::Ipv4(v4)) => exactly(v4_bytes(v4)),
+        Ok(Host::Ipv6(v6)) => exactly(v6.octets()),
         _ => Vec::new(),
     }
 }

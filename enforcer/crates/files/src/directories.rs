@@ -99,7 +99,7 @@ pub enum DirectoryError {
 
 /// What was done for a directory to be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum DirectoryChange {
     /// Nothing.
     Nothing,
     /// It was made.
@@ -119,9 +119,9 @@ pub fn prepare(places: &[OwnDirectory]) -> Result<Option<String>, DirectoryError
     let mut mended = Vec::new();
     for place in places {
         match directory(Path::new(place.path), place.mode)? {
-            Done::Nothing => {}
-            Done::Made => made.push(format!("{} (mode {:04o})", place.path, place.mode)),
-            Done::Mended(had, has) => {
+            DirectoryChange::Nothing => {}
+            DirectoryChange::Made => made.push(format!("{} (mode {:04o})", place.path, place.mode)),
+            DirectoryChange::Mended(had, has) => {
                 mended.push(format!("{} from mode {had:04o} to {has:04o}", place.path));
             }
         }
@@ -144,7 +144,7 @@ pub fn prepare(places: &[OwnDirectory]) -> Result<Option<String>, DirectoryError
 /// # Errors
 ///
 /// It cannot be made, belongs neither to root nor to this user, or could be written by others and was.
-pub fn directory(path: &Path, mode: u32) -> Result<Done, DirectoryError> {
+pub fn directory(path: &Path, mode: u32) -> Result<DirectoryChange, DirectoryError> {
     loop {
         let is_new = match make(path, mode) {
             Ok(()) => true,
@@ -186,7 +186,7 @@ pub fn directory(path: &Path, mode: u32) -> Result<Done, DirectoryError> {
             }
         };
         return if is_new {
-            Ok(Done::Made)
+            Ok(DirectoryChange::Made)
         } else {
             tighten(path, &directory, mode)
         };
@@ -268,7 +268,7 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-fn tighten(path: &Path, directory: &File, mode: u32) -> Result<Done, DirectoryError> {
+fn tighten(path: &Path, directory: &File, mode: u32) -> Result<DirectoryChange, DirectoryError> {
     let name = || path.display().to_string();
     let metadata = directory
         .metadata()
@@ -283,7 +283,7 @@ fn tighten(path: &Path, directory: &File, mode: u32) -> Result<Done, DirectoryEr
     }
     let found = metadata.mode() & 0o7777;
     if found & 0o777 & !mode == 0 {
-        return Ok(Done::Nothing);
+        return Ok(DirectoryChange::Nothing);
     }
     let right = found & (mode | 0o7000);
     directory
@@ -310,7 +310,7 @@ fn tighten(path: &Path, directory: &File, mode: u32) -> Result<Done, DirectoryEr
             }
         }
     }
-    Ok(Done::Mended(found, right))
+    Ok(DirectoryChange::Mended(found, right))
 }
 
 fn system(

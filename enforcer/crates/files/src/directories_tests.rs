@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use super::{DirectoryError, Done, directory};
+use super::{DirectoryChange, DirectoryError, directory};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -19,10 +19,10 @@ fn set(path: &Path, mode: u32) {
 fn what_is_missing_is_made_with_all_above_it() {
     let here = tempfile::tempdir().unwrap();
     let path = here.path().join("var/lib/enforcer");
-    assert_eq!(directory(&path, 0o711).unwrap(), Done::Made);
+    assert_eq!(directory(&path, 0o711).unwrap(), DirectoryChange::Made);
     assert_eq!(mode(&path), 0o711);
     assert_eq!(mode(&here.path().join("var/lib")), 0o755);
-    assert_eq!(directory(&path, 0o711).unwrap(), Done::Nothing);
+    assert_eq!(directory(&path, 0o711).unwrap(), DirectoryChange::Nothing);
 }
 
 #[test]
@@ -40,9 +40,9 @@ fn what_is_too_open_is_tightened_and_what_is_tighter_stays() {
         set(&path, before);
         let done = directory(&path, wanted).unwrap();
         assert_eq!(mode(&path), after);
-        assert_eq!(done == Done::Nothing, before == after);
+        assert_eq!(done == DirectoryChange::Nothing, before == after);
         if before != after {
-            assert_eq!(done, Done::Mended(before, after));
+            assert_eq!(done, DirectoryChange::Mended(before, after));
         }
     }
 }
@@ -72,7 +72,10 @@ fn what_others_own_or_have_put_there_is_refused_and_left() {
         assert_eq!(mode(&path), 0o777);
     }
     fs::remove_file(path.join("approvals.db-wal")).unwrap();
-    assert_eq!(directory(&path, 0o700).unwrap(), Done::Mended(0o777, 0o700));
+    assert_eq!(
+        directory(&path, 0o700).unwrap(),
+        DirectoryChange::Mended(0o777, 0o700)
+    );
     fs::remove_dir(&path).unwrap();
     fs::write(&path, "").unwrap();
     assert!(matches!(

@@ -18,7 +18,7 @@ use crate::{
     script::{self, HEAD},
 };
 use enforcer_decide::Find;
-use enforcer_policy::{ExecAction, Script};
+use enforcer_policy::{ExecAction, ScriptHead};
 
 /// Scripts in scripts that the kernel follows (`exec_binprm`, fs/exec.c).
 const DEPTH: usize = 5;
@@ -214,7 +214,7 @@ impl Find for Finder {
 struct Seen {
     /// Its path, links followed.
     path: PathBuf,
-    script: Option<Script>,
+    script: Option<ScriptHead>,
     owned: Owned,
 }
 

@@ -1,6 +1,6 @@
 //! The first line of a script, as the kernel parses it (`load_script` in `fs/binfmt_script.c`).
 
-use enforcer_policy::Script;
+use enforcer_policy::ScriptHead;
 
 /// How much of a file the kernel looks at (`BINPRM_BUF_SIZE`, linux/binfmts.h).
 pub const HEAD: usize = 256;
@@ -10,7 +10,7 @@ const fn blank(byte: u8) -> bool {
 }
 
 /// Parses the head of a file, filled up with zeros; `None` if the kernel does not take it for a script.
-pub fn parse(head: &[u8; HEAD]) -> Option<Script> {
+pub fn parse(head: &[u8; HEAD]) -> Option<ScriptHead> {
     let line = head.strip_prefix(b"#!")?;
     // Where the line ends: its newline, or the last byte that the kernel has read.
     let end = if let Some(newline) = head.iter().position(|byte| *byte == b'\n') {
@@ -34,7 +34,7 @@ pub fn parse(head: &[u8; HEAD]) -> Option<Script> {
     let interpreter = &line[..separator.unwrap_or(line.len())];
     if interpreter.is_empty() {
         // A NUL where the name should begin: the kernel then looks for a file without a name.
-        return Some(Script::default());
+        return Some(ScriptHead::default());
     }
     let argument = separator
         .filter(|at| line[*at] != 0)
@@ -42,7 +42,7 @@ pub fn parse(head: &[u8; HEAD]) -> Option<Script> {
         .and_then(|rest| Some(&rest[rest.iter().position(|byte| !blank(*byte))?..]))
         .map(|rest| rest.split(|byte| *byte == 0).next().unwrap_or(rest))
         .map(<[u8]>::to_vec);
-    Some(Script {
+    Some(ScriptHead {
         interpreter: interpreter.to_vec(),
         argument,
     })

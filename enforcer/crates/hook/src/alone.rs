@@ -10,9 +10,9 @@ use super::{
     input::ToolCall,
     judge::{self, Judged},
     place, policy_of, probe,
-    project::Scene,
-    state::{Settled, StateError, States},
-    tables::Source,
+    project::EventPlace,
+    state::{HookStateError, Settled, States},
+    tables::PolicySource,
     trail,
 };
 use enforcer_decide::{Outcome, Principal, admit, breaker::BreakerState, tool, wording};
@@ -23,11 +23,11 @@ use enforcer_trail::{AuditError, Record, Stamp, Writer};
 /// Without a launcher: state and trail of the user's own.
 pub(super) fn alone(options: &HookOptions, event: &ToolCall) -> Result<Ending, String> {
     let chosen = consent::choose(options.mode);
-    let scene = Scene::of(event)?;
+    let scene = EventPlace::of(event)?;
     let root = place::root().map_err(|error| error.to_string())?;
     let (file, texts) = choice::read(options.policy.as_deref(), &scene.projects)?;
     let files = rule_files::files(&file, &texts);
-    let source = Source::new(texts, file.display().to_string(), Some(&root));
+    let source = PolicySource::new(texts, file.display().to_string(), Some(&root));
     let ground = ground();
     let policy = policy_of(&source, ground.as_ref())?;
     let principal = Principal {
@@ -76,7 +76,7 @@ pub(super) fn alone(options: &HookOptions, event: &ToolCall) -> Result<Ending, S
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn unusable(error: StateError) -> String {
+fn unusable(error: HookStateError) -> String {
     format!("The hook's state cannot be used, so nothing is allowed: {error}")
 }
 

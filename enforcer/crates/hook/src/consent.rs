@@ -38,7 +38,7 @@ pub struct Chosen {
 /// How an answer came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum ConsentSource {
     /// Somebody answered the question.
     Question,
     /// `enforcer hook consent`.
@@ -56,7 +56,7 @@ pub struct Consent {
     /// Yes or no.
     pub auto_approve: bool,
     /// How it came about.
-    pub source: Source,
+    pub source: ConsentSource,
     /// When, UTC.
     pub recorded_at: String,
 }
@@ -107,13 +107,13 @@ fn saved() -> Result<Chosen, PlaceError> {
     };
     let note = note.or_else(|| {
         (!consent.auto_approve).then(|| match consent.source {
-            Source::NonInteractive => {
+            ConsentSource::NonInteractive => {
                 "nobody could be asked; run: enforcer hook consent yes".to_owned()
             }
-            Source::Unanswered => {
+            ConsentSource::Unanswered => {
                 "nobody answered the question; run: enforcer hook consent yes".to_owned()
             }
-            Source::Question | Source::Command => {
+            ConsentSource::Question | ConsentSource::Command => {
                 "the user said no; to change that, run: enforcer hook consent yes".to_owned()
             }
         })
@@ -150,7 +150,11 @@ pub fn read(root: &Path) -> Result<Option<Consent>, String> {
 /// # Errors
 ///
 /// It cannot be written.
-pub fn write(root: &Path, auto_approve: bool, source: Source) -> Result<Consent, OwnFileError> {
+pub fn write(
+    root: &Path,
+    auto_approve: bool,
+    source: ConsentSource,
+) -> Result<Consent, OwnFileError> {
     let consent = Consent {
         auto_approve,
         source,
@@ -179,9 +183,9 @@ pub fn forget(root: &Path) -> Result<(), OwnFileError> {
 }
 
 /// Asks on the terminal, if there is a person at one.
-fn ask() -> (bool, Source) {
+fn ask() -> (bool, ConsentSource) {
     if is_ci() {
-        return (false, Source::NonInteractive);
+        return (false, ConsentSource::NonInteractive);
     }
     let terminal = OpenOptions::new()
         .read(true)
@@ -190,7 +194,7 @@ fn ask() -> (bool, Source) {
         .open("/dev/tty");
     match terminal {
         Ok(terminal) if terminal.is_terminal() => question(terminal),
-        _ => (false, Source::NonInteractive),
+        _ => (false, ConsentSource::NonInteractive),
     }
 }
 
@@ -209,14 +213,14 @@ fn is_ci() -> bool {
     .any(|value| !matches!(value.as_str(), "" | "0" | "false"))
 }
 
-fn question(mut terminal: impl Read + Write + AsFd) -> (bool, Source) {
+fn question(mut terminal: impl Read + Write + AsFd) -> (bool, ConsentSource) {
     let text = format!(
         "\r\nenforcer: may tool calls that the policy allows go on without a question to you? \
          [y/N, within {} s] ",
         PATIENCE.as_secs()
     );
     if terminal.write_all(text.as_bytes()).is_err() {
-        return (false, Source::NonInteractive);
+        return (false, ConsentSource::NonInteractive);
     }
     let deadline = Instant::now() + PATIENCE;
     let mut line = Vec::new();
@@ -230,7 +234,7 @@ fn question(mut terminal: impl Read + Write + AsFd) -> (bool, Source) {
         );
         if !matches!(ready, Ok(1..)) || !matches!(terminal.read(&mut byte), Ok(1)) {
             let _ = terminal.write_all(b"\r\nenforcer: no answer: no\r\n");
-            return (false, Source::Unanswered);
+            return (false, ConsentSource::Unanswered);
         }
         if matches!(byte[0], b'\n' | b'\r') || line.len() > 16 {
             break;
@@ -240,5 +244,5 @@ fn question(mut terminal: impl Read + Write + AsFd) -> (bool, Source) {
     let yes = ["y", "yes"]
         .iter()
         .any(|word| line.trim_ascii().eq_ignore_ascii_case(word.as_bytes()));
-    (yes, Source::Question)
+    (yes, ConsentSource::Question)
 }

@@ -19,9 +19,9 @@ static BROKE_AT: Mutex<String> = Mutex::new(String::new());
 
 /// What the answer has to look like, as far as that is known by now.
 #[derive(Clone, Debug)]
-pub struct Told(Arc<Mutex<Option<Shape>>>);
+pub struct KnownShape(Arc<Mutex<Option<Shape>>>);
 
-impl Told {
+impl KnownShape {
     /// From now on it is known.
     pub fn tell(&self, shape: &Shape) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(shape.clone());
@@ -38,7 +38,7 @@ impl Told {
 /// Does the work on a thread of its own. A panic in it, and work that does not end in time, are answered with a denial.
 pub fn bounded(
     shape: Option<Shape>,
-    work: impl FnOnce(&Told) -> Answered + Send + 'static,
+    work: impl FnOnce(&KnownShape) -> Answered + Send + 'static,
 ) -> Answered {
     within(PATIENCE, shape, work)
 }
@@ -46,9 +46,9 @@ pub fn bounded(
 fn within(
     patience: Duration,
     shape: Option<Shape>,
-    work: impl FnOnce(&Told) -> Answered + Send + 'static,
+    work: impl FnOnce(&KnownShape) -> Answered + Send + 'static,
 ) -> Answered {
-    let told = Told(Arc::new(Mutex::new(shape)));
+    let told = KnownShape(Arc::new(Mutex::new(shape)));
     // Standard error is for the reason alone.
     panic::set_hook(Box::new(|info| {
         let mut place = BROKE_AT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,7 +40,7 @@ pub struct ToolCall {
 
 /// Why there is no event, and what the answer has to look like as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct InputFault {
     /// Whose answer it is; `None`: only an exit status can say no.
     pub shape: Option<Shape>,
     /// What is wrong.
@@ -106,9 +106,9 @@ pub fn read(mut input: impl Read + AsFd, patience: Duration) -> Result<Vec<u8>, 
 ///
 /// # Errors
 ///
-/// [`Fault`]; the text is no JSON object, or no event that is known.
-pub fn parse(bytes: &[u8], format: Option<Format>) -> Result<ToolCall, Fault> {
-    let fault = |shape: Option<Shape>, why: String| Fault { shape, why };
+/// [`InputFault`]; the text is no JSON object, or no event that is known.
+pub fn parse(bytes: &[u8], format: Option<Format>) -> Result<ToolCall, InputFault> {
+    let fault = |shape: Option<Shape>, why: String| InputFault { shape, why };
     let named = format.map(Format::shape);
     if bytes.trim_ascii().is_empty() {
         return Err(fault(

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{project::Scene, resolve};
+use super::{project::EventPlace, resolve};
 use enforcer_decide::{
     Find,
-    tool::{self, Fault},
+    tool::{self, ToolFault},
 };
 use enforcer_policy::ExecAction;
 
@@ -20,8 +20,8 @@ use enforcer_policy::ExecAction;
 pub(super) fn places(
     tool: &str,
     input: &Map<String, Value>,
-    scene: &Scene,
-) -> Result<Vec<Option<String>>, Fault> {
+    scene: &EventPlace,
+) -> Result<Vec<Option<String>>, ToolFault> {
     let from = resolve::From {
         cwd: &scene.cwd,
         home: scene.home.as_deref(),

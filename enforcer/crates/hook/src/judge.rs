@@ -7,7 +7,7 @@ use super::{
     input::ToolCall,
     inside::{self, Inside},
     probe,
-    project::Scene,
+    project::EventPlace,
     resolve,
 };
 use enforcer_control::protocol::CallClass;
@@ -16,7 +16,7 @@ use enforcer_decide::{
     command_text::{self, TextOutcome},
     patch::{self, Patches},
     paths::{self, Grounds},
-    tool::{self, Call},
+    tool::{self, ToolAction},
     web,
 };
 use enforcer_files::on_disk::Finder;
@@ -44,11 +44,11 @@ pub struct Judged {
 /// What the trail says of an event that is not judged: what it names, as it is given.
 pub fn named(event: &ToolCall, policy: &Policy) -> Map<String, Value> {
     let (key, value) = match tool::call(policy, &event.tool, &event.input) {
-        Ok(Call::Text(text)) => ("command", text.into()),
-        Ok(Call::Words(words)) => ("command", words.join(" ").into()),
-        Ok(Call::Paths { paths, .. }) => ("paths", listed(paths)),
-        Ok(Call::Web(urls)) if !urls.is_empty() => ("urls", listed(urls)),
-        Ok(Call::Web(_) | Call::Other) | Err(_) => return Map::new(),
+        Ok(ToolAction::Text(text)) => ("command", text.into()),
+        Ok(ToolAction::Words(words)) => ("command", words.join(" ").into()),
+        Ok(ToolAction::Paths { paths, .. }) => ("paths", listed(paths)),
+        Ok(ToolAction::Web(urls)) if !urls.is_empty() => ("urls", listed(urls)),
+        Ok(ToolAction::Web(_) | ToolAction::Other) | Err(_) => return Map::new(),
     };
     Map::from_iter([(key.to_owned(), value)])
 }
@@ -58,7 +58,7 @@ pub fn judge(
     event: &ToolCall,
     policy: &Policy,
     engine: impl FnOnce() -> Result<Engine, String>,
-    scene: &Scene,
+    scene: &EventPlace,
     ground: Option<&Ground>,
     grounds: impl FnOnce() -> Grounds,
 ) -> Judged {
@@ -79,7 +79,7 @@ pub fn judge(
     };
     let find = finder(policy, scene, ground);
     match call {
-        Call::Text(text) => {
+        ToolAction::Text(text) => {
             let patches = patch::in_text(&text).map(|patches| below(patches, &places));
             let words = shlex::split(&text);
             let (mut judged, by_default) = command(&text, (words, &places), engine, |engine| {
@@ -94,7 +94,7 @@ pub fn judge(
             let judged = (judged, by_default);
             patched(judged, patches, event, policy, scene, grounds)
         }
-        Call::Words(words) => {
+        ToolAction::Words(words) => {
             let bytes: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
             let patches = patch::in_words(&words).map(|patches| below(patches, &places));
             let text = words.join(" ");
@@ -105,13 +105,13 @@ pub fn judge(
             });
             patched(judged, patches, event, policy, scene, grounds)
         }
-        Call::Paths {
+        ToolAction::Paths {
             paths,
             patterns,
             writes,
         } => files(policy, scene, &grounds(), (&paths, &patterns), writes),
-        Call::Web(urls) => sites(policy, &event.tool, &urls),
-        Call::Other => Judged {
+        ToolAction::Web(urls) => sites(policy, &event.tool, &urls),
+        ToolAction::Other => Judged {
             outcome: tool::judge(policy, &event.tool, false),
             kind: CallClass::Other,
             parameters: Map::new(),
@@ -122,7 +122,7 @@ pub fn judge(
 }
 
 /// Looks for programs where the agent is; without a user who could be asked about, nowhere.
-fn finder(policy: &Policy, scene: &Scene, ground: Option<&Ground>) -> Box<dyn Find> {
+fn finder(policy: &Policy, scene: &EventPlace, ground: Option<&Ground>) -> Box<dyn Find> {
     let Some(ground) = ground else {
         return Box::new(ByText);
     };
@@ -214,10 +214,10 @@ fn command(
 /// A command with the patches in it: each file that they write is judged as one of a file tool.
 fn patched(
     (judged, by_default): (Judged, bool),
-    patches: Result<Option<Patches>, tool::Fault>,
+    patches: Result<Option<Patches>, tool::ToolFault>,
     event: &ToolCall,
     policy: &Policy,
-    scene: &Scene,
+    scene: &EventPlace,
     grounds: impl FnOnce() -> Grounds,
 ) -> Judged {
     let patches = match patches {
@@ -253,7 +253,7 @@ fn patched(
 
 fn files(
     policy: &Policy,
-    scene: &Scene,
+    scene: &EventPlace,
     grounds: &Grounds,
     (given, patterns): (&[String], &[String]),
     writes: bool,

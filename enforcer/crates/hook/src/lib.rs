@@ -46,8 +46,8 @@ use format::{HookAnswer, Shape};
 use input::ToolCall;
 use judge::Judged;
 use launcher::Launcher;
-use project::Scene;
-use tables::Source;
+use project::EventPlace;
+use tables::PolicySource;
 pub use tables::prepare;
 
 /// Longest text of an answer, in characters.
@@ -114,7 +114,7 @@ pub fn answer(options: HookOptions) -> Answered {
     let shape = options.format.map(Format::shape);
     guard::bounded(shape, move |told| {
         let event = input::read(std::io::stdin().lock(), input::PATIENCE)
-            .map_err(|why| input::Fault {
+            .map_err(|why| input::InputFault {
                 shape: options.format.map(Format::shape),
                 why: format!("The hook's event cannot be judged: {why}"),
             })
@@ -240,7 +240,7 @@ fn ground() -> Option<Ground> {
 }
 
 /// The policy, with what it means for this user.
-fn policy_of(source: &Source, ground: Option<&Ground>) -> Result<Policy, String> {
+fn policy_of(source: &PolicySource, ground: Option<&Ground>) -> Result<Policy, String> {
     let policy = source.policy().map_err(|faults: Vec<PolicyError>| {
         let first = faults.first().map(|fault| fault.in_file(&source.name));
         format!(
@@ -258,9 +258,9 @@ fn policy_of(source: &Source, ground: Option<&Ground>) -> Result<Policy, String>
 
 /// Inside an agent: policy, names, state and trail are the launcher's.
 fn below(launcher: &Launcher, options: &HookOptions, event: &ToolCall) -> Result<Ending, String> {
-    let scene = Scene::of(event)?;
+    let scene = EventPlace::of(event)?;
     let root = place::root().ok();
-    let source = Source::new(
+    let source = PolicySource::new(
         Sources::alone(launcher.policy.as_str()),
         "of the run".to_owned(),
         root.as_deref(),

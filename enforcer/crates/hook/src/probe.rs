@@ -14,14 +14,14 @@ const SESSION: &str = "enforcer-hook-doctor";
 
 /// A call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
+pub enum ProbeCall {
     /// No policy allows it: there is no such command.
     Forbidden,
     /// It does nothing.
     Harmless,
 }
 
-impl Probe {
+impl ProbeCall {
     fn command(self) -> &'static str {
         match self {
             // No text with a NUL can be judged.
@@ -59,15 +59,15 @@ impl Probe {
 
 /// Whether an event is a probe.
 pub fn is_one(event: &ToolCall) -> bool {
-    is(event, Probe::Forbidden) || is_harmless(event)
+    is(event, ProbeCall::Forbidden) || is_harmless(event)
 }
 
 /// Whether an event is the harmless probe.
 pub fn is_harmless(event: &ToolCall) -> bool {
-    is(event, Probe::Harmless)
+    is(event, ProbeCall::Harmless)
 }
 
-fn is(event: &ToolCall, probe: Probe) -> bool {
+fn is(event: &ToolCall, probe: ProbeCall) -> bool {
     let tool = match event.shape.format {
         Format::Claude | Format::Codex => "Bash",
         Format::Gemini | Format::Qwen => "run_shell_command",
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn the_two_calls_are_probes_and_nothing_else_is() {
         for format in ALL {
-            for probe in [Probe::Forbidden, Probe::Harmless] {
+            for probe in [ProbeCall::Forbidden, ProbeCall::Harmless] {
                 let event = probe.event(format, Path::new("/tmp"));
                 assert!(is_one(&read(&event, format)), "{event}");
                 assert_eq!(

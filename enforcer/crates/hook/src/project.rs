@@ -85,7 +85,7 @@ const SETTINGS_OF_ALL: [&str; 7] = [
 
 /// Where an event happens.
 #[derive(Clone, Debug)]
-pub struct Scene {
+pub struct EventPlace {
     /// The working directory.
     pub cwd: PathBuf,
     /// The project's directories, as they are named.
@@ -94,7 +94,7 @@ pub struct Scene {
     pub home: Option<PathBuf>,
 }
 
-impl Scene {
+impl EventPlace {
     /// The scene of an event.
     ///
     /// # Errors

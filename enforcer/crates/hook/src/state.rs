@@ -26,7 +26,7 @@ use super::{
 };
 use enforcer_control::protocol::CallClass;
 use enforcer_decide::{
-    breaker::{Breaker, BreakerState},
+    breaker::{BreakerMemory, BreakerState},
     ratelimit::Window,
     wording,
 };
@@ -42,7 +42,7 @@ const USER: &str = "%user.json";
 
 /// Why the state cannot be used. Nothing is allowed then.
 #[derive(Debug, Error)]
-pub enum StateError {
+pub enum HookStateError {
     /// The file or its directory.
     #[error(transparent)]
     Place(#[from] OwnFileError),
@@ -89,7 +89,7 @@ struct Memory {
     version: u8,
     clock: Clock,
     #[serde(default)]
-    breaker: Breaker,
+    breaker: BreakerMemory,
     #[serde(default)]
     exec: Window,
     #[serde(default)]
@@ -115,9 +115,9 @@ struct Clocks {
 }
 
 impl Clocks {
-    fn read() -> Result<Self, StateError> {
+    fn read() -> Result<Self, HookStateError> {
         let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME)
-            .map_err(|errno| StateError::Clock(errno.to_string()))?;
+            .map_err(|errno| HookStateError::Clock(errno.to_string()))?;
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Self {
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -158,7 +158,7 @@ pub struct States {
 
 /// A state that no other call can change meanwhile.
 #[derive(Debug)]
-pub struct Held {
+pub struct LockedState {
     path: PathBuf,
     memory: Memory,
     before: Memory,
@@ -167,7 +167,7 @@ pub struct Held {
 
 /// What is known of one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Status {
+pub struct HookBreakerStatus {
     /// The agent's name.
     pub agent: String,
     /// `closed`, `open`, or `half-open`.
@@ -182,7 +182,7 @@ impl States {
     /// # Errors
     ///
     /// It cannot be made or is not safe.
-    pub fn open(root: &Path) -> Result<Self, StateError> {
+    pub fn open(root: &Path) -> Result<Self, HookStateError> {
         Ok(Self {
             directory: place::directory(root, DIRECTORY)?,
         })
@@ -213,8 +213,8 @@ impl States {
     /// # Errors
     ///
     /// It cannot be locked or read.
-    pub fn hold(&self, agent: Option<&str>) -> Result<Held, StateError> {
-        Held::take(self.path(agent), agent.unwrap_or(UNNAMED))
+    pub fn hold(&self, agent: Option<&str>) -> Result<LockedState, HookStateError> {
+        LockedState::take(self.path(agent), agent.unwrap_or(UNNAMED))
     }
 
     /// Takes what all agents of the user share.
@@ -222,8 +222,8 @@ impl States {
     /// # Errors
     ///
     /// As [`States::hold`].
-    pub fn hold_user(&self) -> Result<Held, StateError> {
-        Held::take(self.directory.join(USER), "--all")
+    pub fn hold_user(&self) -> Result<LockedState, HookStateError> {
+        LockedState::take(self.directory.join(USER), "--all")
     }
 
     /// What is known of one agent, or of all.
@@ -234,8 +234,8 @@ impl States {
     pub fn status(
         &self,
         agent: Option<&str>,
-        rules: &model::Breaker,
-    ) -> Result<Vec<Status>, StateError> {
+        rules: &model::BreakerSettings,
+    ) -> Result<Vec<HookBreakerStatus>, HookStateError> {
         let agents = match agent {
             Some(agent) => vec![agent.to_owned()],
             None => self.agents(),
@@ -245,7 +245,7 @@ impl States {
             let mut held = self.hold(Some(&agent))?;
             let now = held.memory.clock.advance(&Clocks::read()?);
             let breaker = &mut held.memory.breaker;
-            found.push(Status {
+            found.push(HookBreakerStatus {
                 state: breaker.standing(rules, now).as_str(),
                 denials: breaker.denials,
                 agent,
@@ -260,7 +260,7 @@ impl States {
     /// # Errors
     ///
     /// The file cannot be removed.
-    pub fn reset(&self, agent: &str) -> Result<bool, StateError> {
+    pub fn reset(&self, agent: &str) -> Result<bool, HookStateError> {
         let path = self.path(Some(agent));
         let known = fs::symlink_metadata(&path).is_ok();
         remove(&path)?;
@@ -272,7 +272,7 @@ impl States {
     /// # Errors
     ///
     /// As [`States::reset`].
-    pub fn reset_unnamed(&self) -> Result<(), StateError> {
+    pub fn reset_unnamed(&self) -> Result<(), HookStateError> {
         let words = Format::value_variants()
             .iter()
             .map(|format| format.as_str());
@@ -287,7 +287,7 @@ impl States {
     /// # Errors
     ///
     /// A file cannot be removed.
-    pub fn reset_all(&self) -> Result<(), StateError> {
+    pub fn reset_all(&self) -> Result<(), HookStateError> {
         remove(&self.directory.join(USER))?;
         self.agents()
             .iter()
@@ -303,7 +303,7 @@ impl States {
     }
 }
 
-fn remove(path: &Path) -> Result<(), StateError> {
+fn remove(path: &Path) -> Result<(), HookStateError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(OwnFileError::Io {
             path: path.display().to_string(),
@@ -314,14 +314,14 @@ fn remove(path: &Path) -> Result<(), StateError> {
     }
 }
 
-impl Held {
-    fn take(path: PathBuf, agent: &str) -> Result<Self, StateError> {
+impl LockedState {
+    fn take(path: PathBuf, agent: &str) -> Result<Self, HookStateError> {
         let lock_path = path.with_extension("lock");
-        let file = place::open(&lock_path, true)?.ok_or(StateError::Lock {
+        let file = place::open(&lock_path, true)?.ok_or(HookStateError::Lock {
             path: lock_path.display().to_string(),
             errno: Errno::ENOENT,
         })?;
-        let lock = lock(file).map_err(|errno| StateError::Lock {
+        let lock = lock(file).map_err(|errno| HookStateError::Lock {
             path: lock_path.display().to_string(),
             errno,
         })?;
@@ -331,7 +331,7 @@ impl Held {
                 ..Memory::default()
             },
             Some(bytes) => {
-                let corrupt = |why: String| StateError::Corrupt {
+                let corrupt = |why: String| HookStateError::Corrupt {
                     path: path.display().to_string(),
                     why,
                     agent: agent.to_owned(),
@@ -357,7 +357,10 @@ impl Held {
     /// # Errors
     ///
     /// The clock cannot be read.
-    pub fn standing(&mut self, rules: &model::Breaker) -> Result<BreakerState, StateError> {
+    pub fn standing(
+        &mut self,
+        rules: &model::BreakerSettings,
+    ) -> Result<BreakerState, HookStateError> {
         let now = self.memory.clock.advance(&Clocks::read()?);
         Ok(self.memory.breaker.standing(rules, now))
     }
@@ -374,7 +377,7 @@ impl Held {
         decision: Option<Decision>,
         kind: CallClass,
         user_name: &str,
-    ) -> Result<Settled, StateError> {
+    ) -> Result<Settled, HookStateError> {
         let clocks = Clocks::read()?;
         let user = user.map(|user| &mut user.memory);
         Ok(self
@@ -387,7 +390,7 @@ impl Held {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn save(&self) -> Result<(), StateError> {
+    pub fn save(&self) -> Result<(), HookStateError> {
         let unclocked = |memory: &Memory| Memory {
             clock: Clock::default(),
             ..memory.clone()
@@ -396,7 +399,7 @@ impl Held {
             return Ok(());
         }
         let bytes = serde_json::to_vec(&self.memory)
-            .map_err(|error| StateError::Clock(error.to_string()))?;
+            .map_err(|error| HookStateError::Clock(error.to_string()))?;
         place::replace(&self.path, &bytes)?;
         Ok(())
     }

@@ -17,7 +17,7 @@ use enforcer_policy_files::{
 
 /// A policy's texts, and what is kept of it.
 #[derive(Debug)]
-pub struct Source {
+pub struct PolicySource {
     /// The texts.
     pub texts: Sources,
     /// The policy's file, for messages.
@@ -28,7 +28,7 @@ pub struct Source {
 /// Why a policy cannot be used.
 pub type Faults = Vec<PolicyError>;
 
-impl Source {
+impl PolicySource {
     /// The texts of the policy with this name. Without a place to keep tables in (`None`) each call compiles.
     pub fn new(texts: Sources, name: String, root: Option<&Path>) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Source {
 /// if they cannot be made or kept.
 pub fn prepare(file: &Path, texts: &Sources) {
     let Ok(root) = place::root() else { return };
-    let source = Source::new(texts.clone(), file.display().to_string(), Some(&root));
+    let source = PolicySource::new(texts.clone(), file.display().to_string(), Some(&root));
     if let Ok(mut policy) = source.policy() {
         if let Ok(identity) = Identity::current() {
             Ground::of(&identity).settle(&mut policy);

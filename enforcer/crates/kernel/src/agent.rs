@@ -6,7 +6,7 @@ use std::{
 };
 
 use enforcer_common::{
-    limits::Limits,
+    limits::LimitRules,
     own::Own,
     rule::PolicyHeader,
     seat::{self, GENERATIONS, HAS_EVENTS, KILLS, OBSERVED, Profile, SLOTS, SlotState, has_cells},
@@ -95,7 +95,7 @@ pub struct SlotPlace {
 pub struct Agent {
     pub(super) maps: Arc<HostMaps>,
     pub(super) place: SlotPlace,
-    pub(super) limits: Limits,
+    pub(super) limits: LimitRules,
     /// Its own maps, if this process has made them.
     pub(super) own: Option<Arc<OwnMaps>>,
 }
@@ -113,7 +113,7 @@ impl OwnMaps {
     pub fn with_events(
         events: OwnedFd,
         plan: &AgentPlan<'_>,
-        limits: &Limits,
+        limits: &LimitRules,
     ) -> Result<Self, KernelError> {
         let own = limits.exec.cells() + limits.connect.cells();
         Ok(Self {
@@ -127,7 +127,12 @@ impl OwnMaps {
 
     /// Opens those of a slot. On some kernels each waits until no program uses the map of maps (Linux 6.1 does for whoever
     /// looks something up there).
-    fn open(maps: &HostMaps, slot: u32, seat: u32, limits: &Limits) -> Result<Self, KernelError> {
+    fn open(
+        maps: &HostMaps,
+        slot: u32,
+        seat: u32,
+        limits: &LimitRules,
+    ) -> Result<Self, KernelError> {
         let cells = |maps: &Maps, count: u32| {
             if count == 0 {
                 return Ok(None);
@@ -345,7 +350,7 @@ impl Agent {
     pub(super) fn at(
         maps: &Arc<HostMaps>,
         place: SlotPlace,
-        limits: &Limits,
+        limits: &LimitRules,
     ) -> Result<Option<Self>, KernelError> {
         let state = maps.slots.get(&place.slot)?.unwrap_or_default();
         Ok((state.tenure == place.tenure).then(|| Self {

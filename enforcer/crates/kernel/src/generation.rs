@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use aya::maps::lpm_trie::Key;
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type};
 use enforcer_common::{
-    limits::Limits,
+    limits::LimitRules,
     rule::{CONNECT_KEY_BITS, ConnectKey, ConnectValue, Head, PolicyHeader},
     table::Segment,
 };
@@ -18,7 +18,7 @@ use super::{
 use enforcer_policy::compile::Tables;
 
 /// The limits of a policy with their places in the agent's map of cells: those of execs, then those of connects.
-pub fn placed(limits: &Limits) -> Limits {
+pub fn placed(limits: &LimitRules) -> LimitRules {
     let mut placed = *limits;
     placed.exec.first = 0;
     placed.connect.first = limits.exec.cells();

@@ -17,7 +17,7 @@ use std::{
 };
 
 use enforcer_common::{
-    limits::Limits,
+    limits::LimitRules,
     rule::PolicyHeader,
     seat::{self, GENERATIONS, HAS_EVENTS, SLOTS, SlotState},
 };
@@ -30,7 +30,7 @@ use super::{
     events::Feed,
     grants::random_key,
     object,
-    record::{HostRecord, Seen, build, short},
+    record::{HostRecord, SeenToRefuse, build, short},
     sys::{self, Change},
     tables::{HostMaps, RECORD},
     users,
@@ -42,7 +42,7 @@ const AGENTS: &str = "agents";
 
 /// The hosts of this machine, held: who loads one, takes one down, or takes a slot does it alone. It goes with its holder.
 #[derive(Debug)]
-pub struct Held {
+pub struct LockedHosts {
     _lock: Flock<File>,
 }
 
@@ -72,7 +72,7 @@ fn trusted(path: &Path) -> Result<(), KernelError> {
     })
 }
 
-impl Held {
+impl LockedHosts {
     /// Waits for the hosts.
     ///
     /// # Errors
@@ -172,7 +172,7 @@ fn objects(directory: &Path) -> Result<Vec<u32>, KernelError> {
 
 impl Host {
     /// A host of this build that is whole; `None` if there is none.
-    pub fn find(_held: &Held, agent_level: u32) -> Option<Self> {
+    pub fn find(_held: &LockedHosts, agent_level: u32) -> Option<Self> {
         if object::diagnostics() {
             return None;
         }
@@ -225,11 +225,11 @@ impl Host {
 
     /// Pins what was loaded: from here on it is in force whoever dies. The record comes last.
     pub(super) fn keep(
-        _held: &Held,
+        _held: &LockedHosts,
         maps: Arc<HostMaps>,
         programs: Vec<CgroupProgram>,
         links: Vec<NamedLink>,
-        seen: &Seen,
+        seen: &SeenToRefuse,
     ) -> Result<Self, KernelError> {
         let mut record = maps
             .record
@@ -309,7 +309,7 @@ impl Host {
     }
 
     /// What was seen to refuse when it was loaded.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> SeenToRefuse {
         self.record.seen()
     }
 
@@ -320,7 +320,7 @@ impl Host {
     /// There is no room, or the kernel refuses.
     pub fn admit(
         &self,
-        held: Held,
+        held: LockedHosts,
         plan: &AgentPlan<'_>,
         note: impl FnOnce(SlotPlace) -> Result<(), KernelError>,
     ) -> Result<Agent, KernelError> {
@@ -335,7 +335,11 @@ impl Host {
     /// # Errors
     ///
     /// The kernel does not show it.
-    pub fn agent(&self, place: SlotPlace, limits: &Limits) -> Result<Option<Agent>, KernelError> {
+    pub fn agent(
+        &self,
+        place: SlotPlace,
+        limits: &LimitRules,
+    ) -> Result<Option<Agent>, KernelError> {
         Agent::at(&self.maps, place, limits)
     }
 
@@ -394,14 +398,18 @@ impl Host {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub fn free_others(&self, _held: &Held, places: &[SlotPlace]) -> Result<(), KernelError> {
+    pub fn free_others(
+        &self,
+        _held: &LockedHosts,
+        places: &[SlotPlace],
+    ) -> Result<(), KernelError> {
         let words = self.maps.words()?;
         for slot in 0..SLOTS {
             let (tenure, ..) = words.of(slot);
             let place = SlotPlace { slot, tenure };
             if tenure != 0
                 && !places.contains(&place)
-                && let Some(agent) = self.agent(place, &Limits::default())?
+                && let Some(agent) = self.agent(place, &LimitRules::default())?
             {
                 agent.free()?;
             }
@@ -421,7 +429,7 @@ impl Host {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub fn trim(&self, _held: &Held) -> Result<(), KernelError> {
+    pub fn trim(&self, _held: &LockedHosts) -> Result<(), KernelError> {
         let maps = &*self.maps;
         let words = maps.words()?;
         let mut named = vec![false; GENERATIONS as usize];
@@ -480,7 +488,7 @@ pub(super) fn attach_all(
 
 /// Takes down the hosts that nobody uses and nobody will join: those that are not whole or of another build, but for the
 /// names in `used`.
-pub fn take_down_unused(held: &Held, agent_level: u32, used: &[String]) {
+pub fn take_down_unused(held: &LockedHosts, agent_level: u32, used: &[String]) {
     let stem = stem(agent_level);
     for name in all() {
         let joinable = name.starts_with(&stem) && Host::open(&name).is_ok();
@@ -496,7 +504,7 @@ pub fn take_down_unused(held: &Held, agent_level: u32, used: &[String]) {
 /// # Errors
 ///
 /// It is not root's, or cannot be removed.
-pub fn take_down(_held: &Held, name: &str) -> Result<(), KernelError> {
+pub fn take_down(_held: &LockedHosts, name: &str) -> Result<(), KernelError> {
     let directory = Path::new(PIN_ROOT).join(name);
     trusted(&directory)?;
     PinDir::new(directory).remove()

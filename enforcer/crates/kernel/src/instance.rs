@@ -9,11 +9,11 @@ use super::{
     KernelError,
     agent::{Agent, AgentPlan},
     attach::{self, CgroupProgram, Loaded, NamedLink},
-    host::{self, Held, Host},
+    host::{self, Host, LockedHosts},
     lsm,
     object::{self, CORE, LSM, ProgramSpec},
     offsets,
-    record::{HostRecord, Seen},
+    record::{HostRecord, SeenToRefuse},
     tables::HostMaps,
     unix_hooks::{self, UnixProgram},
 };
@@ -255,7 +255,7 @@ impl Instance {
     /// # Errors
     ///
     /// The kernel refuses a pin. Nothing is left behind then.
-    pub fn pin(self, held: &Held, seen: &Seen) -> Result<Host, KernelError> {
+    pub fn pin(self, held: &LockedHosts, seen: &SeenToRefuse) -> Result<Host, KernelError> {
         let programs = self.for_cgroups()?;
         let host = Host::keep(held, self.maps, programs, self.links, seen);
         drop(self.ebpf);

@@ -13,8 +13,8 @@ use std::{
 
 use enforcer_common::{
     limits::{
-        ActionClass, Ask, Breaker, Cells, Limits, Rate, Said, TRIES, Taking, Thing, is_repeat,
-        try_take, try_turn, used,
+        ActionClass, Ask, Breaker, Cells, LimitRules, RateRule, Said, TRIES, Taking, Thing,
+        is_repeat, try_take, try_turn, used,
     },
     seat::SlotState,
 };
@@ -120,7 +120,7 @@ pub struct Limiter(Arc<RwLock<Arc<Inner>>>);
 
 struct Inner {
     slot: u32,
-    limits: Limits,
+    limits: LimitRules,
     slots: Mapped,
     rates: Option<Mapped>,
     user_execs: Option<Mapped>,
@@ -147,7 +147,7 @@ pub struct RateStanding {
     /// Allowances in the window.
     pub used: u32,
     /// The rate.
-    pub rate: Rate,
+    pub rate: RateRule,
 }
 
 impl Limiter {
@@ -156,7 +156,7 @@ impl Limiter {
         maps: &HostMaps,
         slot: u32,
         own: &OwnMaps,
-        limits: Limits,
+        limits: LimitRules,
     ) -> Result<Self, KernelError> {
         let [rates, user_execs, user_connects] = own.cells();
         let wanted = |name, cells: Option<BorrowedFd<'_>>, count: u32| {
@@ -224,7 +224,7 @@ impl Limiter {
     }
 
     /// The limits.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> LimitRules {
         self.inner().limits
     }
 
@@ -363,7 +363,7 @@ impl Inner {
 }
 
 fn consult(
-    rate: &Rate,
+    rate: &RateRule,
     map: Option<&Mapped>,
     take: bool,
     exceeded: Exceeded,

@@ -48,7 +48,7 @@ pub(super) const SEEN: [&str; 8] = [
 
 /// What was seen to refuse, of what some kernels lack, or show and never run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenToRefuse {
     /// Programs.
     pub programs: Vec<&'static str>,
     /// Landlock, of tracing.
@@ -72,7 +72,7 @@ impl HostRecord {
     }
 
     /// Notes what was seen.
-    pub fn note(&mut self, seen: &Seen) {
+    pub fn note(&mut self, seen: &SeenToRefuse) {
         self.seen = SEEN
             .iter()
             .enumerate()
@@ -82,8 +82,8 @@ impl HostRecord {
     }
 
     /// What was seen.
-    pub fn seen(&self) -> Seen {
-        Seen {
+    pub fn seen(&self) -> SeenToRefuse {
+        SeenToRefuse {
             programs: SEEN
                 .iter()
                 .enumerate()
@@ -134,8 +134,8 @@ mod tests {
     #[test]
     fn what_was_seen_comes_back() {
         let mut record = HostRecord::new(2);
-        assert_eq!(record.seen(), Seen::default());
-        let seen = Seen {
+        assert_eq!(record.seen(), SeenToRefuse::default());
+        let seen = SeenToRefuse {
             programs: vec!["exec_check", "unix_sendmsg"],
             tracing: false,
             signals: true,

@@ -6,7 +6,7 @@
 use std::{os::fd::AsFd, sync::Arc};
 
 use enforcer_common::{
-    limits::Limits,
+    limits::LimitRules,
     rule::PolicyHeader,
     seat::{self, SLOTS},
 };
@@ -15,7 +15,7 @@ use super::{
     KernelError,
     agent::{Agent, AgentPlan, OwnMaps, Usage, change_cells},
     generation::{self, Generation},
-    host::Held,
+    host::LockedHosts,
     limits::Limiter,
     sys::Change,
 };
@@ -33,7 +33,7 @@ impl Agent {
     /// ones decide nothing fails any more.
     pub fn replace(
         &self,
-        held: Held,
+        held: LockedHosts,
         plan: &AgentPlan<'_>,
         note: impl FnOnce(u32) -> Result<(), KernelError>,
     ) -> Result<(Self, Limiter), KernelError> {
@@ -91,7 +91,7 @@ impl Agent {
         plan: &AgentPlan<'_>,
         (generation, filled): (u32, bool),
         (word, has): (u32, u32),
-    ) -> Result<(Limits, Arc<OwnMaps>, u32, u32), KernelError> {
+    ) -> Result<(LimitRules, Arc<OwnMaps>, u32, u32), KernelError> {
         let maps = &*self.maps;
         let slot = self.place.slot;
         let limits = generation::placed(&plan.tables.header.limits);
@@ -133,7 +133,7 @@ impl Agent {
 }
 
 /// What the cells of an agent are made for.
-fn rates(limits: &Limits) -> [(u64, u32); 4] {
+fn rates(limits: &LimitRules) -> [(u64, u32); 4] {
     [
         limits.exec,
         limits.connect,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use enforcer_common::{
-    limits::{Limits, Rate},
+    limits::{LimitRules, RateRule},
     table::hash_name,
 };
 use nix::fcntl::{Flock, FlockArg};
@@ -40,8 +40,8 @@ pub(super) struct UserCells {
 
 /// The cells for the rates of a user: those that other agents of the user have, too. Without a user there are none to
 /// share.
-pub(super) fn cells(limits: &Limits, user: Option<&str>) -> Result<UserCells, KernelError> {
-    let wanted = |rate: &Rate| rate.count > 0;
+pub(super) fn cells(limits: &LimitRules, user: Option<&str>) -> Result<UserCells, KernelError> {
+    let wanted = |rate: &RateRule| rate.count > 0;
     if !wanted(&limits.user_exec) && !wanted(&limits.user_connect) {
         return Ok(UserCells::default());
     }
@@ -55,7 +55,7 @@ pub(super) fn cells(limits: &Limits, user: Option<&str>) -> Result<UserCells, Ke
         Some(_) => Some(hold(&directory).map_err(fail(&directory))?),
         None => None,
     };
-    let open = |name, kind, rate: &Rate| {
+    let open = |name, kind, rate: &RateRule| {
         if !wanted(rate) {
             return Ok(None);
         }
@@ -87,7 +87,7 @@ pub(super) fn cells(limits: &Limits, user: Option<&str>) -> Result<UserCells, Ke
 }
 
 /// The name of a pin: the same for the same user, kind and rate.
-fn pin_name(kind: &str, user: &str, rate: &Rate) -> String {
+fn pin_name(kind: &str, user: &str, rate: &RateRule) -> String {
     // No name that a user can have is a path or has a dot (which this file system refuses) when hashed.
     let user = hash_name(0, user.as_bytes());
     let seconds = rate.window_ns / 1_000_000_000;
@@ -110,8 +110,8 @@ fn hold(directory: &Path) -> io::Result<Flock<File>> {
 mod tests {
     use super::*;
 
-    fn rate(count: u32, seconds: u64) -> Rate {
-        Rate {
+    fn rate(count: u32, seconds: u64) -> RateRule {
+        RateRule {
             window_ns: seconds * 1_000_000_000,
             count,
             first: 0,
@@ -136,9 +136,9 @@ mod tests {
 
     #[test]
     fn without_rates_of_users_there_is_nothing_to_share() {
-        let limits = Limits {
+        let limits = LimitRules {
             exec: rate(5, 1),
-            ..Limits::default()
+            ..LimitRules::default()
         };
         let cells = cells(&limits, Some("kim")).unwrap();
         assert!(cells.execs.is_none() && cells.connects.is_none());

@@ -24,14 +24,14 @@ const CLEANERS: [&str; 3] = ["sudo", "sudo-rs", "doas"];
 
 /// A variable that the operator wants the agent to have (`--env`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedVariable {
     /// Its name.
     pub name: String,
     /// Its value; `None`: the caller's, also where `sudo` has taken it out.
     pub value: Option<OsString>,
 }
 
-impl Wanted {
+impl WantedVariable {
     /// Reads `NAME` or `NAME=VALUE`.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Environment {
     pub fn of(
         identity: &Identity,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
-        wanted: &[Wanted],
+        wanted: &[WantedVariable],
     ) -> Result<Self, LaunchError> {
         let current = Uid::effective();
         let changed = identity.uid != current.as_raw();

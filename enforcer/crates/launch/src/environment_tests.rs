@@ -96,9 +96,9 @@ fn a_path_is_one_that_the_user_can_search() {
 #[test]
 fn what_is_wanted_is_there_or_is_missed() {
     let given = || variables(&[("KEY", "k"), ("OTHER", "o")]);
-    let wanted: Vec<Wanted> = ["KEY", "NEW=a=b", "OTHER=", "ABSENT_HERE"]
+    let wanted: Vec<WantedVariable> = ["KEY", "NEW=a=b", "OTHER=", "ABSENT_HERE"]
         .iter()
-        .map(|text| Wanted::parse(text).unwrap())
+        .map(|text| WantedVariable::parse(text).unwrap())
         .collect();
     let current = Identity::current().unwrap();
     let found = Environment::of(&current, given(), &wanted).unwrap();
@@ -120,6 +120,6 @@ fn names_are_names() {
         "ENFORCER_LOG",
         "ENFORCER_LOG=1",
     ] {
-        assert!(Wanted::parse(bad).is_err(), "{bad}");
+        assert!(WantedVariable::parse(bad).is_err(), "{bad}");
     }
 }

@@ -3,7 +3,7 @@
 use super::rig::Rig;
 use super::{ExitStatus, LaunchError, OpenFiles, SpawnPlan, Terminal, spawn};
 use enforcer_seccomp::resolve::{Resolver, Roots};
-use enforcer_seccomp::{Call, Listener, Notified, SyscallGroups, target};
+use enforcer_seccomp::{Listener, Notified, NotifiedCall, SyscallGroups, target};
 
 #[test]
 fn refused_families_and_ioctls_get_their_errno() {
@@ -100,7 +100,7 @@ fn every_exec_is_asked_about_from_the_first() {
         let mut resolver =
             Resolver::new(Roots::Any, enforcer_seccomp::Eyes::own().unwrap()).unwrap();
         while let Some(stopped) = listener.recv().unwrap() {
-            let Call::Exec(call) = stopped.call else {
+            let NotifiedCall::Exec(call) = stopped.call else {
                 panic!("{stopped:?}")
             };
             if seen.is_empty() {

@@ -35,7 +35,7 @@ pub use cgroup::{
 pub use child::{Child, ExitStatus, reap_strangers};
 pub use confine::Confinement;
 pub use connector::{Connecting, Connector, SocketPlace, StartingConnector};
-pub use environment::{Environment, Wanted};
+pub use environment::{Environment, WantedVariable};
 pub use error::LaunchError;
 pub use exec_stop::ExecStops;
 pub use identity::{Identity, Origin};

@@ -85,7 +85,7 @@ impl Ground {
             .collect();
         settle(
             policy,
-            &settle::Ground {
+            &settle::SettleGround {
                 homes: &self.homes,
                 leads_to: &leads_to,
                 changeable: &|directory| untrusted.iter().any(|one| one.directory == directory),

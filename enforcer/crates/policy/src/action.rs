@@ -18,7 +18,7 @@ pub struct ExecAction {
     /// where more is not known.
     pub resolved: Option<Vec<u8>>,
     /// Set if the path is a script.
-    pub script: Option<Script>,
+    pub script: Option<ScriptHead>,
     /// Path of the script itself, links followed, if it is one and that is known.
     pub own: Option<Vec<u8>>,
     /// The executable has no link in the file system (memfd, deleted).
@@ -29,7 +29,7 @@ pub struct ExecAction {
 
 /// The first line of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Script {
+pub struct ScriptHead {
     /// The interpreter's path.
     pub interpreter: Vec<u8>,
     /// Its argument.

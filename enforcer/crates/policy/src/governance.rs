@@ -11,7 +11,7 @@ use enforcer_common::limits::RATE_MAX;
 use super::{
     capability,
     error::Problems,
-    model::{Agents, Breaker, EVENT_BUFFER, Limits, Rate},
+    model::{Agents, BreakerSettings, EVENT_BUFFER, Limits, Rate},
     native::{AgentsSection, BreakerSection, LimitsSection},
     place::{JsonPath, quoted},
     validate::parse_rate,
@@ -118,7 +118,7 @@ pub fn rate(text: &str) -> Option<Rate> {
 }
 
 /// Turns `breaker` into the model.
-pub(super) fn breaker(section: &BreakerSection, problems: &mut Problems<'_>) -> Breaker {
+pub(super) fn breaker(section: &BreakerSection, problems: &mut Problems<'_>) -> BreakerSettings {
     let at = JsonPath::top().key("breaker");
     let mut positive = |key: &'static str, number: Option<u64>| {
         if number == Some(0) {
@@ -127,8 +127,8 @@ pub(super) fn breaker(section: &BreakerSection, problems: &mut Problems<'_>) -> 
     };
     positive("denials", section.denials.map(u64::from));
     positive("half_open_after_s", section.half_open_after_s);
-    Breaker {
-        denials: section.denials.or(Breaker::default().denials),
+    BreakerSettings {
+        denials: section.denials.or(BreakerSettings::default().denials),
         half_open_after: section.half_open_after_s.map(Duration::from_secs),
     }
 }

@@ -14,9 +14,9 @@ use super::guard;
 use super::hosts;
 use super::lower::Lowered;
 use super::model::{
-    Agents, Approvals, Breaker, ConnectPolicy, ConnectRule, DEFAULT_SHELLS, DEFAULT_TRUSTED_DIRS,
-    EVENT_BUFFER, ExecPolicy, Form, Limits, OutsideListeners, PathLists, Patterns, Policy, Rule,
-    Syscalls, Tools, WebTools,
+    Agents, Approvals, BreakerSettings, ConnectPolicy, ConnectRule, DEFAULT_SHELLS,
+    DEFAULT_TRUSTED_DIRS, EVENT_BUFFER, ExecPolicy, Form, Limits, OutsideListeners, PathLists,
+    Patterns, Policy, Rule, Syscalls, Tools, WebTools,
 };
 use super::native::GuardSection;
 use super::place::{JsonPath, quoted};
@@ -156,7 +156,7 @@ pub(super) fn lower(hook: HookPolicy, problems: &mut Problems<'_>) -> Lowered {
             capabilities: BTreeMap::new(),
             tenants: Vec::new(),
             limits: Limits::default(),
-            breaker: Breaker::default(),
+            breaker: BreakerSettings::default(),
             masking: Masking::default(),
             event_buffer: EVENT_BUFFER,
             approvals: Approvals::default(),

@@ -41,7 +41,7 @@ mod tools;
 pub mod unix_name;
 pub mod validate;
 
-pub use action::{ConnectAction, ExecAction, Script, UnixAction};
+pub use action::{ConnectAction, ExecAction, ScriptHead, UnixAction};
 pub use cause::Cause;
 pub use decision::{Decision, Risk};
 pub use error::{PolicyError, Warning};

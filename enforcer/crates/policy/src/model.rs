@@ -57,7 +57,7 @@ pub struct Policy {
     /// How often and how much an agent may act.
     pub limits: Limits,
     /// When an agent that keeps being denied is stopped altogether.
-    pub breaker: Breaker,
+    pub breaker: BreakerSettings,
     /// How the trail shows personal data.
     pub masking: Masking,
     /// Bytes of the agent's event buffer: a power of two.
@@ -323,14 +323,14 @@ pub struct Limits {
 
 /// When an agent that keeps being denied is stopped altogether.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Breaker {
+pub struct BreakerSettings {
     /// Denials in a row that open the breaker; `None`: it never opens.
     pub denials: Option<u32>,
     /// After this time an open breaker lets one action try; `None`: only an operator closes it.
     pub half_open_after: Option<Duration>,
 }
 
-impl Default for Breaker {
+impl Default for BreakerSettings {
     fn default() -> Self {
         Self {
             denials: Some(10),

@@ -16,7 +16,7 @@ const ESCAPED: [&str; 2] = [r"\$\{HOME\}", r"\$HOME"];
 const NOWHERE: &str = "/proc/self/fdinfo/no-home";
 
 /// What is known of the machine and the agent's user.
-pub struct Ground<'a> {
+pub struct SettleGround<'a> {
     /// The home directory as it is named, and with links followed if that is another; none if it is not known.
     pub homes: &'a [String],
     /// What a path leads to, links followed, if that is another path and the path exists.
@@ -26,7 +26,7 @@ pub struct Ground<'a> {
 }
 
 /// Puts in what is known.
-pub fn settle(policy: &mut Policy, ground: &Ground<'_>) {
+pub fn settle(policy: &mut Policy, ground: &SettleGround<'_>) {
     for rule in &mut policy.exec.rules {
         let allows = rule.decision == Decision::Allow;
         match &mut rule.matcher {
@@ -125,7 +125,7 @@ fn literal(path: &str) -> String {
     out
 }
 
-impl Ground<'_> {
+impl SettleGround<'_> {
     /// The home directories as globs.
     fn home_globs(&self) -> Vec<String> {
         self.homes.iter().map(|home| literal(home)).collect()

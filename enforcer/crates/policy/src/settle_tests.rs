@@ -10,7 +10,7 @@ fn settled(rule: &str, homes: &[&str]) -> Vec<String> {
     let homes: Vec<String> = homes.iter().map(|home| (*home).to_owned()).collect();
     settle(
         &mut policy,
-        &Ground {
+        &SettleGround {
             homes: &homes,
             leads_to: &|path| match path {
                 "/bin" => Some("/usr/bin".to_owned()),
@@ -121,7 +121,7 @@ fn sockets_in_the_home_and_directories_that_are_not_trusted() {
     let mut policy = parse(text).unwrap().policy;
     settle(
         &mut policy,
-        &Ground {
+        &SettleGround {
             homes: &["/home/u".to_owned(), "/var/home/u".to_owned()],
             leads_to: &|_| None,
             changeable: &|dir| dir.starts_with("/home"),

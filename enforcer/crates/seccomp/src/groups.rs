@@ -106,7 +106,7 @@ enum ValueForm {
 
 /// One system call that a refusal names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct NamedCall {
     /// Its name, as in the manual.
     pub name: String,
     /// Its number on this architecture; `None` where it does not exist.
@@ -115,9 +115,9 @@ pub struct Call {
 
 /// System calls that are refused under the same conditions.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct SyscallRule {
     /// Which.
-    pub calls: Vec<Call>,
+    pub calls: Vec<NamedCall>,
     /// What must all hold; empty: always.
     pub when: Vec<Condition>,
     /// The errno that the caller gets.
@@ -128,7 +128,7 @@ pub struct Refusal {
 
 /// One escape hatch.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct SyscallGroup {
     /// The name by which a policy loosens it.
     pub name: String,
     /// Why it is shut.
@@ -136,12 +136,12 @@ pub struct Group {
     /// It is only about processes outside the agent, so it stays open where these are out of reach anyway.
     pub open_in_domain: bool,
     /// What is refused.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<SyscallRule>,
 }
 
 /// A call that the table refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused<'a> {
+pub struct RefusedCall<'a> {
     /// The system call's name.
     pub call: &'a str,
     /// The group's name.
@@ -163,7 +163,7 @@ pub fn suggestion(group: &str) -> String {
 /// The table of system-call groups.
 #[derive(Clone, Debug)]
 pub struct SyscallGroups {
-    groups: Vec<Group>,
+    groups: Vec<SyscallGroup>,
 }
 
 impl SyscallGroups {
@@ -187,7 +187,7 @@ impl SyscallGroups {
             .into_iter()
             .map(|group| {
                 let name = group.name;
-                Ok(Group {
+                Ok(SyscallGroup {
                     refusals: group
                         .refuse
                         .into_iter()
@@ -204,7 +204,7 @@ impl SyscallGroups {
     }
 
     /// All groups, in the order of the file.
-    pub fn groups(&self) -> &[Group] {
+    pub fn groups(&self) -> &[SyscallGroup] {
         &self.groups
     }
 
@@ -278,7 +278,7 @@ impl SyscallGroups {
         loosened: &[String],
         number: i32,
         arguments: &[u64; 6],
-    ) -> Result<Option<Refused<'_>>, SeccompError> {
+    ) -> Result<Option<RefusedCall<'_>>, SeccompError> {
         for group in self.shut(loosened)? {
             for refusal in &group.refusals {
                 if let Some(call) = refusal
@@ -291,7 +291,7 @@ impl SyscallGroups {
                             .is_some_and(|argument| condition.test.holds(*argument))
                     })
                 {
-                    return Ok(Some(Refused {
+                    return Ok(Some(RefusedCall {
                         call: &call.name,
                         group: &group.name,
                         why: &group.why,
@@ -304,7 +304,10 @@ impl SyscallGroups {
     }
 
     /// The groups that are not loosened.
-    fn shut(&self, loosened: &[String]) -> Result<impl Iterator<Item = &Group>, SeccompError> {
+    fn shut(
+        &self,
+        loosened: &[String],
+    ) -> Result<impl Iterator<Item = &SyscallGroup>, SeccompError> {
         if let Some(name) = loosened
             .iter()
             .find(|name| !self.names().any(|known| known == name.as_str()))
@@ -322,13 +325,13 @@ impl SyscallGroups {
     }
 }
 
-fn refusal(form: RefusalForm) -> Result<Refusal, String> {
+fn refusal(form: RefusalForm) -> Result<SyscallRule, String> {
     let errno = ERRNOS
         .iter()
         .find(|(name, _)| *name == form.errno)
         .map(|(_, number)| *number)
         .ok_or_else(|| format!("unknown errno `{}`", form.errno))?;
-    Ok(Refusal {
+    Ok(SyscallRule {
         calls: form
             .syscalls
             .into_iter()
@@ -344,14 +347,14 @@ fn refusal(form: RefusalForm) -> Result<Refusal, String> {
     })
 }
 
-fn call(name: String) -> Result<Call, String> {
+fn call(name: String) -> Result<NamedCall, String> {
     let number = match YOUNGER.iter().find(|(younger, _)| *younger == name) {
         Some((_, number)) => *number,
         None => ScmpSyscall::from_name(&name)
             .map_err(|_| format!("unknown system call `{name}`"))?
             .as_raw_syscall(),
     };
-    Ok(Call {
+    Ok(NamedCall {
         name,
         // Negative numbers stand for calls that this architecture does not have.
         number: (number >= 0).then_some(number),

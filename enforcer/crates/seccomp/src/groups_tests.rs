@@ -132,7 +132,13 @@ fn every_refusal_gets_its_errno_from_the_filter() {
     }
 }
 
-fn every_call() -> impl Iterator<Item = (&'static Group, &'static Refusal, &'static Call)> {
+fn every_call() -> impl Iterator<
+    Item = (
+        &'static SyscallGroup,
+        &'static SyscallRule,
+        &'static NamedCall,
+    ),
+> {
     shipped().groups().iter().flat_map(|group| {
         group
             .refusals

@@ -24,10 +24,12 @@ mod walk;
 pub use address::Address;
 pub use eyes::Eyes;
 pub use filter::{BpfProgram, Condition, SeccompError, Test};
-pub use groups::{IPC, Refused, SyscallGroups};
+pub use groups::{IPC, RefusedCall, SyscallGroups};
 pub use identity::{IdentityError, LARGEST};
 pub use notified::Notified;
-pub use notify::{Call, ConnectCall, ExecCall, Listener, Notification, NotifyError, OtherCall};
+pub use notify::{
+    ConnectCall, ExecCall, Listener, Notification, NotifiedCall, NotifyError, OtherCall,
+};
 pub use support::Support;
 
 #[cfg(test)]

@@ -38,12 +38,12 @@ pub struct Notification {
     /// The thread that is stopped, as this process's pid namespace numbers it; 0 if it has no number here.
     pub tid: u32,
     /// What it called.
-    pub call: Call,
+    pub call: NotifiedCall,
 }
 
 /// The call, its arguments still as the caller's registers had them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum NotifiedCall {
     /// `execve` or `execveat`.
     Exec(ExecCall),
     /// `connect`, or `sendto` with an address.
@@ -97,7 +97,7 @@ impl ExecCall {
     }
 }
 
-impl Call {
+impl NotifiedCall {
     fn from_data(data: &libc::seccomp_data) -> Self {
         let [first, second, third, _, fifth, sixth] = data.args;
         // The kernel takes descriptors and flags as 32-bit numbers.
@@ -237,7 +237,7 @@ impl Listener {
             return Ok(Some(Notification {
                 id: notification.id,
                 tid: notification.pid,
-                call: Call::from_data(&notification.data),
+                call: NotifiedCall::from_data(&notification.data),
             }));
         }
     }

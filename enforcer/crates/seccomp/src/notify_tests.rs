@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::rig::{EXEC, execve, may_run, supervised};
-use super::{Call, Listener, Notified};
+use super::{Listener, Notified, NotifiedCall};
 
 fn next(listener: &Listener) -> super::Notification {
     listener.recv().unwrap().unwrap()
@@ -23,7 +23,9 @@ fn a_call_is_allowed_refused_or_ended() {
         || [execve(path, 0), execve(path, 0), execve(path, 0)],
         |listener| {
             let first = next(&listener);
-            assert!(matches!(first.call, Call::Exec(call) if call.path == path && call.argv == 0));
+            assert!(
+                matches!(first.call, NotifiedCall::Exec(call) if call.path == path && call.argv == 0)
+            );
             assert!(listener.is_valid(first.id));
             assert!(listener.allow(first.id).unwrap());
             let second = next(&listener);
@@ -66,19 +68,19 @@ fn arguments_of_every_call_are_told_apart() {
     assert_eq!(
         calls,
         [
-            Call::Exec(super::ExecCall {
+            NotifiedCall::Exec(super::ExecCall {
                 dirfd: -5,
                 path: 11,
                 argv: 12,
                 flags: 0x1000
             }),
-            Call::Connect(super::ConnectCall {
+            NotifiedCall::Connect(super::ConnectCall {
                 socket: 3,
                 address: 21,
                 length: 22,
                 datagram: false
             }),
-            Call::Connect(super::ConnectCall {
+            NotifiedCall::Connect(super::ConnectCall {
                 socket: 4,
                 address: 31,
                 length: 32,
@@ -160,7 +162,7 @@ fn a_caller_that_is_killed_leaves_an_id_without_a_caller() {
     let work = || Command::new("/bin/true").arg("x").status();
     let (status, ()) = supervised(EXEC, work, |listener| {
         let held = next(&listener);
-        let Call::Exec(call) = held.call else {
+        let NotifiedCall::Exec(call) = held.call else {
             panic!("{held:?}")
         };
         // SAFETY: numbers only; it is a child of ours that waits for our answer.
@@ -203,7 +205,7 @@ fn many_callers_each_get_their_own_answer() {
             held.push(next(&listener));
         }
         while let Some(stopped) = held.pop() {
-            let Call::Exec(call) = stopped.call else {
+            let NotifiedCall::Exec(call) = stopped.call else {
                 panic!("{stopped:?}")
             };
             let number = i64::try_from(call.path).unwrap() - 1000;

@@ -21,7 +21,7 @@ use super::walk::{self, Lookup, Root, View};
 use enforcer_decide::approval::{DirectoryIdentity, FileIdentity};
 use enforcer_files::changer::{Changer, Owned};
 use enforcer_files::script::{self, HEAD};
-use enforcer_policy::{ExecAction, Script};
+use enforcer_policy::{ExecAction, ScriptHead};
 
 /// Scripts in scripts that the kernel follows (`exec_binprm`, fs/exec.c).
 const DEPTH: usize = 5;
@@ -114,7 +114,7 @@ pub enum Roots {
 /// What a file is, for as long as its stamp is the same.
 #[derive(Clone, Debug)]
 struct Known {
-    script: Option<Script>,
+    script: Option<ScriptHead>,
 }
 
 /// How long it is remembered whether the agent's user can change a directory. The kernel looks each time.

@@ -321,7 +321,7 @@ impl Memory {
 
 /// Who a thread belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Who {
+pub struct ThreadOwner {
     /// Its process.
     pub tgid: u32,
     /// The parent process.
@@ -334,7 +334,7 @@ pub struct Who {
 ///
 /// # Errors
 /// When it is gone.
-pub fn who(tid: u32) -> io::Result<Who> {
+pub fn who(tid: u32) -> io::Result<ThreadOwner> {
     // The lines that are wanted stand in the first few hundred bytes; the name before them is escaped.
     let mut head = [0; 1024];
     let read = fs::File::open(format!("/proc/{tid}/status"))?.read(&mut head)?;
@@ -346,7 +346,7 @@ pub fn who(tid: u32) -> io::Result<Who> {
             .and_then(|value| value.parse().ok())
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     };
-    Ok(Who {
+    Ok(ThreadOwner {
         tgid: field("Tgid:")?,
         ppid: field("PPid:")?,
         uid: field("Uid:")?,

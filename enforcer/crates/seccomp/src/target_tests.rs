@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::rig::{EXEC, execve, may_run, supervised};
-use crate::{Call, Notified};
+use crate::{Notified, NotifiedCall};
 
 const PAGE: usize = 4096;
 
@@ -55,7 +55,7 @@ fn read(path: u64, argv: u64) -> Result<ExecText, ReadError> {
         || execve(path, argv),
         |listener| {
             let stopped = listener.recv().unwrap().unwrap();
-            let Call::Exec(call) = stopped.call else {
+            let NotifiedCall::Exec(call) = stopped.call else {
                 panic!("{stopped:?}")
             };
             let text = exec_text(stopped.tid, &call);
@@ -226,7 +226,7 @@ fn arguments_that_vanish_while_they_are_read_are_faults() {
             |listener| {
                 let mut counts = (0, 0);
                 while let Some(stopped) = listener.recv().unwrap() {
-                    let Call::Exec(call) = stopped.call else {
+                    let NotifiedCall::Exec(call) = stopped.call else {
                         panic!("{stopped:?}")
                     };
                     match exec_text(stopped.tid, &call) {
@@ -286,7 +286,7 @@ fn addresses_of_sockets_have_the_kernels_lengths() {
             || unsafe { libc::syscall(libc::SYS_connect, 0, address, length) },
             |listener| {
                 let stopped = listener.recv().unwrap().unwrap();
-                let Call::Connect(call) = stopped.call else {
+                let NotifiedCall::Connect(call) = stopped.call else {
                     panic!("{stopped:?}")
                 };
                 let read = socket_address(stopped.tid, &call);

@@ -101,7 +101,7 @@ impl Desks {
 }
 
 fn follow(socket: &Path, sender: &Sender<News>) -> Result<(), ControlError> {
-    let mut watch = client::Watch::start(socket)?;
+    let mut watch = client::DeskWatch::start(socket)?;
     while let Some(event) = watch.wait()? {
         if sender
             .send(News::Event(socket.to_owned(), Box::new(event)))

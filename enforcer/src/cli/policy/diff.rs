@@ -9,7 +9,7 @@ use super::{
     history::{self, History},
 };
 use crate::cli::error::CliError;
-use enforcer_decide::recorded::Told;
+use enforcer_decide::recorded::ReplayOutcome;
 use enforcer_policy::compare::{Change, Changed, changes};
 
 /// Actions that are shown of each kind of change.
@@ -83,7 +83,7 @@ pub(super) fn run(
         });
         for line in &history.lines {
             match (line.judge(&a), line.judge(&b)) {
-                (Told::Decided(before), Told::Decided(after)) => {
+                (ReplayOutcome::Decided(before), ReplayOutcome::Decided(after)) => {
                     found.judged += 1;
                     if before.decision == after.decision {
                         continue;
@@ -96,7 +96,7 @@ pub(super) fn run(
                         group.examples.push(example);
                     }
                 }
-                (Told::NoQuestion(_), _) => {}
+                (ReplayOutcome::NoQuestion(_), _) => {}
                 _ => found.undecidable += 1,
             }
         }

@@ -8,7 +8,7 @@ use crate::cli::audit::{clean, subject};
 use crate::cli::error::{CliError, Context};
 use enforcer_decide::{
     Engine, Outcome,
-    recorded::{self, Recorded, Told},
+    recorded::{self, Recorded, ReplayOutcome},
 };
 use enforcer_policy::Decision;
 use enforcer_trail::{Entry, Reader};
@@ -90,7 +90,7 @@ impl Line {
     }
 
     /// What a policy says of it now.
-    pub(super) fn judge(&self, engine: &Engine) -> Told {
+    pub(super) fn judge(&self, engine: &Engine) -> ReplayOutcome {
         self.recorded.judge(engine)
     }
 }

@@ -9,7 +9,7 @@ use super::{
     history::{self, History},
 };
 use crate::cli::error::CliError;
-use enforcer_decide::recorded::{Other, Told, Unclear};
+use enforcer_decide::recorded::{Other, ReplayOutcome, Unclear};
 
 const NOTES: &str = "\
 Judged are the rules and the defaults. Not replayed: limits, the circuit breaker, modes, trusted agents, tenants, answers of \
@@ -93,7 +93,7 @@ pub(super) fn run(
         let then = history::decided(line.decision, &line.rule);
         let head = format!("{}  {} {}", line.timestamp, line.tool, line.subject);
         match told {
-            Told::Decided(outcome) => {
+            ReplayOutcome::Decided(outcome) => {
                 let change = match outcome.decision.cmp(&line.decision) {
                     std::cmp::Ordering::Equal => Change::Same,
                     std::cmp::Ordering::Greater => Change::Stricter,
@@ -114,7 +114,7 @@ pub(super) fn run(
                     writeln!(out, "{head}\n    {}: {then} -> {now}", change.as_str())?;
                 }
             }
-            Told::Undecidable(why) => {
+            ReplayOutcome::Undecidable(why) => {
                 *summary.undecidable.entry(why).or_default() += 1;
                 if args.json {
                     object["change"] = "undecidable".into();
@@ -124,7 +124,7 @@ pub(super) fn run(
                     writeln!(out, "{head}\n    undecidable: {}", why.as_str())?;
                 }
             }
-            Told::NoQuestion(what) => {
+            ReplayOutcome::NoQuestion(what) => {
                 *summary.no_question.entry(what).or_default() += 1;
                 if args.json {
                     object["change"] = "none".into();

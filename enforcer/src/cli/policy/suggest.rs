@@ -17,7 +17,7 @@ use crate::cli::error::{CliError, Context, refuse};
 use enforcer_decide::{
     Engine,
     observed::{Observed, Suggestion, What, suggest},
-    recorded::{self, Recorded, Told},
+    recorded::{self, Recorded, ReplayOutcome},
 };
 use enforcer_policy::{Decision, Risk, model::Protocol};
 
@@ -218,7 +218,7 @@ fn proved(text: &str, lines: &[&Line], prove: Prove<'_>) -> Result<usize, CliErr
     }
     let engine = Engine::new(parsed.policy, 0)?;
     let allowed = lines.iter().filter(|line| {
-        matches!(line.judge(&engine), Told::Decided(outcome) if outcome.decision == Decision::Allow)
+        matches!(line.judge(&engine), ReplayOutcome::Decided(outcome) if outcome.decision == Decision::Allow)
     });
     Ok(allowed.count())
 }
@@ -227,7 +227,7 @@ fn proved(text: &str, lines: &[&Line], prove: Prove<'_>) -> Result<usize, CliErr
 fn held_against(engine: &Engine, lines: &[&Line]) -> BTreeMap<String, Vec<String>> {
     let mut warnings: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in lines {
-        let Told::Decided(outcome) = line.judge(engine) else {
+        let ReplayOutcome::Decided(outcome) = line.judge(engine) else {
             continue;
         };
         if outcome.decision == Decision::Allow && outcome.risk < Risk::High {

@@ -17,7 +17,7 @@ use nix::unistd::geteuid;
 use serde_json::Value;
 
 use super::{Finding, Hooked};
-use crate::{Format, probe::Probe};
+use crate::{Format, probe::ProbeCall};
 
 /// How long a hook may take: agents wait for 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(28);
@@ -204,7 +204,7 @@ fn asked(hooked: &Hooked, cwd: &Path) -> Result<Option<String>, Finding> {
             "run the doctor of that program, or install this one in its place",
         ));
     }
-    for (probe, denies) in [(Probe::Forbidden, true), (Probe::Harmless, false)] {
+    for (probe, denies) in [(ProbeCall::Forbidden, true), (ProbeCall::Harmless, false)] {
         let mut shell = Command::new("/bin/sh");
         shell
             .args([OsStr::new("-c"), OsStr::new(&hooked.command)])

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use enforcer_common::limits::{BreakerRules, Limits, Rate};
+use enforcer_common::limits::{BreakerRules, LimitRules, RateRule};
 
 use crate::model;
 
 /// Lowers what a policy says. Where the cells of rates are is for the loader to say.
-pub fn limit_rules(limits: &model::Limits, breaker: &model::Breaker) -> Limits {
-    Limits {
+pub fn limit_rules(limits: &model::Limits, breaker: &model::BreakerSettings) -> LimitRules {
+    LimitRules {
         exec: rate(limits.exec),
         connect: rate(limits.connect),
         user_exec: rate(limits.user_exec),
@@ -22,7 +22,7 @@ pub fn limit_rules(limits: &model::Limits, breaker: &model::Breaker) -> Limits {
 }
 
 /// Lowers what a policy says of its breaker.
-pub fn breaker_rules(breaker: &model::Breaker) -> BreakerRules {
+pub fn breaker_rules(breaker: &model::BreakerSettings) -> BreakerRules {
     BreakerRules {
         denials: breaker.denials.unwrap_or(0),
         reserved: 0,
@@ -33,16 +33,16 @@ pub fn breaker_rules(breaker: &model::Breaker) -> BreakerRules {
 }
 
 /// Lowers one rate.
-pub fn rate_rule(model::Rate { count, window }: model::Rate) -> Rate {
-    Rate {
+pub fn rate_rule(model::Rate { count, window }: model::Rate) -> RateRule {
+    RateRule {
         window_ns: nanoseconds(window),
         count,
         first: 0,
     }
 }
 
-fn rate(rate: Option<model::Rate>) -> Rate {
-    rate.map_or_else(Rate::default, rate_rule)
+fn rate(rate: Option<model::Rate>) -> RateRule {
+    rate.map_or_else(RateRule::default, rate_rule)
 }
 
 /// A window of centuries is as good as one that never ends.
@@ -60,15 +60,18 @@ mod tests {
 
     #[test]
     fn what_a_policy_leaves_out_is_no_limit_but_the_breaker_is_there() {
-        let rules = limit_rules(&model::Limits::default(), &model::Breaker::default());
+        let rules = limit_rules(
+            &model::Limits::default(),
+            &model::BreakerSettings::default(),
+        );
         assert_eq!(
             rules,
-            Limits {
+            LimitRules {
                 breaker: BreakerRules {
                     denials: 10,
                     ..BreakerRules::default()
                 },
-                ..Limits::default()
+                ..LimitRules::default()
             }
         );
     }

@@ -139,6 +139,9 @@ pub const NO_USER: u32 = u32::MAX;
 /// Stands for no group: none can have this number (`INVALID_GID`).
 pub const NO_GROUP: u32 = u32::MAX;
 
+/// The number of no process.
+pub const NO_PROCESS: u32 = u32::MAX;
+
 /// What the programs are told of an agent besides its policy: one element a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -149,7 +152,8 @@ pub struct Profile {
     pub user: u32,
     /// How many of `groups` there are; more than there is room for: every group counts as the user's.
     pub group_count: u32,
-    /// The one process that may connect to unix sockets by path; 0 none.
+    /// The one process that may connect to unix sockets by path; 0 where paths are judged by their text, [`NO_PROCESS`]
+    /// where it has ended.
     pub connector: u32,
     /// Nothing.
     pub reserved: u32,

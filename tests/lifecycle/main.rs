@@ -9,6 +9,7 @@ mod bad_place;
 mod bad_policy;
 mod command;
 mod confined;
+mod connector;
 mod ends;
 mod fresh;
 mod host;

@@ -139,7 +139,7 @@ fn status_counts_what_the_supervisor_refused() {
         "connects: 0 allowed, 0 denied\n",
         "breaker closed: ",
         "no events lost",
-        " processes\n",
+        " process",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }

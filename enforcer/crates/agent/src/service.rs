@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use nix::unistd::Pid;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::{
@@ -34,7 +35,7 @@ use super::{
 };
 use enforcer_approvals::DeskHandle;
 use enforcer_decide::Engine;
-use enforcer_kernel::{events::Feed, limits::Limiter};
+use enforcer_kernel::{agent::Agent, events::Feed, limits::Limiter};
 use enforcer_launch::{AgentCgroup, ExecStops, Pending, Signals};
 use enforcer_say::say;
 use enforcer_seccomp::Listener;
@@ -49,6 +50,7 @@ pub struct AgentServices {
     pending: Pending,
     recorder: Recorder,
     telling: Arc<Telling>,
+    connector: Option<(Agent, Pid)>,
     desk: Option<DeskHandle>,
     supervisor: Option<Supervisor>,
     /// Where it is heard that the supervisor cannot go on.
@@ -99,6 +101,9 @@ impl AgentServices {
             },
         } = governed;
         let asker = desk.as_ref().map(DeskHandle::asker);
+        let named = connector
+            .as_ref()
+            .map(|connector| (slot.agent.clone(), connector.pid()));
         let telling = Arc::new(Telling::new(notifier, asker.clone(), first.notified.exec));
         let audit = house.trail.path().to_owned();
         let principal = &terms.principal;
@@ -161,6 +166,7 @@ impl AgentServices {
             pending: process.pending,
             recorder,
             telling,
+            connector: named,
             desk,
             supervisor,
             failed,
@@ -187,6 +193,7 @@ impl AgentServices {
             pending,
             recorder,
             telling,
+            connector,
             desk,
             supervisor,
             failed,
@@ -199,6 +206,7 @@ impl AgentServices {
             keep,
             failures: failed,
             telling,
+            connector,
         };
         let ended = supervise(pending, watch, &recorder);
         // The tree is gone, so the desk's answers find nobody; what was asked ends as cancelled, in the trail too.

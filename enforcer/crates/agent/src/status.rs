@@ -7,6 +7,7 @@ use std::{
 };
 
 use enforcer_common::seat::{self, SLOTS};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
     error::{AgentError, Result},
     hosts, leftover,
     scene::KILL_PATIENCE,
-    state::{AgentRecord, STATE_ROOT, StateDirectory},
+    state::{AgentRecord, STATE_ROOT, Seated, StateDirectory},
 };
 use enforcer_approvals::Store;
 use enforcer_control::{
@@ -23,6 +24,7 @@ use enforcer_control::{
 };
 use enforcer_kernel::{
     KernelError,
+    agent::Agent,
     attach::bpf_mounted,
     host::{self, Host, LockedHosts},
 };
@@ -202,11 +204,11 @@ fn host_status(name: &str) -> HostStatus {
 /// One agent; `None` if it has ended meanwhile.
 fn agent(id: &str, cgroups: &[AgentCgroup], store: Option<&Store>) -> Option<AgentStatus> {
     let facts = StateDirectory::facts(id).ok()?;
-    let processes = cgroups
-        .iter()
-        .find(|cgroup| cgroup.name() == id)
-        .and_then(|cgroup| cgroup.procs().ok())
-        .unwrap_or_default();
+    let seated = seated(id, &facts);
+    let cgroup = cgroups.iter().find(|cgroup| cgroup.name() == id);
+    let processes = cgroup.map_or_else(Vec::new, |cgroup| {
+        processes(cgroup, seated.as_ref().map(|(_, agent)| agent))
+    });
     let waiting = store
         .and_then(|store| store.history_of(id, u32::MAX).ok())
         .map_or(0, |requests| {
@@ -215,7 +217,9 @@ fn agent(id: &str, cgroups: &[AgentCgroup], store: Option<&Store>) -> Option<Age
                 .filter(|request| request.state == enforcer_control::RequestState::Pending)
                 .count()
         });
-    let (mut kernel, observed) = in_kernel(id, &facts).unzip();
+    let (mut kernel, observed) = seated
+        .and_then(|(seated, agent)| in_kernel(id, &facts, seated, &agent))
+        .unzip();
     let launcher = if StateDirectory::is_held(id) {
         LauncherState::Running
     } else {
@@ -243,7 +247,7 @@ fn agent(id: &str, cgroups: &[AgentCgroup], store: Option<&Store>) -> Option<Age
         trail: facts.audit,
         enforcement: facts.enforcement,
         launcher,
-        processes: processes.iter().map(|pid| pid.as_raw()).collect(),
+        processes,
         waiting: match launcher {
             LauncherState::Running => waiting,
             LauncherState::Gone => 0,
@@ -258,13 +262,30 @@ fn recorded(id: &str) -> Option<AgentCounts> {
     client::request(&socket, &Operation::Counts).ok()?.counts
 }
 
-/// What the kernel knows of an agent, and whether it is only observed.
-fn in_kernel(id: &str, facts: &AgentRecord) -> Option<(InKernel, bool)> {
+/// An agent's place among the kernel programs, and the agent there.
+fn seated(id: &str, facts: &AgentRecord) -> Option<(Seated, Agent)> {
     let seated = StateDirectory::seated(id)?;
-    let agent = Host::open(&seated.host)
-        .ok()?
-        .agent(seated.place, &facts.limits().ok()?)
-        .ok()??;
+    let host = Host::open(&seated.host).ok()?;
+    let agent = host.agent(seated.place, &facts.limits().ok()?).ok()??;
+    Some((seated, agent))
+}
+
+/// The agent's processes, without the one that connects for it: that is the launcher's.
+fn processes(cgroup: &AgentCgroup, agent: Option<&Agent>) -> Vec<i32> {
+    let connector = agent.and_then(|agent| agent.connector().ok()?);
+    let all = cgroup.procs().unwrap_or_default().into_iter();
+    all.map(Pid::as_raw)
+        .filter(|pid| Some(pid.unsigned_abs()) != connector)
+        .collect()
+}
+
+/// What the kernel knows of an agent, and whether it is only observed.
+fn in_kernel(
+    id: &str,
+    facts: &AgentRecord,
+    seated: Seated,
+    agent: &Agent,
+) -> Option<(InKernel, bool)> {
     let state = agent.state().ok()?;
     let name = facts.agent.as_deref().unwrap_or(super::lines::UNNAMED);
     let observed = seat::observed(state.word);
@@ -331,10 +352,12 @@ pub fn stop(id: &str, by: &str) -> Result<Stopped> {
         .list_existing()?
         .into_iter()
         .find(|cgroup| cgroup.name() == id);
-    let procs = cgroup.as_ref().and_then(|cgroup| cgroup.procs().ok());
-    let processes = procs.map_or(0, |procs| procs.len());
     // They go with its state. Without any it has only just begun, and there is no trail.
     let facts = StateDirectory::facts(id).ok();
+    let agent = facts.as_ref().and_then(|facts| seated(id, facts));
+    let processes = cgroup.as_ref().map_or(0, |cgroup| {
+        processes(cgroup, agent.as_ref().map(|(_, agent)| agent)).len()
+    });
     let line = facts.map(|facts| (change_line::stopped(&facts, id, processes, by), facts));
     let ended = end(id, cgroup.as_ref(), &root);
     // Behind its last events. A trail that hangs holds up nothing that is to be ended.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::Pid;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
     time::{Instant, sleep_until},
@@ -18,7 +19,7 @@ use super::{
     scene::KILL_PATIENCE,
     tell::Telling,
 };
-use enforcer_kernel::memory::give_back_now;
+use enforcer_kernel::{agent::Agent, memory::give_back_now};
 use enforcer_launch::{
     AgentCgroup, Child, ExitStatus, Pending, Signals, Terminal, Watched, reap_strangers,
 };
@@ -42,6 +43,8 @@ pub struct SupervisorLoop<'a> {
     pub failures: UnboundedReceiver<AgentError>,
     /// Who tells processes of their denials.
     pub telling: Arc<Telling>,
+    /// The agent among the kernel programs, and the process that connects for it.
+    pub connector: Option<(Agent, Pid)>,
 }
 
 /// Lets the agent go and records what it does until it has ended.
@@ -91,6 +94,20 @@ impl SupervisorLoop<'_> {
         Ok(())
     }
 
+    /// A process of the launcher's has ended. The agent can end its connector, and then wait for its number.
+    fn ended(&self, pid: Pid) -> bool {
+        match &self.connector {
+            Some((agent, connector)) if *connector == pid => match agent.without_connector() {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(%error, "the connector's number is kept from others");
+                    false
+                }
+            },
+            _ => true,
+        }
+    }
+
     /// Runs until the agent's first process has ended.
     ///
     /// The agent may stop this process with itself (Ctrl-Z): whatever else waits then, waits with it.
@@ -118,7 +135,7 @@ impl SupervisorLoop<'_> {
                     if let Some(status) = child.on_change()? {
                         return Ok(status);
                     }
-                    reap_strangers(child.pid());
+                    reap_strangers(child.pid(), |pid| self.ended(pid));
                 }
                 ready = events.readable(), if due.is_none() => {
                     ready?;

@@ -337,19 +337,19 @@ impl Shared {
         };
         if !events.is_empty() {
             for event in events {
-                self.publish(event);
+                self.publish(&event);
             }
             self.changed.notify_one();
         }
         result
     }
 
-    fn publish(&self, event: DeskEvent) {
-        if let DeskEvent::New { request } = &event {
+    fn publish(&self, event: &DeskEvent) {
+        if let DeskEvent::New { request } = event {
             notify::of(&self.notify.borrow(), request);
         }
         if let Some(files) = &self.files {
-            match &event {
+            match event {
                 DeskEvent::New { request } => files.propose(request),
                 DeskEvent::Ended { id, .. } => files.archive(id),
             }
@@ -358,7 +358,7 @@ impl Shared {
         if watchers.is_empty() {
             return;
         }
-        match serde_json::to_string(&event) {
+        match serde_json::to_string(event) {
             // A watcher that is gone or too slow is let go.
             Ok(line) => {
                 let line: Rc<str> = (line + "\n").into();

@@ -467,6 +467,26 @@ impl Agent {
         self.maps.profiles.set(&self.place.slot, &profile)
     }
 
+    /// The process that [`Self::set_connector`] has named.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not show it.
+    pub fn connector(&self) -> Result<Option<u32>, KernelError> {
+        let pid = self.profile()?.connector;
+        Ok((pid != 0 && pid != seat::NO_PROCESS).then_some(pid))
+    }
+
+    /// Nobody may connect to unix sockets by their path any more: the connector has ended, and its number will be another
+    /// process's.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the entry.
+    pub fn without_connector(&self) -> Result<(), KernelError> {
+        self.set_connector(seat::NO_PROCESS)
+    }
+
     /// Lets `pid` make one exec that the policy does not decide: the operator's command.
     ///
     /// # Errors

@@ -33,11 +33,13 @@ impl ExitStatus {
 
 /// Waits for what has ended of this process's children that it did not make: where a policy opens `clone3`, a process of
 /// the agent's can make its launcher the parent of another (`CLONE_PARENT`). `first`, the agent's first process, is left.
-pub fn reap_strangers(first: Pid) {
+/// `ended` hears of each before its number can be another process's; one that it refuses keeps it.
+pub fn reap_strangers(first: Pid, ended: impl Fn(Pid) -> bool) {
     let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while let Ok(ended) = waitid(Id::All, peek)
-        && let Some(pid) = ended.pid()
+    while let Ok(status) = waitid(Id::All, peek)
+        && let Some(pid) = status.pid()
         && pid != first
+        && ended(pid)
     {
         // Those that are ours are ended by their descriptors, not by their numbers.
         if waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {

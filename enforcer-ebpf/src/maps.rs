@@ -75,7 +75,7 @@ pub static TABLES: ArrayOfMaps<Tables, { GENERATIONS as usize }> = ArrayOfMaps::
 
 /// The fixed part of each generation's policy.
 #[btf_map]
-pub static POLICIES: Array<PolicyHeader, { GENERATIONS as usize }> = Array::new();
+pub static POLICIES: Array<PolicyHeader, { GENERATIONS as usize }, MMAPABLE> = Array::new();
 
 /// The heads of each generation.
 #[btf_map]

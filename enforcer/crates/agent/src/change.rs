@@ -302,7 +302,7 @@ impl Changing {
         );
         let Compiled { engine, fresh, .. } = compiled::compile(&parsed, &path, &principal, &cache)?;
         if fresh {
-            cache.keep(engine.policy(), engine.capabilities(), engine.tables());
+            cache.keep_proven(engine.policy(), engine.capabilities(), engine.tables());
         }
         let shared = changes == Changes::default();
         let engine = if shared {

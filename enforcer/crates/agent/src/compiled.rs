@@ -18,11 +18,12 @@ pub struct Compiled {
     pub engine: Engine,
     /// What keys the hashes of its program names.
     pub seed: u64,
-    /// Its tables are not kept yet.
+    /// Its tables are not kept yet, or not that its examples hold.
     pub fresh: bool,
 }
 
-/// Takes the policy's tables from where they are kept, else compiles it under a fresh secret seed; proves its examples.
+/// Takes the policy's tables from where they are kept, else compiles it under a fresh secret seed; proves its examples, if
+/// that is not known of these tables.
 ///
 /// # Errors
 ///
@@ -35,7 +36,7 @@ pub fn compile(
 ) -> Result<Compiled> {
     let capabilities = principal.capabilities_under(&parsed.policy);
     let kept = cache.tables(&parsed.policy, &capabilities);
-    let fresh = kept.is_none();
+    let fresh = kept.is_none() || !cache.is_proven(&parsed.policy, &capabilities);
     let refuse = |errors| PolicyFileError::Invalid {
         path: file.display().to_string(),
         errors,
@@ -44,9 +45,11 @@ pub fn compile(
         Some(tables) => Engine::with_tables(parsed.policy.clone(), capabilities, tables),
         None => compiled(parsed, &parsed.policy, file, principal)?,
     };
-    let errors = examples::prove(parsed, Some(&engine));
-    if !errors.is_empty() {
-        return Err(refuse(errors).into());
+    if fresh {
+        let errors = examples::prove(parsed, Some(&engine));
+        if !errors.is_empty() {
+            return Err(refuse(errors).into());
+        }
     }
     Ok(Compiled {
         seed: engine.tables().header.seed,

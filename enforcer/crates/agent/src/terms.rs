@@ -135,7 +135,7 @@ pub struct Proven {
     pub engine: Engine,
     /// What keys the hashes of its program names.
     pub seed: u64,
-    /// Where its tables are to be kept, if they are not yet.
+    /// Where its tables are to be kept, and that it is proven, if that is not so yet.
     fresh: Option<TableCache>,
     /// What a host is loaded with, if none is there.
     pub types: Option<Types>,
@@ -146,7 +146,7 @@ impl Proven {
     pub fn keep_tables(&self) {
         if let Some(cache) = &self.fresh {
             let engine = &self.engine;
-            cache.keep(engine.policy(), engine.capabilities(), engine.tables());
+            cache.keep_proven(engine.policy(), engine.capabilities(), engine.tables());
         }
     }
 }

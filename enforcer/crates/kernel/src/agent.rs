@@ -198,6 +198,8 @@ pub(super) struct Chosen {
 pub(super) struct Usage {
     /// The first free slot, and the maps that it still has.
     free: Option<(u32, u32)>,
+    /// Free slots that still have a map of events, and their maps.
+    pub spare: Vec<(u32, u32)>,
     /// Generations that slots name.
     named: Vec<bool>,
 }
@@ -207,10 +209,14 @@ impl Usage {
         let words = maps.words()?;
         let mut named = vec![false; GENERATIONS as usize];
         let mut free = None;
+        let mut spare = Vec::new();
         for slot in 0..SLOTS {
             let (tenure, word, maps) = words.of(slot);
             if tenure == 0 {
                 free = free.or(Some((slot, maps)));
+                if maps & HAS_EVENTS != 0 {
+                    spare.push((slot, maps));
+                }
                 continue;
             }
             for generation in [Some(seat::generation(word)), seat::beside(maps)] {
@@ -219,7 +225,17 @@ impl Usage {
                 }
             }
         }
-        Ok(Self { free, named })
+        Ok(Self { free, spare, named })
+    }
+
+    /// The generations with the seed of their tables (0: none), and whether a slot names them.
+    pub fn generations(
+        &self,
+        maps: &HostMaps,
+    ) -> Result<impl Iterator<Item = (u32, u64, bool)>, KernelError> {
+        let seeds = maps.seeds()?;
+        let named = (0_u32..).zip(&self.named);
+        Ok(named.map(move |(at, named)| (at, seeds.of(at), *named)))
     }
 
     /// A generation for these tables, and whether it has them already. One that nobody names any more may still have them.
@@ -229,28 +245,17 @@ impl Usage {
         plan: &AgentPlan<'_>,
     ) -> Result<Option<(u32, bool)>, KernelError> {
         let mut unused = None;
-        let mut empty = 0;
-        for (at, named) in (0_u32..).zip(&self.named) {
-            // Behind all that was ever used there is nothing to be found.
-            if empty > EMPTY_AFTER {
-                break;
-            }
-            let header = maps.policies.get(&at)?.unwrap_or_default();
-            let seed = header.seed;
+        for (at, seed, named) in self.generations(maps)? {
             if plan.shared && seed == plan.tables.header.seed && seed != 0 {
                 return Ok(Some((at, true)));
             }
             if !named {
                 unused = unused.or(Some(at));
             }
-            empty = if seed == 0 && !named { empty + 1 } else { 0 };
         }
         Ok(unused.map(|at| (at, false)))
     }
 }
-
-/// After so many generations in a row that are empty all are: the first free one is always taken.
-const EMPTY_AFTER: u32 = 16;
 
 impl Chosen {
     /// Puts all that the agent needs into its place. Other starts need not wait for it.

@@ -19,13 +19,13 @@ use std::{
 use enforcer_common::{
     limits::LimitRules,
     rule::PolicyHeader,
-    seat::{self, GENERATIONS, HAS_EVENTS, SLOTS, SlotState},
+    seat::{HAS_EVENTS, SLOTS, SlotState},
 };
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{
     KernelError,
-    agent::{Agent, AgentPlan, SlotPlace},
+    agent::{Agent, AgentPlan, SlotPlace, Usage},
     attach::{CgroupProgram, NamedLink, PIN_ROOT, PinDir, bpf_mounted},
     events::Feed,
     grants::random_key,
@@ -431,23 +431,9 @@ impl Host {
     /// The kernel refuses.
     pub fn trim(&self, _held: &LockedHosts) -> Result<(), KernelError> {
         let maps = &*self.maps;
-        let words = maps.words()?;
-        let mut named = vec![false; GENERATIONS as usize];
-        let mut spare = Vec::new();
-        for slot in 0..SLOTS {
-            let (tenure, word, has) = words.of(slot);
-            if tenure != 0 {
-                for generation in [Some(seat::generation(word)), seat::beside(has)] {
-                    if let Some(named) = generation.and_then(|at| named.get_mut(at as usize)) {
-                        *named = true;
-                    }
-                }
-            } else if has & HAS_EVENTS != 0 {
-                spare.push((slot, has));
-            }
-        }
+        let usage = Usage::look(maps)?;
         let mut changes = Vec::new();
-        for (slot, has) in spare.into_iter().skip(SPARE).take(TRIM_MAX) {
+        for &(slot, has) in usage.spare.iter().skip(SPARE).take(TRIM_MAX) {
             changes.push(Change {
                 maps: &maps.events,
                 at: slot,
@@ -460,8 +446,8 @@ impl Host {
             maps.slots.set(&slot, &state)?;
         }
         let mut spare = Vec::new();
-        for (at, named) in (0_u32..).zip(named) {
-            if !named && maps.policies.get(&at)?.unwrap_or_default().seed != 0 {
+        for (at, seed, named) in usage.generations(maps)? {
+            if !named && seed != 0 {
                 spare.push(at);
             }
         }

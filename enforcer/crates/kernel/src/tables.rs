@@ -13,7 +13,7 @@ use enforcer_common::{
     grant::{ConnectGrant, ConnectGrantKey, ExecGrant, ExecGrantKey},
     own::Own,
     rule::PolicyHeader,
-    seat::{Profile, SLOTS, SlotState},
+    seat::{GENERATIONS, Profile, SLOTS, SlotState},
 };
 
 use super::{
@@ -78,6 +78,25 @@ impl Words {
         // The kernel's programs read the word alone, and write neither.
         cell.store(u64::from(maps) << 32 | u64::from(word), Ordering::SeqCst);
         Ok(())
+    }
+}
+
+/// Cells of the header of a generation.
+#[expect(clippy::cast_possible_truncation, reason = "some dozens")]
+const HEADER_CELLS: u32 = (size_of::<PolicyHeader>() / size_of::<u64>()) as u32;
+
+/// The seeds of the generations. One at a time, each look would be a system call.
+pub(super) struct Seeds(Mapped);
+
+impl Seeds {
+    /// That of the tables of a generation; 0 where there are none.
+    pub fn of(&self, generation: u32) -> u64 {
+        const { assert!(size_of::<PolicyHeader>().is_multiple_of(8)) };
+        const { assert!(offset_of!(PolicyHeader, seed).is_multiple_of(8)) };
+        let at = u32::try_from(offset_of!(PolicyHeader, seed) / size_of::<u64>()).unwrap_or(0);
+        self.0
+            .cell(generation * HEADER_CELLS + at)
+            .map_or(0, |cell| cell.load(Ordering::SeqCst))
     }
 }
 
@@ -150,6 +169,13 @@ impl HostMaps {
         Mapped::new(self.slots.fd.as_fd(), SLOTS * STATE_CELLS)
             .map(Words)
             .map_err(|error| KernelError::map("SLOTS", error))
+    }
+
+    /// The headers of the generations, in our memory.
+    pub fn seeds(&self) -> Result<Seeds, KernelError> {
+        Mapped::new(self.policies.fd.as_fd(), GENERATIONS * HEADER_CELLS)
+            .map(Seeds)
+            .map_err(|error| KernelError::map("POLICIES", error))
     }
 
     /// All but the record, by name.

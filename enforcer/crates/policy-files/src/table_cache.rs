@@ -88,10 +88,7 @@ impl TableCache {
 
     /// Whether the text was checked before, by this program, and nothing was wrong.
     pub fn is_checked(&self) -> bool {
-        let mark = self
-            .known()
-            .map(|known| known.join(self.name("checked", &[])));
-        mark.is_some_and(|mark| matches!(own_files::read(&mark), Ok(Some(_))))
+        self.is_marked(&self.name("checked", &[]))
     }
 
     /// Remembers that nothing is wrong with the text. Only time is lost if it cannot be.
@@ -115,6 +112,24 @@ impl TableCache {
         if own_files::replace(&made.join(name), &[&sum[..], &bytes].concat()).is_ok() {
             prune(&made);
         }
+    }
+
+    /// Whether the examples of the policy's rules were proven by this program for what it means here, with these tables.
+    pub fn is_proven(&self, policy: &Policy, capabilities: &BTreeSet<String>) -> bool {
+        self.is_marked(&self.name("proven", &meaning(policy, capabilities)))
+    }
+
+    fn is_marked(&self, name: &str) -> bool {
+        let mark = self.known().map(|known| known.join(name));
+        mark.is_some_and(|mark| matches!(own_files::read(&mark), Ok(Some(_))))
+    }
+
+    /// Keeps tables, and remembers that the examples of the policy's rules hold. Only time is lost if that cannot be.
+    pub fn keep_proven(&self, policy: &Policy, capabilities: &BTreeSet<String>, tables: &Tables) {
+        self.keep(policy, capabilities, tables);
+        let Ok(Some(made)) = self.made() else { return };
+        let name = self.name("proven", &meaning(policy, capabilities));
+        let _ = own_files::replace(&made.join(name), b"proven\n");
     }
 
     /// The directory, if it is there and nobody else could have written in it.

@@ -134,3 +134,21 @@ fn the_oldest_go() {
     let left = fs::read_dir(trial.root.path().join(DIRECTORY)).unwrap();
     assert_eq!(left.count(), MOST);
 }
+
+#[test]
+fn tables_that_were_kept_by_who_proves_nothing_are_not_proven() {
+    let trial = Trial::new();
+    let proven =
+        |capabilities: &BTreeSet<String>| trial.cache().is_proven(&trial.policy, capabilities);
+    assert!(trial.found().is_some() && !proven(&none()));
+    let tables = trial.engine.tables();
+    trial.cache().keep_proven(&trial.policy, &none(), tables);
+    assert!(proven(&none()));
+    assert!(!proven(&BTreeSet::from(["deploy".to_owned()])));
+    // Another text, and the same text where its patterns mean something else.
+    let other = TableCache::new(&format!("{TEXT} "), Some(trial.root.path()));
+    assert!(!other.is_proven(&trial.policy, &none()));
+    let elsewhere = TEXT.replace("forbidden", "forbidden-here");
+    let elsewhere = enforcer_policy::parse(&elsewhere).unwrap().policy;
+    assert!(!trial.cache().is_proven(&elsewhere, &none()));
+}

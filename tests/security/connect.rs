@@ -5,6 +5,8 @@
     reason = "a failing unwrap is how a test fails"
 )]
 
+mod handed;
+
 use std::{
     fs,
     io::ErrorKind,
@@ -13,9 +15,7 @@ use std::{
     process::Command,
 };
 
-use enforcer_tests::{
-    Ended, Level, Line, Session, Trail, agent_user, level, loosening, open, probe, root, skip,
-};
+use enforcer_tests::{Ended, Line, Session, Trail, agent_user, loosening, open, probe, root, skip};
 use serde_json::{Value, json};
 
 /// A listener for both protocols on one port.
@@ -563,105 +563,4 @@ fn networks_ports_and_protocols() {
     }
     let heard = one.heard() + other.heard();
     assert_eq!(heard, cases.iter().filter(|case| case.3).count());
-}
-
-/// Python that dials `$ADDRESS` `$PORT` through the socket `s` and says how that ended.
-const DIAL_IN_PYTHON: &str = "\
-try: s.connect((os.environ['ADDRESS'], int(os.environ['PORT']))); print('reached', flush=True)\n\
-except OSError as e: print('refused', e.errno, flush=True)\n";
-
-#[test]
-fn a_socket_handed_out_stays_governed() {
-    if !root() {
-        return;
-    }
-    let ear = Ear::new("127.0.0.2");
-    let session = Session::new(&denying(&["127.0.0.2"]));
-    let place = session.work().join("handed");
-    // Outside the agent: takes the socket and connects it.
-    let outside = Command::new("/usr/bin/python3")
-        .arg("-c")
-        .arg(format!(
-            "import os, socket\n\
-             u = socket.socket(socket.AF_UNIX); u.bind(os.environ['PLACE']); os.chmod(os.environ['PLACE'], 0o777); u.listen()\n\
-             c = u.accept()[0]\n\
-             s = socket.socket(fileno=socket.recv_fds(c, 1, 1)[1][0])\n{DIAL_IN_PYTHON}"
-        ))
-        .env("PLACE", &place)
-        .env("ADDRESS", "127.0.0.2")
-        .env("PORT", ear.port.to_string())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let session = session.variable("PLACE", &place);
-    let ended = session.run([
-        "/usr/bin/python3",
-        "-c",
-        "import os, socket, time\n\
-         u = socket.socket(socket.AF_UNIX)\n\
-         while True:\n\
-         \x20   try: u.connect(os.environ['PLACE']); break\n\
-         \x20   except OSError: time.sleep(0.05)\n\
-         s = socket.socket()\n\
-         socket.send_fds(u, [b'x'], [s.fileno()])\n\
-         u.recv(1)\n",
-    ]);
-    let outside = outside.wait_with_output().unwrap();
-    assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    let said = String::from_utf8_lossy(&outside.stdout);
-    assert_eq!(said.trim(), format!("refused {}", libc::EPERM));
-    assert_eq!(ear.heard(), 0);
-    let lines = connects_to(&ended.trail, ear.port);
-    assert_eq!(lines.len(), 1, "{}", ended.trail.shown());
-    assert_denied(lines[0], "no-host");
-}
-
-#[test]
-fn a_socket_handed_in_is_governed_where_the_kernel_has_lsm() {
-    if !root() {
-        return;
-    }
-    if level() == Level::Partial {
-        skip("a socket that was made outside is judged by LSM programs only");
-        return;
-    }
-    let ear = Ear::new("127.0.0.2");
-    let session = Session::new(&denying(&["127.0.0.2"]));
-    let place = session.work().join("handed");
-    let outside = Command::new("/usr/bin/python3")
-        .arg("-c")
-        .arg(
-            "import os, socket\n\
-             u = socket.socket(socket.AF_UNIX); u.bind(os.environ['PLACE']); os.chmod(os.environ['PLACE'], 0o777); u.listen()\n\
-             c = u.accept()[0]\n\
-             s = socket.socket()\n\
-             socket.send_fds(c, [b'x'], [s.fileno()])\n\
-             c.recv(1)\n",
-        )
-        .env("PLACE", &place)
-        .spawn()
-        .unwrap();
-    let session = session
-        .variable("PLACE", &place)
-        .variable("ADDRESS", "127.0.0.2")
-        .variable("PORT", ear.port.to_string());
-    let ended = session.run([
-        "/usr/bin/python3".to_owned(),
-        "-c".to_owned(),
-        format!(
-            "import os, socket, time\n\
-             u = socket.socket(socket.AF_UNIX)\n\
-             while True:\n\
-             \x20   try: u.connect(os.environ['PLACE']); break\n\
-             \x20   except OSError: time.sleep(0.05)\n\
-             s = socket.socket(fileno=socket.recv_fds(u, 1, 1)[1][0])\n{DIAL_IN_PYTHON}"
-        ),
-    ]);
-    let mut outside = outside;
-    outside.wait().unwrap();
-    assert_eq!(ended.text().trim(), format!("refused {}", libc::EPERM));
-    assert_eq!(ear.heard(), 0);
-    let lines = connects_to(&ended.trail, ear.port);
-    assert_eq!(lines.len(), 1, "{}", ended.trail.shown());
-    assert_denied(lines[0], "no-host");
 }

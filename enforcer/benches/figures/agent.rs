@@ -154,15 +154,6 @@ impl Agent {
         self.worker.child.id()
     }
 
-    /// Directory of its pins.
-    ///
-    /// # Errors
-    ///
-    /// There is none.
-    pub fn pins(&self) -> anyhow::Result<PathBuf> {
-        self.own(enforcer_kernel::attach::PIN_ROOT)
-    }
-
     /// The socket of its desk.
     ///
     /// # Errors

@@ -49,7 +49,7 @@ fn in_kernel(
     let mut cases = Vec::new();
     for (at, (name, policy)) in policies.iter().enumerate() {
         let agent = bench.governed(&format!("decision-{at}"), policy)?;
-        let statistics = Statistics::of(&agent.pins()?, "exec_committed")?;
+        let statistics = Statistics::of("exec_committed")?;
         cases.push(Case {
             name,
             agent,

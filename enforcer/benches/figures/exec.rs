@@ -111,13 +111,12 @@ fn own_time(
     bare: f64,
 ) -> anyhow::Result<()> {
     let agent = bench.governed("outside", policies::OPEN)?;
-    let pins = agent.pins()?;
     let mut total = 0.0;
     let mut parts = Vec::new();
     {
         let _clock = Clock::start()?;
         for name in ["task_forked", "exec_committed"] {
-            let statistics = Statistics::of(&pins, name)?;
+            let statistics = Statistics::of(name)?;
             let before = statistics.read()?;
             worker.ask("exec 500")?;
             let used = statistics.read()? - before;

@@ -18,6 +18,8 @@ use aya::{
 };
 use enforcer_common::load::LoadSettings;
 use enforcer_kernel::{
+    attach::PIN_ROOT,
+    host::{self, Host},
     object::{self, CORE, Hook},
     offsets,
 };
@@ -73,13 +75,18 @@ impl Sub for Usage {
 pub struct Statistics(ProgramFd);
 
 impl Statistics {
-    /// Of the program behind a pinned link.
+    /// Of a program that sees the whole system, in the host of this build.
     ///
     /// # Errors
     ///
-    /// There is no such pin.
-    pub fn of(pins: &Path, program: &str) -> anyhow::Result<Self> {
-        let path = pins.join(program);
+    /// There is no such host, or it has no such program.
+    pub fn of(program: &str) -> anyhow::Result<Self> {
+        let current = |name: &String| Host::open(name).is_ok_and(|host| host.is_current());
+        let host = host::all().into_iter().find(current);
+        let host = host.context("no kernel programs of this build are loaded")?;
+        let path = Path::new(PIN_ROOT)
+            .join(host)
+            .join(format!("link-{program}"));
         let link =
             FdLink::from(PinnedLink::from_pin(&path).with_context(|| path.display().to_string())?);
         let id = link.info()?.program_id();

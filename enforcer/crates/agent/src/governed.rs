@@ -129,7 +129,7 @@ impl Joined {
             ..AgentPlan::new(proven.engine.tables())
         };
         let agent = scene.take_slot(&host, held, &wanted)?;
-        host.govern(&agent, scene.id(), cgroup.open()?, cgroup.id())?;
+        host.govern(&agent, cgroup.open()?, cgroup.id())?;
         let slot = Slot {
             grants: agent.grants()?,
             limiter: agent.limiter()?,

@@ -23,7 +23,7 @@ use enforcer_kernel::{
     agent::SlotPlace,
     host::{self, Host, LockedHosts},
 };
-use enforcer_launch::{AGENT_LEVEL, AgentCgroup, CgroupRoot, PARENT};
+use enforcer_launch::{AGENT_LEVEL, AgentCgroup, CgroupRoot};
 use enforcer_say::say;
 use enforcer_trail::{Approval, Record, Writer};
 
@@ -56,13 +56,13 @@ pub fn clean_up(root: &CgroupRoot, quiet: bool) {
             let _ = cgroup.remove();
         }
     }
-    if let Err(error) = clear_hosts(root) {
+    if let Err(error) = clear_hosts() {
         say!("enforcer: left-over agents: {error}");
     }
 }
 
 /// Takes away what no agent has in the kernel any more, and hosts that nobody uses.
-fn clear_hosts(root: &CgroupRoot) -> Result<(), KernelError> {
+fn clear_hosts() -> Result<(), KernelError> {
     let held = LockedHosts::wait()?;
     // With the hosts in hand: who takes a slot has written that down before.
     let states = StateDirectory::existing();
@@ -80,11 +80,6 @@ fn clear_hosts(root: &CgroupRoot) -> Result<(), KernelError> {
             .filter(|seated| seated.host == name)
             .map(|seated| seated.place)
             .collect();
-        for id in host.pinned() {
-            if !states.contains(&id) && !root.path().join(PARENT).join(&id).exists() {
-                host.pins(&id).remove()?;
-            }
-        }
         host.free_others(&held, &places)?;
         host.trim(&held)?;
     }
@@ -139,9 +134,6 @@ pub(super) fn take_down(id: &str, root: &CgroupRoot) -> Result<Option<usize>> {
             return Ok(Some(cgroup.procs()?.len()));
         }
         cgroup.remove()?;
-    }
-    if let Some(host) = &host {
-        host.pins(id).remove()?;
     }
     if let Some(agent) = &agent {
         agent.free()?;

@@ -10,7 +10,6 @@ use enforcer_decide::Principal;
 use enforcer_kernel::{
     KernelError,
     agent::{Agent, AgentPlan},
-    attach::PinDir,
     host::{Host, LockedHosts},
 };
 use enforcer_launch::{AgentCgroup, CgroupRoot};
@@ -28,8 +27,8 @@ pub struct Scene {
     state: StateDirectory,
     facts: AgentRecord,
     cgroup: Option<AgentCgroup>,
-    /// The links of the cgroup, and the agent in the kernel.
-    seated: Option<(PinDir, Agent)>,
+    /// The agent in the kernel.
+    seated: Option<Agent>,
     kept: bool,
 }
 
@@ -105,7 +104,7 @@ impl Scene {
                 KernelError::map("SLOTS", format!("the agent's state: {}", error.whole()))
             })
         })?;
-        self.seated = Some((host.pins(&self.id), agent.clone()));
+        self.seated = Some(agent.clone());
         Ok(agent)
     }
 
@@ -130,13 +129,10 @@ impl Drop for Scene {
         {
             complain(&error);
         }
-        if let Some((pins, agent)) = &self.seated {
-            if let Err(error) = pins.remove() {
-                complain(&error);
-            }
-            if let Err(error) = agent.free() {
-                complain(&error);
-            }
+        if let Some(agent) = &self.seated
+            && let Err(error) = agent.free()
+        {
+            complain(&error);
         }
         if let Err(error) = self.state.remove() {
             complain(&error);
@@ -153,7 +149,7 @@ fn random() -> Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// A new name for the agent's cgroup, pins and state.
+/// A new name for the agent's cgroup and state.
 fn new_id(agent: Option<&str>) -> Result<String> {
     let stem: String = agent
         .unwrap_or("agent")

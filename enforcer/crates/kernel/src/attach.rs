@@ -1,9 +1,9 @@
 //! Attaching programs, and pinning the links so that they outlive us.
 
 use std::{
-    fs, io,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::Duration,
 };
@@ -210,31 +210,44 @@ impl CgroupProgram {
             .collect()
     }
 
-    /// Attaches it to a cgroup.
+    /// Attaches it to a cgroup, until the link is dropped.
     ///
     /// # Errors
     ///
     /// The kernel refuses the link.
     pub fn attach(&self, cgroup: BorrowedFd<'_>) -> Result<NamedLink, KernelError> {
-        let attach_type = ATTACH_TYPES
-            .iter()
-            .find(|(name, _)| *name == self.name)
-            .map_or(0, |(_, attach_type)| *attach_type as u32);
-        sys::link(&self.fd, cgroup, attach_type)
+        sys::link(&self.fd, cgroup, self.attach_type())
             .map(|link| NamedLink {
                 program: self.name,
                 link: Link::Own(link),
             })
-            .map_err(|error| KernelError::Program {
-                program: self.name,
-                reason: error.to_string(),
-            })
+            .map_err(|error| self.refused(&error))
+    }
+
+    /// Attaches it to a cgroup for good. A link would end with its agent, and sockets of that agent that somebody still holds
+    /// would be judged by nobody from then on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses it.
+    pub fn attach_for_good(&self, cgroup: BorrowedFd<'_>) -> Result<(), KernelError> {
+        sys::attach(&self.fd, cgroup, self.attach_type()).map_err(|error| self.refused(&error))
+    }
+
+    fn attach_type(&self) -> u32 {
+        ATTACH_TYPES
+            .iter()
+            .find(|(name, _)| *name == self.name)
+            .map_or(0, |(_, attach_type)| *attach_type as u32)
+    }
+
+    fn refused(&self, error: &io::Error) -> KernelError {
+        KernelError::Program {
+            program: self.name,
+            reason: error.to_string(),
+        }
     }
 }
-
-/// A directory of pins. Removing it detaches what only its pins keep attached.
-#[derive(Clone, Debug)]
-pub struct PinDir(PathBuf);
 
 /// Where systems mount the BPF file system.
 pub const BPF_ROOT: &str = "/sys/fs/bpf";
@@ -310,58 +323,4 @@ pub fn mount_bpf() -> Result<(), KernelError> {
                     .to_owned(),
         }
     })
-}
-
-impl PinDir {
-    /// A directory, which need not be there.
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self(path)
-    }
-
-    /// Makes the directory.
-    ///
-    /// # Errors
-    ///
-    /// It exists already, or there is no BPF file system.
-    pub fn create(&self) -> Result<(), KernelError> {
-        fs::create_dir(&self.0).map_err(|error| KernelError::Pin {
-            path: self.0.clone(),
-            error,
-        })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Pins links; they stay in force when we are gone.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses a pin.
-    pub fn pin(&self, links: Vec<NamedLink>) -> Result<(), KernelError> {
-        for NamedLink { program, link } in links {
-            let path = self.0.join(program);
-            // The pinned link keeps the program attached; our own descriptor is not needed.
-            link.pin(&path)
-                .map_err(|error| KernelError::Pin { path, error })?;
-        }
-        Ok(())
-    }
-
-    /// Takes all pins away.
-    ///
-    /// # Errors
-    ///
-    /// A pin cannot be removed.
-    pub fn remove(&self) -> Result<(), KernelError> {
-        match fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::Pin {
-                path: self.0.clone(),
-                error,
-            }),
-            _ => Ok(()),
-        }
-    }
 }

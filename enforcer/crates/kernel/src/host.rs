@@ -2,8 +2,9 @@
 //! all agents. The first start loads them, later ones find them.
 //!
 //! Below [`PIN_ROOT`] each host has a directory of its own, named after its build: its maps under their names, the links
-//! of what sees the whole system (`link-…`), the programs for agents' cgroups (`program-…`), `agents/ID/` with the links of
-//! each agent's cgroup, and `HOST`, the record, which is pinned last: without it a host is not whole.
+//! of what sees the whole system (`link-…`), the programs for agents' cgroups (`program-…`), and `HOST`, the record, which is
+//! pinned last: without it a host is not whole. Of agents nothing is pinned: the kernel keeps the programs on an agent's
+//! cgroup for as long as that is used, by processes or by sockets.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -26,7 +27,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::{
     KernelError,
     agent::{Agent, AgentPlan, SlotPlace, Usage},
-    attach::{CgroupProgram, NamedLink, PIN_ROOT, PinDir, bpf_mounted},
+    attach::{CgroupProgram, NamedLink, PIN_ROOT, bpf_mounted},
     events::Feed,
     grants::random_key,
     object,
@@ -38,7 +39,6 @@ use super::{
 
 const LINK: &str = "link-";
 const PROGRAM: &str = "program-";
-const AGENTS: &str = "agents";
 
 /// The hosts of this machine, held: who loads one, takes one down, or takes a slot does it alone. It goes with its holder.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ fn objects(directory: &Path) -> Result<Vec<u32>, KernelError> {
     for entry in fs::read_dir(directory).map_err(&fail)? {
         let name = entry.map_err(&fail)?.file_name();
         let name = name.to_string_lossy().into_owned();
-        if name != AGENTS && name != RECORD {
+        if name != RECORD {
             names.push(name);
         }
     }
@@ -195,7 +195,6 @@ impl Host {
             reason: reason.to_owned(),
         };
         trusted(&directory)?;
-        trusted(&directory.join(AGENTS))?;
         let maps = HostMaps::open(&directory)?;
         let record = maps
             .record
@@ -258,8 +257,6 @@ impl Host {
                 let path = place(&format!("{LINK}{program}"));
                 link.pin(&path).map_err(pin_error(&path))?;
             }
-            let agents = place(AGENTS);
-            fs::create_dir(&agents).map_err(pin_error(&agents))?;
             record.note(seen);
             if !record.made_of(&objects(&directory)?) {
                 return Err(KernelError::map(RECORD, "it has no room for all objects"));
@@ -268,7 +265,7 @@ impl Host {
             pin(maps.record.fd.as_fd(), RECORD)
         })();
         if let Err(error) = made {
-            let _ = PinDir::new(directory).remove();
+            let _ = remove(&directory);
             return Err(error);
         }
         Ok(Self {
@@ -343,24 +340,21 @@ impl Host {
         Agent::at(&self.maps, place, limits)
     }
 
-    /// Governs a cgroup and everything below it by an agent's policy; the links are pinned under `id`.
+    /// Governs a cgroup and everything below it by an agent's policy, and after the agent's end the sockets that were made there.
     ///
     /// # Errors
     ///
-    /// The kernel refuses a link, a pin, or the entry.
+    /// The kernel refuses a program, or the entry.
     pub fn govern(
         &self,
         agent: &Agent,
-        id: &str,
         cgroup: impl AsFd,
         cgroup_id: u64,
-    ) -> Result<PinDir, KernelError> {
-        let pins = self.pins(id);
-        pins.create()?;
-        let links = attach_all(&self.programs, cgroup)?;
-        pins.pin(links)?;
-        agent.recognise(cgroup_id)?;
-        Ok(pins)
+    ) -> Result<(), KernelError> {
+        for program in &self.programs {
+            program.attach_for_good(cgroup.as_fd())?;
+        }
+        agent.recognise(cgroup_id)
     }
 
     /// The events of an agent; with diagnostics what the programs say is handed on, too.
@@ -376,21 +370,6 @@ impl Host {
             feed.diagnose(program.map_err(pin_error(&path))?)?;
         }
         Ok(feed)
-    }
-
-    /// Where the links of an agent are pinned.
-    pub fn pins(&self, id: &str) -> PinDir {
-        PinDir::new(self.directory.join(AGENTS).join(id))
-    }
-
-    /// The agents that have links.
-    pub fn pinned(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.directory.join(AGENTS));
-        entries
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect()
     }
 
     /// Frees the slots of agents that none of these places is.
@@ -493,7 +472,15 @@ pub fn take_down_unused(held: &LockedHosts, agent_level: u32, used: &[String]) {
 pub fn take_down(_held: &LockedHosts, name: &str) -> Result<(), KernelError> {
     let directory = Path::new(PIN_ROOT).join(name);
     trusted(&directory)?;
-    PinDir::new(directory).remove()
+    remove(&directory)
+}
+
+/// Removes a directory of pins: what only they keep is gone.
+fn remove(directory: &Path) -> Result<(), KernelError> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(pin_error(directory)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether there seems to be a host to join: whoever finds none has to load one.

@@ -22,7 +22,7 @@ use aya::{
     maps::{Map, MapData},
 };
 use aya_obj::generated::{
-    bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_map_type, bpf_prog_info,
+    BPF_F_ALLOW_MULTI, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_map_type, bpf_prog_info,
 };
 
 use super::KernelError;
@@ -125,6 +125,20 @@ pub(super) fn link(
     attr.link_create.__bindgen_anon_2.target_fd = number(&cgroup);
     attr.link_create.attach_type = attach_type;
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+/// Attaches a program to a cgroup beside others, for as long as there are processes in it, or sockets that were made there.
+pub(super) fn attach(
+    program: impl AsFd,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<()> {
+    let mut attr = attributes();
+    attr.__bindgen_anon_5.__bindgen_anon_1.target_fd = number(&cgroup);
+    attr.__bindgen_anon_5.attach_bpf_fd = number(&program);
+    attr.__bindgen_anon_5.attach_type = attach_type;
+    attr.__bindgen_anon_5.attach_flags = BPF_F_ALLOW_MULTI;
+    bpf(bpf_cmd::BPF_PROG_ATTACH, &mut attr).map(drop)
 }
 
 /// The descriptor of a map of any kind that our programs use.

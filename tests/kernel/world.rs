@@ -1,6 +1,7 @@
 //! An instance of the kernel programs over a cgroup of its own, and children that act in it.
 
 use std::{
+    convert::Infallible,
     ffi::CString,
     fs,
     os::{
@@ -135,9 +136,11 @@ impl World {
     /// The agent's events so far.
     pub fn events(&mut self) -> Vec<KernelEvent> {
         let mut events = Vec::new();
-        while let Some(event) = self.feed.next_with(|event| event.unwrap()) {
-            events.push(event);
-        }
+        let drained = self.feed.drain(|event| {
+            events.push(event.unwrap());
+            Ok::<_, Infallible>(())
+        });
+        let Ok(()) = drained;
         events
     }
 

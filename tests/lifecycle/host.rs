@@ -70,7 +70,6 @@ fn a_host_that_is_not_whole_is_not_joined() {
         "rm program-connect4",
         "rm SLOTS",
         "mv link-cgroup_attached x; mv link-task_forked link-cgroup_attached; mv x link-task_forked",
-        "rm -r agents",
         "mkdir ../stray",
         "chmod 777 .",
     ] {
@@ -225,6 +224,92 @@ fn where_the_bpf_file_system_cannot_be_used_nothing_starts() {
     assert_eq!(
         lines[1..],
         ["No agent is running.", "whole", "it ran", "joined"]
+    );
+}
+
+#[test]
+fn who_is_stopped_while_it_starts_does_not_start() {
+    let Some(fresh) = Fresh::new() else { return };
+    let output = fresh.sh(&format!(
+        "{HOSTS}
+        run -q -- true
+        for ms in 05 10 15 20 25 30 35 40 50 60 80; do
+            run -q --agent hasty -- sleep 77 & launcher=$!
+            sleep 0.0$ms
+            tries=0
+            until \"$E\" stop hasty > said 2>&1; do
+                # Nothing is there yet; anything else is a stop that did not do what it says.
+                grep -q 'no running agent is called' said || {{ cat said; exit 1; }}
+                tries=$((tries + 1)); [ $tries -lt 500 ] || exit 1
+            done
+            wait $launcher || true
+            \"$E\" status | tail -n 1
+        done
+        run -q --agent hasty -- sleep 77 & launcher=$!
+        until [ \"$(ls -A /run/enforcer)\" ]; do :; done
+        \"$E\" stop --all; wait $launcher || true; \"$E\" status | tail -n 1"
+    ));
+    let (out, err) = both(&output);
+    assert_eq!(output.status.code(), Some(0), "{out}{err}");
+    let still = out.lines().filter(|line| *line == "No agent is running.");
+    assert_eq!(still.count(), 12, "{out}{err}");
+}
+
+#[test]
+fn a_host_of_others_keeps_no_other_from_being_taken_down() {
+    let Some(fresh) = Fresh::new() else { return };
+    let output = fresh.sh(&format!(
+        "{HOSTS}
+        run -q -- true; mkdir -m 777 /sys/fs/bpf/enforcer/0foreign
+        ! \"$E\" stop --all; ls /sys/fs/bpf/enforcer"
+    ));
+    let (_, err) = both(&output);
+    assert!(err.contains("0foreign"), "{err}");
+    assert_eq!(lines(&output), ["0foreign"]);
+}
+
+/// An agent that makes more events than anybody can write holds up nobody but itself.
+#[test]
+fn a_flood_of_denials_holds_up_no_change_and_no_end() {
+    let Some(fresh) = Fresh::new() else { return };
+    let output = fresh.sh(&format!(
+        "{HOSTS}
+        cat > flood.py <<'END'
+import socket, sys, time
+until = time.monotonic() + 60
+begun = sys.argv[1] + '.begun'
+while time.monotonic() < until:
+    for _ in range(100):
+        try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)
+        except OSError: pass
+    if begun: open(begun, 'w'); begun = None
+open(sys.argv[1], 'w')
+END
+        chmod 777 .
+        floods='for i in 1 2; do python3 flood.py ended & done; until [ -e ended.begun ]; do :; done'
+        run -q -- sh -c \"$floods; exit 3\" || echo it ended with $?
+        [ -e ended ] || echo before the flood
+        rm ended.begun; run -q --agent flood -- sh -c \"$floods; wait\" & launcher=$!
+        until [ -e ended.begun ]; do sleep 0.1; done; sleep 1
+        \"$E\" reload flood > said 2>&1 && echo read anew
+        \"$E\" agent set flood --grant deploy > said 2>&1 && echo granted
+        [ -e ended ] || echo before the flood
+        kill -TERM $(ls /run/enforcer | cut -d- -f2); wait $launcher || echo it ended
+        [ -e ended ] || echo before the flood"
+    ));
+    let (out, err) = both(&output);
+    assert_eq!(
+        lines(&output),
+        [
+            "it ended with 3",
+            "before the flood",
+            "read anew",
+            "granted",
+            "before the flood",
+            "it ended",
+            "before the flood"
+        ],
+        "{out}{err}"
     );
 }
 

@@ -118,7 +118,7 @@ impl Recorder {
         self.inner().source.feed.fd().try_clone_to_owned()
     }
 
-    /// Writes all events that are there. Gives what came of these and of those that were written on the way to
+    /// Writes all events that are there by now. Gives what came of these and of those that were written on the way to
     /// another line.
     ///
     /// # Errors
@@ -305,12 +305,9 @@ impl Inner {
             seen,
         } = self;
         // An event leaves the ring when its line is in the file: whoever kills us in between loses none.
-        while let Some(written) = source
+        source
             .feed
-            .next_with(|event| lines.event(event, offset, seen))
-        {
-            written?;
-        }
+            .drain(|event| lines.event(event, offset, seen))?;
         // A gap in the numbers becomes a line that says how many are missing.
         let lost = source.feed.counters()?.lost;
         if lost > source.lost {

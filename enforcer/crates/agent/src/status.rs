@@ -1,6 +1,8 @@
 //! What runs on this machine: hosts, and the agents that have a slot in one. And its end.
 
 use std::{
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
@@ -15,6 +17,7 @@ use super::{
     enforcement::Enforcement,
     error::{AgentError, Result},
     hosts, leftover,
+    lines::UNNAMED,
     scene::KILL_PATIENCE,
     state::{AgentRecord, STATE_ROOT, Seated, StateDirectory},
 };
@@ -69,6 +72,8 @@ pub struct HostStatus {
 pub enum LauncherState {
     /// It does.
     Running,
+    /// It does, and does not answer: it is stopped, or hangs.
+    Silent,
     /// It is gone: the agent is governed, and the next start takes it down once it is empty.
     Gone,
 }
@@ -88,8 +93,8 @@ pub enum CountedBy {
 pub struct AgentStatus {
     /// Its id.
     pub id: String,
-    /// Its name.
-    pub name: Option<String>,
+    /// Its name; `unknown` if it was given none.
+    pub name: String,
     /// For whom it works.
     pub user: Option<String>,
     /// Whose it is.
@@ -100,9 +105,15 @@ pub struct AgentStatus {
     pub policy_sha256: String,
     /// Its trail.
     pub trail: PathBuf,
-    /// What is in force for it, while its launcher runs; nothing while it is being started.
+    /// What is in force for it, with its launcher; nothing while it is being started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforcement: Option<Enforcement>,
+    /// Every exec of it fails with ENOSYS: its launcher, which judged them first, is gone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub execs_fail: bool,
+    /// Why it is not let in any more: all that it does is denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// What it was given, and what the policy gives it by its name.
     pub capabilities: Vec<String>,
     /// `enforce`, or `observe`.
@@ -112,6 +123,9 @@ pub struct AgentStatus {
     pub mode: Option<String>,
     /// Whether its launcher runs.
     pub launcher: LauncherState,
+    /// The id of its cgroup, by which lines of the trail name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<u64>,
     /// Its processes.
     pub processes: Vec<i32>,
     /// Requests that wait for a person; none where nobody takes the answer any more.
@@ -152,8 +166,14 @@ pub enum StopError {
     #[error("{0} of its processes are still there")]
     Left(usize),
     /// Its launcher does not.
-    #[error("its launcher does not end; its processes are gone")]
-    LauncherHangs,
+    #[error(
+        "its processes are gone, but its launcher does not end{}: it is stopped, or waits for something; `kill -CONT` lets a stopped one go on, and what is left of one that was killed the next `enforcer run` or `enforcer stop` cleans up",
+        pid.as_ref().map_or_else(String::new, |pid| format!(" (process {pid})"))
+    )]
+    LauncherHangs {
+        /// Its process.
+        pid: Option<String>,
+    },
     /// An agent is governed by the programs that are to go.
     #[error("agent {0} runs; its kernel programs stay")]
     Runs(String),
@@ -220,27 +240,25 @@ fn agent(id: &str, cgroups: &[AgentCgroup], store: Option<&Store>) -> Option<Age
     let (mut kernel, observed) = seated
         .and_then(|(seated, agent)| in_kernel(id, &facts, seated, &agent))
         .unzip();
-    let launcher = if StateDirectory::is_held(id) {
-        LauncherState::Running
-    } else {
-        LauncherState::Gone
-    };
-    if let Some(kernel) = &mut kernel
-        && launcher == LauncherState::Running
-        && let Some(counts) = recorded(id)
-    {
+    let (launcher, counts) = launcher(id);
+    if let (Some(kernel), Some(counts)) = (&mut kernel, counts) {
         kernel.counted_by = CountedBy::Launcher;
         kernel.execs = counts.execs;
         kernel.connects = counts.connects;
         kernel.observed = Some(counts.observed);
     }
+    let by_launcher = |enforcement: &Enforcement| enforcement.first_judgement.is_supervised();
     Some(AgentStatus {
+        execs_fail: launcher == LauncherState::Gone
+            && facts.enforcement.as_ref().is_some_and(by_launcher),
+        refused: facts.decides.changes.refused.map(|(reason, _)| reason),
+        cgroup: cgroup.and_then(|cgroup| fs::metadata(cgroup.path()).ok().map(|it| it.ino())),
         id: id.to_owned(),
         governed: change_line::governed(observed.unwrap_or(facts.observed)),
         mode: StateDirectory::handover(id).map(|handover| handover.mode),
         policy_sha256: change_line::digest(&facts.decides.policy_text),
         capabilities: facts.decides.capabilities.into_iter().collect(),
-        name: facts.agent,
+        name: facts.agent.unwrap_or_else(|| UNNAMED.to_owned()),
         user: facts.user,
         tenant: facts.tenant,
         policy: facts.decides.policy_path,
@@ -249,17 +267,25 @@ fn agent(id: &str, cgroups: &[AgentCgroup], store: Option<&Store>) -> Option<Age
         launcher,
         processes,
         waiting: match launcher {
-            LauncherState::Running => waiting,
+            LauncherState::Running | LauncherState::Silent => waiting,
             LauncherState::Gone => 0,
         },
         kernel,
     })
 }
 
-/// What its launcher has recorded of an agent, if that can be asked.
-fn recorded(id: &str) -> Option<AgentCounts> {
+/// Whether an agent's launcher runs, and what it has recorded, if it says so.
+fn launcher(id: &str) -> (LauncherState, Option<AgentCounts>) {
+    if !StateDirectory::is_held(id) {
+        return (LauncherState::Gone, None);
+    }
     let socket = Path::new(STATE_ROOT).join(id).join(SOCKET_NAME);
-    client::request(&socket, &Operation::Counts).ok()?.counts
+    match client::request(&socket, &Operation::Counts) {
+        Ok(reply) => (LauncherState::Running, reply.counts),
+        Err(error) if error.is_silent() => (LauncherState::Silent, None),
+        // It is only just starting, or was started with `--keep`.
+        Err(_) => (LauncherState::Running, None),
+    }
 }
 
 /// An agent's place among the kernel programs, and the agent there.
@@ -287,7 +313,7 @@ fn in_kernel(
     agent: &Agent,
 ) -> Option<(InKernel, bool)> {
     let state = agent.state().ok()?;
-    let name = facts.agent.as_deref().unwrap_or(super::lines::UNNAMED);
+    let name = facts.agent.as_deref().unwrap_or(UNNAMED);
     let observed = seat::observed(state.word);
     let kernel = InKernel {
         host: seated.host,
@@ -318,16 +344,16 @@ pub fn all() -> Vec<String> {
     StateDirectory::existing()
 }
 
-/// The ids of the agents that are meant by a name or an id.
+/// The ids of the agents that are meant by a name or an id. Those without a name are called as everywhere.
 pub fn named(wanted: &str) -> Vec<String> {
     let lower = wanted.to_lowercase();
+    let is_called = |facts: &AgentRecord| {
+        let name = facts.agent.as_deref().unwrap_or(UNNAMED);
+        name.to_lowercase() == lower
+    };
     StateDirectory::existing()
         .into_iter()
-        .filter(|id| {
-            id == wanted
-                || StateDirectory::facts(id)
-                    .is_ok_and(|facts| facts.agent.is_some_and(|name| name.to_lowercase() == lower))
-        })
+        .filter(|id| id == wanted || StateDirectory::facts(id).is_ok_and(|it| is_called(&it)))
         .collect()
 }
 
@@ -359,7 +385,7 @@ pub fn stop(id: &str, by: &str) -> Result<Stopped> {
         processes(cgroup, agent.as_ref().map(|(_, agent)| agent)).len()
     });
     let line = facts.map(|facts| (change_line::stopped(&facts, id, processes, by), facts));
-    let ended = end(id, cgroup.as_ref(), &root);
+    let ended = end(id, &root);
     // Behind its last events. A trail that hangs holds up nothing that is to be ended.
     let unwritten = line.and_then(|(line, facts)| note(id, &facts, &line).err());
     ended.map(|()| Stopped {
@@ -368,22 +394,31 @@ pub fn stop(id: &str, by: &str) -> Result<Stopped> {
     })
 }
 
-fn end(id: &str, cgroup: Option<&AgentCgroup>, root: &CgroupRoot) -> Result<()> {
-    if let Some(cgroup) = cgroup {
-        cgroup.kill_all(KILL_PATIENCE)?;
-    }
+fn end(id: &str, root: &CgroupRoot) -> Result<()> {
     let begun = Instant::now();
-    while StateDirectory::existing().iter().any(|state| state == id) {
+    loop {
+        // Each time: a launcher that is only just starting lets its command go after this, into a cgroup that it may not have
+        // made yet.
+        let cgroups = root.list_existing()?;
+        if let Some(cgroup) = cgroups.iter().find(|cgroup| cgroup.name() == id)
+            && !cgroup.is_empty()?
+        {
+            cgroup.kill_all(KILL_PATIENCE)?;
+        }
+        if !StateDirectory::existing().iter().any(|state| state == id) {
+            return Ok(());
+        }
         if !StateDirectory::is_held(id) {
             if let Some(left) = leftover::take_down(id, root)? {
                 return Err(StopError::Left(left).into());
             }
         } else if begun.elapsed() > ENDING {
-            return Err(StopError::LauncherHangs.into());
+            // The process that an id names is the launcher.
+            let pid = id.rsplit('-').nth(1).map(str::to_owned);
+            return Err(StopError::LauncherHangs { pid }.into());
         }
         sleep(LOOK_EACH);
     }
-    Ok(())
 }
 
 /// Writes a line into an agent's trail.
@@ -410,11 +445,18 @@ pub fn unload() -> Result<usize> {
         return Err(StopError::Runs(id.clone()).into());
     }
     let hosts = host::all();
+    let mut failed = None;
     for name in &hosts {
-        host::take_down(&held, name).map_err(|source| StopError::Host {
-            name: name.clone(),
-            source,
-        })?;
+        if let Err(source) = host::take_down(&held, name) {
+            // One that is not ours keeps no other.
+            failed.get_or_insert(StopError::Host {
+                name: name.clone(),
+                source,
+            });
+        }
     }
-    Ok(hosts.len())
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(hosts.len()),
+    }
 }

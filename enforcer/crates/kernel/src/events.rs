@@ -16,7 +16,7 @@ use enforcer_common::{
     seat::SlotState,
 };
 
-use super::{KernelError, agent::Agent};
+use super::{KernelError, agent::Agent, sys};
 
 /// One event of the kernel programs.
 #[derive(Clone, Debug)]
@@ -174,9 +174,14 @@ impl KernelEvent {
     }
 }
 
+/// Bytes of a ring buffer before each of its records (`BPF_RINGBUF_HDR_SZ`, linux/bpf.h).
+const RECORD_HEADER: usize = 8;
+
 /// The events and counters of an agent.
 pub struct Feed {
     ring: RingBuf<MapData>,
+    /// Bytes that it has room for.
+    room: usize,
     agent: Agent,
     diagnostics: Option<EbpfLogger<KernelLog>>,
 }
@@ -205,8 +210,12 @@ impl std::fmt::Debug for Feed {
 impl Feed {
     /// The feed of an agent over its ring.
     pub(super) fn new(ring: OwnedFd, agent: Agent) -> Result<Self, KernelError> {
+        let room = sys::map_info(&ring)
+            .map_err(|error| KernelError::map("EVENTS", error))?
+            .max_entries as usize;
         let ring = MapData::from_fd(ring).map_err(|error| KernelError::map("EVENTS", error))?;
         Ok(Self {
+            room,
             ring: RingBuf::try_from(Map::RingBuf(ring))
                 .map_err(|error| KernelError::map("EVENTS", error))?,
             agent,
@@ -231,15 +240,31 @@ impl Feed {
         Ok(())
     }
 
-    /// Gives the next event to `each`, and takes it off the ring afterwards. It is `None` for a record that could
+    /// Gives all events that are there to `each`, and takes each off the ring afterwards. It is `None` for a record that could
     /// not be parsed.
-    pub fn next_with<T>(&mut self, each: impl FnOnce(Option<KernelEvent>) -> T) -> Option<T> {
+    ///
+    /// It ends: of those that come meanwhile it takes no more than the ring has room for. An agent makes events faster than
+    /// they are written, and whoever waits for this would wait for as long as it likes.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `each`; the event of that is off the ring, too.
+    pub fn drain<E>(
+        &mut self,
+        mut each: impl FnMut(Option<KernelEvent>) -> Result<(), E>,
+    ) -> Result<(), E> {
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.flush();
         }
-        self.ring
-            .next()
-            .map(|record| each(KernelEvent::parse(&record)))
+        let mut taken = 0;
+        while taken < self.room
+            && let Some(record) = self.ring.next()
+        {
+            // With its header there, whole words.
+            taken += record.len() + RECORD_HEADER;
+            each(KernelEvent::parse(&record))?;
+        }
+        Ok(())
     }
 
     /// The counters of the agent.

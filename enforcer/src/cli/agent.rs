@@ -135,9 +135,11 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, CliError> {
     if let Some(both) = set.grant.iter().find(|name| set.revoke.contains(name)) {
         refuse!("the capability `{both}` is granted and revoked at once; write one of both");
     }
-    let rates: BTreeMap<_, _> = set.rate.iter().cloned().collect();
-    if rates.len() < set.rate.len() {
-        refuse!("a rate is given twice");
+    let mut rates = BTreeMap::new();
+    for (name, rate) in &set.rate {
+        if rates.insert(name.clone(), rate.clone()).is_some() {
+            refuse!("the rate `{name}` is given twice; write it once");
+        }
     }
     let change = AgentChange {
         observe: set.observe.map(|answer| answer == YesNo::Yes),

@@ -144,7 +144,12 @@ impl Style {
     fn line(self, entry: &Entry) -> String {
         let event = clean(&entry.text("event"));
         let (word, colour) = match event.as_str() {
-            "approval" => ("allowed".to_owned(), "32"),
+            "approval" => match observed(entry) {
+                Some(word) => (word.to_owned(), "33"),
+                // What a person did to the agent: no action of its own that was judged.
+                None if entry.text("tool") == "agent" => ("operator".to_owned(), "1"),
+                None => ("allowed".to_owned(), "32"),
+            },
             "denial" if entry.is_denied() => (denial(entry), "31"),
             "denial" => ("asked".to_owned(), "33"),
             "circuit_breaker_trip" => ("BREAKER OPEN".to_owned(), "1;31"),
@@ -187,6 +192,17 @@ pub(super) fn denial(entry: &Entry) -> String {
     match clean(&entry.parameter("verdict")).as_str() {
         "" | "denied" => "DENIED".to_owned(),
         how => format!("DENIED {how}"),
+    }
+}
+
+/// What would have become of an action that went on because its agent was only observed.
+fn observed(entry: &Entry) -> Option<&'static str> {
+    let decision = entry.parameter("decision");
+    let went_on = entry.parameter("observed") == "true" && entry.parameter("cause") != "approved";
+    match decision.as_str() {
+        "deny" if went_on => Some("would deny"),
+        "ask" if went_on => Some("would ask"),
+        _ => None,
     }
 }
 

@@ -170,11 +170,18 @@ fn find(args: &BreakerArgs, wanted: Option<&str>) -> (Vec<Found>, Vec<Failure>) 
         match client::request(&socket, &breaker(false)) {
             Ok(reply) => match (reply.breaker, reply.error) {
                 (Some(status), _) => found.push((status, Way::Socket(socket))),
-                (None, error) => failures.push((FAILURE, error.unwrap_or_default())),
+                (None, error) => {
+                    // Of whom it is, who may not see it is not told: once for all of them.
+                    let failure = (FAILURE, error.unwrap_or_default());
+                    if !failures.contains(&failure) {
+                        failures.push(failure);
+                    }
+                }
             },
             // A run that is just ending, or whose launcher was killed: root finds that below.
             Err(error) if error.is_nobody() => {
-                if !geteuid().is_root() {
+                let meant = wanted.is_none_or(|wanted| is_of(&socket, wanted));
+                if !geteuid().is_root() && meant {
                     gone.push(error.to_string());
                 }
             }
@@ -197,6 +204,14 @@ fn find(args: &BreakerArgs, wanted: Option<&str>) -> (Vec<Found>, Vec<Failure>) 
         failures.extend(gone.into_iter().map(|why| (FAILURE, why)));
     }
     (found, failures)
+}
+
+/// Whether a socket is that of the run with this id, or of an agent with this name: ids begin with names.
+fn is_of(socket: &Path, wanted: &str) -> bool {
+    let id = socket.parent().and_then(Path::file_name);
+    let id = id.map(|id| id.to_string_lossy().to_lowercase());
+    let wanted = wanted.to_lowercase();
+    id.is_some_and(|id| id == wanted || id.starts_with(&format!("{wanted}-")))
 }
 
 fn breaker(reset: bool) -> Operation {

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use nix::unistd::geteuid;
+
 use crate::cli::error::{CliError, Context};
 use crate::doctor::{self, Runs};
 
@@ -42,6 +44,9 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, CliError> {
             }
         }
         match &report.runs {
+            None if !geteuid().is_root() => {
+                writeln!(out, "enforcement: not tried: that takes root; use sudo")?;
+            }
             None => writeln!(
                 out,
                 "enforcement: none: nothing can be enforced here; see MISSING above"

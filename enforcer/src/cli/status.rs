@@ -1,6 +1,7 @@
 //! `enforcer status`: what runs on this machine.
 
 use std::{
+    fs,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
@@ -19,6 +20,7 @@ use enforcer_agent::{
 };
 use enforcer_control::{Counted, words::counted};
 use enforcer_decide::breaker::BreakerState;
+use enforcer_launch::agent_of;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,6 +54,9 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, CliError> {
         refuse!(
             "enforcer status needs root: an agent's user is not to see what others run; use sudo"
         );
+    }
+    if agent_of(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default()).is_some() {
+        refuse!("inside an agent nobody sees what others run; ask the operator");
     }
     let status = status::status()?;
     let mut out = enforcer_say::out();
@@ -109,8 +114,7 @@ fn host_text(out: &mut impl Write, host: &HostStatus) -> io::Result<()> {
 
 /// Everything of an agent, a line for each thing that can be asked of it.
 fn agent_text(out: &mut impl Write, agent: &AgentStatus) -> io::Result<()> {
-    let name = agent.name.as_deref().unwrap_or("unknown");
-    writeln!(out, "{name} [{}]", agent.id)?;
+    writeln!(out, "{} [{}]", agent.name, agent.id)?;
     let observed = agent.governed == "observe";
     let how = governed_words(agent.governed);
     let how = if observed {
@@ -119,6 +123,14 @@ fn agent_text(out: &mut impl Write, agent: &AgentStatus) -> io::Result<()> {
         how.to_owned()
     };
     writeln!(out, "  {how}")?;
+    if let Some(reason) = &agent.refused {
+        let what = if observed {
+            format!("not let in, and all would be denied: {reason}")
+        } else {
+            format!("not let in, and all is denied: {reason}")
+        };
+        writeln!(out, "  {}", coloured(&what, "1;31"))?;
+    }
     if let Some(mode) = agent.mode.as_deref().filter(|mode| *mode != "everywhere") {
         writeln!(out, "  mode {mode}")?;
     }
@@ -141,14 +153,21 @@ fn agent_text(out: &mut impl Write, agent: &AgentStatus) -> io::Result<()> {
     }
     let processes = counted(agent.processes.len() as u64, "process");
     writeln!(out, "  {processes}")?;
-    if agent.launcher == LauncherState::Gone {
-        let gone = "its launcher is gone: it stays governed, nothing can be changed or answered";
-        writeln!(
-            out,
-            "  {}; `enforcer stop {}` ends it",
-            coloured(gone, "33"),
-            agent.id
-        )?;
+    let launcher = match agent.launcher {
+        LauncherState::Running => None,
+        LauncherState::Silent => Some(
+            "its launcher does not answer: it is stopped or hangs, and what waits for it waits",
+        ),
+        LauncherState::Gone if agent.execs_fail => Some(
+            "its launcher is gone: it stays governed, nothing can be changed or answered, and no program starts (ENOSYS)",
+        ),
+        LauncherState::Gone => {
+            Some("its launcher is gone: it stays governed, nothing can be changed or answered")
+        }
+    };
+    if let Some(words) = launcher {
+        let words = coloured(words, "33");
+        writeln!(out, "  {words}; `enforcer stop {}` ends it", agent.id)?;
     }
     if let Some(enforcement) = &agent.enforcement {
         enforcement_text(out, enforcement)?;
@@ -260,7 +279,10 @@ mod tests {
         AgentStatus {
             enforcement: None,
             id: "reviewer-1-ab".to_owned(),
-            name: Some("reviewer".to_owned()),
+            name: "reviewer".to_owned(),
+            execs_fail: false,
+            refused: None,
+            cgroup: Some(77),
             user: Some("kim".to_owned()),
             tenant: None,
             policy: "/etc/enforcer/policies/strict.json".into(),
@@ -339,6 +361,8 @@ reviewer [reviewer-1-ab]
         let mut agent = agent();
         agent.governed = "observe";
         agent.launcher = LauncherState::Gone;
+        agent.execs_fail = true;
+        agent.refused = Some("no trust".to_owned());
         agent.mode = Some("disabled".to_owned());
         let kernel = agent.kernel.as_mut().unwrap();
         kernel.counted_by = CountedBy::Kernel;
@@ -348,6 +372,8 @@ reviewer [reviewer-1-ab]
         for words in [
             "only observed",
             "mode disabled",
+            "all would be denied: no trust",
+            "no program starts (ENOSYS)",
             "`enforcer stop reviewer-1-ab` ends it",
             "1 denied by the kernel programs (",
             "breaker OPEN: after 1 denial in a row; nothing is blocked",
@@ -356,5 +382,11 @@ reviewer [reviewer-1-ab]
             assert!(said.contains(words), "{words}: {said}");
         }
         assert!(!said.contains("everything is denied"), "{said}");
+        agent.launcher = LauncherState::Silent;
+        let said = shown(&agent);
+        assert!(
+            said.contains("does not answer") && !said.contains("is gone"),
+            "{said}"
+        );
     }
 }

@@ -23,9 +23,12 @@ ended it. `--all` ends every agent, and takes the kernel programs down, too.
 
 Exit status: 0 done, 1 no such agent runs, 2 bad use, not root, or something could not be ended or recorded.";
 
+/// How it is called.
+const USAGE: &str = "enforcer stop <AGENT>...\n       enforcer stop --all";
+
 /// Ends agents: kills all their processes, and takes away what was made for them.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub struct StopArgs {
     /// Names of agents, or ids of runs
     #[arg(value_name = "AGENT", required_unless_present = "all")]

@@ -25,6 +25,7 @@ use super::{
     tools::{Rates, ToolReports},
 };
 use enforcer_approvals::{Asker, Rules};
+use enforcer_common::limits::RATE_MAX;
 use enforcer_control::{AgentChange, AgentChanged, AgentControl, AgentCounts, Approvers, Counted};
 use enforcer_decide::{Engine, Mode, Principal, admit, principal::UnknownMode};
 use enforcer_files::directories;
@@ -96,7 +97,7 @@ pub enum ChangeError {
     },
     /// A word is no rate.
     #[error(
-        "`{0}` is not a rate; write a count and a window of seconds, minutes, hours or days: 100/1h"
+        "`{0}` is not a rate; write a count of at most {RATE_MAX} and a window of seconds, minutes, hours or days: 100/1h"
     )]
     BadRate(String),
 }
@@ -164,7 +165,10 @@ struct Next {
 impl Next {
     /// Whether all stays as it is.
     fn is_as(&self, now: &Now) -> bool {
-        self.principal == now.principal
+        let (next, before) = (&self.decides, &now.facts.decides);
+        next.policy_path == before.policy_path
+            && next.policy_text == before.policy_text
+            && self.principal == now.principal
             && self.observed == now.facts.observed
             && self.decides.changes == now.facts.decides.changes
             && self.decides.capabilities == now.facts.decides.capabilities
@@ -205,7 +209,8 @@ impl Changing {
         let mut next = self.next(change, &now)?;
         let read = change.reload || change.policy.is_some();
         let notes = std::mem::take(&mut next.notes);
-        if !read && next.is_as(&now) {
+        let same = next.is_as(&now);
+        if same && !read {
             let mut same = self.governed(&now.facts, &now.principal);
             same.changed = false;
             same.generation = now.agent.generation()?;
@@ -230,6 +235,7 @@ impl Changing {
         }
         self.limiter.become_as(&limiter);
         let mut changed = self.governed(&facts, &next.principal);
+        changed.changed = !same;
         changed.notes = notes;
         let policy = next.engine.policy();
         self.tools.replace_rates(Rates {
@@ -293,8 +299,12 @@ impl Changing {
         changes.refused = admit(&principal, &parsed.policy)
             .err()
             .map(|refusal| (refusal.to_string(), refusal.suggestion()));
+        let observed = change.observe.unwrap_or(now.facts.observed);
         if let Some((reason, _)) = &changes.refused {
-            notes.push(format!("all that it does is denied from now on: {reason}"));
+            let comes = if observed { "would be" } else { "is" };
+            notes.push(format!(
+                "all that it does {comes} denied from now on: {reason}"
+            ));
         }
         let cache = TableCache::new(
             &parsed.sources().key(),
@@ -319,6 +329,8 @@ impl Changing {
             );
         }
         let not_held = self.fixed.first.not_held(policy, self.fixed.basis.keep);
+        // Who is only observed is denied nothing.
+        let not_held = not_held.filter(|_| !observed);
         notes.extend(not_held.map(|weakness| weakness.to_string()));
         let read = change.reload || change.policy.is_some();
         if read && !self.fixed.basis.means.tells && self.first(policy).asks {
@@ -334,7 +346,6 @@ impl Changing {
             notes.push(format!("it is {how} already"));
         }
         let first = self.first(policy);
-        let observed = change.observe.unwrap_or(now.facts.observed);
         let basis = &self.fixed.basis;
         Ok(Next {
             approvers: Approvers::resolve(policy.approvals.approvers.as_deref())?,

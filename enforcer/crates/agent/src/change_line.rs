@@ -35,8 +35,15 @@ fn differences(
 ) -> Vec<String> {
     let mut done = Vec::new();
     if read {
-        let policy = &after.decides.policy_path;
-        done.push(format!("policy {} decides", policy.display()));
+        let (old, new) = (&before.decides, &after.decides);
+        let policy = new.policy_path.display();
+        if old.policy_text != new.policy_text {
+            done.push(format!("policy {policy} decides"));
+        } else if old.policy_path != new.policy_path {
+            done.push(format!(
+                "policy {policy} decides, whose text is that of the one before"
+            ));
+        }
     }
     if before.observed != after.observed {
         let how = if after.observed {
@@ -81,7 +88,12 @@ pub fn record(
     by: &str,
 ) -> Record {
     let done = differences(before, after, read);
-    let reason = format!("Changed by {by}: {}", done.join("; "));
+    let reason = if done.is_empty() {
+        let policy = changed.policy.display();
+        format!("Read anew by {by}: policy {policy} is what it was")
+    } else {
+        format!("Changed by {by}: {}", done.join("; "))
+    };
     let mut parameters = Map::new();
     let mut put = |key: &str, value: Value| parameters.insert(key.to_owned(), value);
     put("run", changed.id.clone().into());
@@ -185,5 +197,20 @@ mod tests {
             ]
         );
         assert!(differences((&before, &was), (&before, &was), false).is_empty());
+    }
+
+    #[test]
+    fn a_policy_that_was_read_anew_and_is_what_it_was_is_no_difference() {
+        let who = Principal::default();
+        let (before, mut after) = (facts(), facts());
+        let told = |after: &AgentRecord| differences((&before, &who), (after, &who), true);
+        assert!(told(&after).is_empty());
+        after.decides.policy_path = "/q.json".into();
+        assert_eq!(
+            told(&after),
+            ["policy /q.json decides, whose text is that of the one before"]
+        );
+        after.decides.policy_text = "{}".to_owned();
+        assert_eq!(told(&after), ["policy /q.json decides"]);
     }
 }

@@ -118,7 +118,9 @@ impl FirstJudgement {
         } = self.notified;
         let what: Vec<String> = [
             (exec && !execs, "programs"),
-            (connect && !(connects && sendto), "addresses"),
+            (connect && !connects, "addresses"),
+            // Whoever connects a socket before it sends is asked about by that.
+            (connect && connects && !sendto, "datagrams to addresses"),
             (unix && !self.connector, "unix sockets"),
         ]
         .into_iter()
@@ -162,6 +164,11 @@ pub enum FirstJudge {
 }
 
 impl FirstJudge {
+    /// Whether the supervisor sees execs before the kernel carries them out: once it is gone, all of them fail.
+    pub fn is_supervised(self) -> bool {
+        !matches!(self, Self::Lsm | Self::Nobody)
+    }
+
     /// In words, for the start line.
     pub fn describe(self) -> &'static str {
         match self {
@@ -257,6 +264,26 @@ mod tests {
         assert!(choose(false, UnixJudgement::Absent));
         assert!(choose(true, UnixJudgement::Absent));
         assert!(!choose(true, UnixJudgement::Bound));
+    }
+
+    #[test]
+    fn only_what_is_not_held_is_said_to_be_denied() {
+        const NET: &str =
+            r#"{"version": "2", "exec": {"default": "ask"}, "connect": {"default": "ask"}}"#;
+        let lacks = |started: &str, means| {
+            let first = FirstJudgement::choose(&policy(started), means);
+            match first.not_held(&policy(NET), false) {
+                Some(Weakness::NotHeld { what, .. }) => what,
+                _ => Vec::new(),
+            }
+        };
+        let full = Means {
+            tells: false,
+            ..FULL
+        };
+        assert_eq!(lacks(PLAIN, full), ["programs", "addresses"]);
+        assert_eq!(lacks(PLAIN, PARTIAL), ["datagrams to addresses"]);
+        assert!(lacks(NET, full).is_empty());
     }
 
     #[test]

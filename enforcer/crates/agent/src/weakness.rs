@@ -58,7 +58,7 @@ pub enum Weakness {
     NotHeld {
         /// `--keep` is why; else the run was started with nobody who could.
         keep: bool,
-        /// What is denied for that: `programs`, `addresses`, `unix sockets`.
+        /// What is denied for that: `programs`, `addresses`, `datagrams to addresses`, `unix sockets`.
         what: Vec<String>,
     },
     /// Nobody can answer what the policy asks.

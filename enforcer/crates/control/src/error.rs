@@ -64,6 +64,11 @@ impl ControlError {
         matches!(self, Self::Gone { .. })
     }
 
+    /// Whether somebody listens, and does not answer in time.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent { .. })
+    }
+
     /// Makes an error of a system call on a socket.
     pub(crate) fn io(path: &Path, call: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

@@ -17,8 +17,13 @@ pub enum Refusal {
     #[error("Mode is 'subagent_only' but not in subagent context")]
     NotSubagent,
     /// The mode is for trusted agents, and this is none.
-    #[error("Agent '{0}' is not in trusted whitelist (subagent_only mode)")]
-    Untrusted(String),
+    #[error("Agent '{agent}' is not in trusted whitelist (subagent_only mode)")]
+    Untrusted {
+        /// Its name.
+        agent: String,
+        /// The policy names it as restricted: to trust it besides makes it no trusted one.
+        restricted: bool,
+    },
     /// The policy is for agents of other tenants.
     #[error("{}", foreign(.tenant.as_deref(), .of))]
     Tenant {
@@ -41,8 +46,13 @@ impl Refusal {
                 "give the agent a name (--agent, or CLAUDE_AGENT_NAME where it is started), or choose --mode everywhere"
                     .to_owned()
             }
-            Self::Untrusted(agent) => {
-                format!("add \"{agent}\" to `agents.trusted` in the policy, or choose --mode everywhere")
+            Self::Untrusted { agent, restricted } => {
+                let trust = if *restricted {
+                    "take it out of `agents.restricted`, and add it to `agents.trusted`,".to_owned()
+                } else {
+                    format!("add \"{agent}\" to `agents.trusted`")
+                };
+                format!("{trust} in the policy, or choose --mode everywhere")
             }
             Self::Tenant { .. } => {
                 "start it with the tenant that it belongs to (--tenant), or with a policy of its own tenant"
@@ -98,8 +108,12 @@ pub fn admit(principal: &Principal, policy: &Policy) -> Result<(), Refusal> {
         let agent = principal.agent.as_ref().ok_or(Refusal::NotSubagent)?;
         let lower = agent.to_lowercase();
         let names = |list: &[String]| list.iter().any(|name| name.to_lowercase() == lower);
-        if !names(&policy.agents.trusted) || names(&policy.agents.restricted) {
-            return Err(Refusal::Untrusted(agent.clone()));
+        let restricted = names(&policy.agents.restricted);
+        if restricted || !names(&policy.agents.trusted) {
+            return Err(Refusal::Untrusted {
+                agent: agent.clone(),
+                restricted,
+            });
         }
     }
     Ok(())
@@ -155,6 +169,17 @@ mod tests {
             assert_eq!(
                 only(Some(name)).unwrap(),
                 format!("Agent '{name}' is not in trusted whitelist (subagent_only mode)")
+            );
+        }
+        let advice = |name| {
+            let refusal = admit(&agent(Some(name), Mode::SubagentOnly), &policy).unwrap_err();
+            refusal.suggestion()
+        };
+        assert!(advice("foo").starts_with("add \"foo\" to `agents.trusted`"));
+        for name in ["security-auditor", "both"] {
+            assert!(
+                advice(name).contains("out of `agents.restricted`"),
+                "{name}"
             );
         }
     }

@@ -164,7 +164,7 @@ impl Ending {
     fn refused(refusal: &Refusal, note: Option<String>, shape: &Shape) -> Self {
         let decision = match refusal {
             Refusal::Tenant { .. } => Decision::Deny,
-            Refusal::Disabled | Refusal::NotSubagent | Refusal::Untrusted(_) => Decision::Ask,
+            Refusal::Disabled | Refusal::NotSubagent | Refusal::Untrusted { .. } => Decision::Ask,
         };
         let hint = note.unwrap_or_else(|| refusal.suggestion());
         let outcome = Outcome {

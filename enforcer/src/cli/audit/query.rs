@@ -11,6 +11,8 @@ use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 use super::{Style, print, report};
 use crate::cli::error::{CliError, Context};
 use enforcer_decide::principal::{Name, TenantName};
+use enforcer_policy::Cause;
+use enforcer_say::say;
 use enforcer_trail::{DEFAULT_PATH, Entry, Reader, tenant_trail};
 
 /// What `audit query` takes. Every condition must hold.
@@ -31,7 +33,7 @@ pub struct QueryArgs {
     /// What became of it
     #[arg(long, value_enum, value_name = "EVENT")]
     pub(super) event: Option<EventWord>,
-    /// exec, connect, syscall, or the tool of a hook
+    /// exec, connect, syscall, agent (what an operator did to it), breaker, or the tool of a hook
     #[arg(long, value_name = "TOOL")]
     pub(super) tool: Option<String>,
     /// LOW, MEDIUM, HIGH or CRITICAL
@@ -44,8 +46,11 @@ pub struct QueryArgs {
     #[arg(long, value_name = "ID")]
     pub(super) rule: Option<String>,
     /// Lines with this cause: `rule`, `default`, `breaker`, `rate`, … (all are in docs/trail.md)
-    #[arg(long, value_name = "CAUSE")]
-    pub(super) cause: Option<String>,
+    #[arg(long, value_name = "CAUSE", value_parser = cause)]
+    pub(super) cause: Option<Cause>,
+    /// Lines about processes of the cgroup with this id: of one run (`enforcer status --json` has it)
+    #[arg(long, value_name = "ID")]
+    pub(super) cgroup: Option<u64>,
     /// From this time on: 2026-11-21, 2026-11-21T09:30:00Z, or so long ago: 30m, 2h, 7d
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) since: Option<Timestamp>,
@@ -103,6 +108,11 @@ fn word(value: &impl ValueEnum) -> String {
         .to_possible_value()
         .map(|value| value.get_name().to_owned())
         .unwrap_or_default()
+}
+
+/// A cause by its word. Whoever misspells one is not to be told that there are no lines.
+fn cause(word: &str) -> Result<Cause, String> {
+    serde_json::from_value(word.into()).map_err(|error| error.to_string())
 }
 
 /// A point in time, or how long ago it was.
@@ -181,7 +191,10 @@ impl QueryArgs {
                 entry.parameter("decision"),
             )
             && same(self.rule.as_deref(), entry.parameter("rule"))
-            && same(self.cause.as_deref(), entry.parameter("cause"))
+            && same(self.cause.map(Cause::as_str), entry.parameter("cause"))
+            && self
+                .cgroup
+                .is_none_or(|id| entry.parameter("cgroup") == id.to_string())
             && self
                 .since
                 .is_none_or(|since| at().is_some_and(|at| at >= since))
@@ -219,6 +232,18 @@ pub(super) fn show(args: &QueryArgs, style: Style, out: &mut impl Write) -> Resu
     }
     out.flush()?;
     report(malformed);
+    if lines.is_empty() {
+        let file = args.file();
+        let tenants = if args.file.is_none() && args.tenant.is_none() {
+            "; agents of a tenant have a trail of their own (--tenant)"
+        } else {
+            ""
+        };
+        say!(
+            "enforcer: no line of {} is about that{tenants}",
+            file.display()
+        );
+    }
     Ok(())
 }
 

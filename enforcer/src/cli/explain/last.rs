@@ -50,6 +50,9 @@ struct Denial {
 ///
 /// Neither the run nor the trail can be asked, or standard output cannot be written.
 pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, CliError> {
+    if args.count == 0 {
+        refuse!("-n 0 asks for no denial; write 1 or more");
+    }
     let inside = agent_of(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
     let denials = match (inside, &args.audit) {
         (Some(id), None) => {
@@ -70,7 +73,19 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, CliError> {
         }
     };
     if denials.is_empty() {
-        say!("enforcer: nothing has been denied yet");
+        match (&args.agent, &args.audit) {
+            (None, None) => say!("enforcer: nothing has been denied yet"),
+            (agent, audit) => {
+                let trail = audit.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+                let whom = agent.as_ref().map_or_else(String::new, |name| {
+                    format!(" to an agent that is called `{name}`")
+                });
+                say!(
+                    "enforcer: nothing that {} tells of was denied{whom}",
+                    trail.display()
+                );
+            }
+        }
         return Ok(ExitCode::from(FAILURE));
     }
     let mut out = enforcer_say::out();

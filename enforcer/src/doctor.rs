@@ -42,7 +42,7 @@ pub struct Check {
 
 /// The report.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct DoctorReport {
     /// The running kernel.
     pub kernel: String,
     /// What can be enforced: `full`, `partial`, or `none` where nothing can start.
@@ -75,7 +75,7 @@ pub struct FirstJudgements {
     pub asking: &'static str,
 }
 
-impl Report {
+impl DoctorReport {
     fn add(&mut self, name: &str, required: bool, result: Result<String, String>) -> bool {
         let ok = result.is_ok();
         self.checks.push(Check {
@@ -90,8 +90,8 @@ impl Report {
 
 /// Looks at everything, and attempts what must be refused: attaches programs for as long as that takes, and leaves nothing
 /// behind.
-pub fn examine() -> Report {
-    let mut report = Report {
+pub fn examine() -> DoctorReport {
+    let mut report = DoctorReport {
         kernel: nix::sys::utsname::uname().map_or_else(
             |_| "unknown".to_owned(),
             |name| name.release().to_string_lossy().into_owned(),
@@ -196,7 +196,7 @@ impl Runs {
 }
 
 /// What the supervisor needs, tried on a thread.
-fn notification(report: &mut Report) {
+fn notification(report: &mut DoctorReport) {
     let Support {
         listener,
         wait_killable,
@@ -236,7 +236,7 @@ fn notification(report: &mut Report) {
 }
 
 /// What the self-test saw of it; without a self-test, what the kernel claims.
-fn report_landlock(report: &mut Report, domain: &LandlockDomain, runs: Option<&Runs>) {
+fn report_landlock(report: &mut DoctorReport, domain: &LandlockDomain, runs: Option<&Runs>) {
     let (level, why) = runs.map_or_else(
         || (domain.level, domain.why.clone()),
         |runs| {
@@ -264,7 +264,11 @@ fn hook_name(spec: ProgramSpec) -> String {
 }
 
 /// Loads every program and has the self-test say what is in force; `None` if nothing may call itself enforcing.
-fn programs(report: &mut Report, cgroups: &CgroupRoot, domain: &LandlockDomain) -> Option<Machine> {
+fn programs(
+    report: &mut DoctorReport,
+    cgroups: &CgroupRoot,
+    domain: &LandlockDomain,
+) -> Option<Machine> {
     let proven = Place::new(cgroups)
         .map_err(AgentError::from)
         .and_then(|place| {

@@ -222,8 +222,52 @@ fn what_is_said_cannot_end_a_command() {
     }
 }
 
+/// The two forms that a policy is written in have the same sections, and call them as people do.
+const WRITTEN_FORMS: [&str; 2] = ["policy/src/native.rs", "policy/src/hook_form.rs"];
+
+/// The types that a text makes public.
+fn public_types(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let mut words = line.strip_prefix("pub ")?.split_whitespace();
+        let kind = words.next()?;
+        let name = words.next()?;
+        let end = name.find(|c: char| !c.is_alphanumeric());
+        ["struct", "enum", "trait", "type", "union"]
+            .contains(&kind)
+            .then(|| &name[..end.unwrap_or(name.len())])
+    })
+}
+
+#[test]
+fn one_name_is_one_thing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut places: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for directory in [
+        crates(),
+        root.join("src"),
+        root.join("../enforcer-common/src"),
+    ] {
+        for (path, text) in sources(&directory) {
+            if WRITTEN_FORMS.iter().any(|form| path.ends_with(form)) {
+                continue;
+            }
+            for name in public_types(&text) {
+                places
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(path.clone());
+            }
+        }
+    }
+    assert!(places.len() > 300, "{}", places.len());
+    places.retain(|_, places| places.len() > 1);
+    assert!(places.is_empty(), "{places:#?}");
+}
+
 #[test]
 fn the_checks_see_an_offence() {
+    let types = "pub struct One<'a> {\n    pub enum No {\npub(super) struct No;\npub enum Two {";
+    assert!(public_types(types).eq(["One", "Two"]));
     assert!(!offences(&crates().join("kernel"), &["aya::"]).is_empty());
     assert!(dependencies("kernel").contains(&"aya".to_owned()));
 }

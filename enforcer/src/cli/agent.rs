@@ -151,7 +151,7 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, CliError> {
     };
     make(
         "agent set",
-        &Wanted::Named(&args.agents),
+        &MeantAgents::Named(&args.agents),
         &change,
         args.json,
     )
@@ -159,7 +159,7 @@ pub fn run(args: &AgentArgs) -> Result<ExitCode, CliError> {
 
 /// Which agents are meant.
 #[derive(Debug)]
-pub enum Wanted<'a> {
+pub enum MeantAgents<'a> {
     /// All that run.
     All,
     /// Those of these names or ids.
@@ -173,7 +173,7 @@ pub enum Wanted<'a> {
 /// Not root, or standard output cannot be written.
 pub fn make(
     command: &str,
-    wanted: &Wanted<'_>,
+    wanted: &MeantAgents<'_>,
     change: &AgentChange,
     json: bool,
 ) -> Result<ExitCode, CliError> {
@@ -182,8 +182,8 @@ pub fn make(
     }
     let mut code = 0;
     let mut ids = match wanted {
-        Wanted::All => status::all(),
-        Wanted::Named(names) => {
+        MeantAgents::All => status::all(),
+        MeantAgents::Named(names) => {
             let mut ids = Vec::new();
             for name in *names {
                 let found = status::named(name);

@@ -151,7 +151,7 @@ fn explain(args: &ExplainArgs) -> Result<ExitCode, CliError> {
         )
         .context("judging standard input")?;
     } else {
-        let mut answer: Answer = if let Some(refused) = refused {
+        let mut answer: ExplainLine = if let Some(refused) = refused {
             refused.into()
         } else if let Some(name) = &args.unix {
             let judged = judge_unix(&engine, name.as_bytes()).map_err(CliError::Refused)?;
@@ -234,7 +234,7 @@ struct Request {
 
 /// One line of output.
 #[derive(Debug, Serialize)]
-pub struct Answer {
+pub struct ExplainLine {
     decision: Decision,
     rule: Option<String>,
     /// Where that rule stands: its file, line and key.
@@ -259,7 +259,7 @@ pub struct Answer {
     error: Option<String>,
 }
 
-impl Answer {
+impl ExplainLine {
     /// The answer for a text, with every rule that matches the part that decided.
     fn of_text(engine: &Engine, text: TextOutcome) -> Self {
         let explanation = match &text.action {
@@ -281,7 +281,7 @@ impl Answer {
     }
 }
 
-impl From<Explanation> for Answer {
+impl From<Explanation> for ExplainLine {
     fn from(explanation: Explanation) -> Self {
         let Explanation {
             outcome,
@@ -307,13 +307,13 @@ impl From<Explanation> for Answer {
 }
 
 /// Judges the words of a command line, and what it starts in its turn.
-pub fn judge_argv(engine: &Engine, words: &[Vec<u8>], find: &dyn Find) -> Answer {
-    Answer::of_text(engine, command_text::judge_words_found(engine, words, find))
+pub fn judge_argv(engine: &Engine, words: &[Vec<u8>], find: &dyn Find) -> ExplainLine {
+    ExplainLine::of_text(engine, command_text::judge_words_found(engine, words, find))
 }
 
 /// Judges a command text: the strictest thing that it does.
-pub fn judge_command(engine: &Engine, text: &str, find: &dyn Find) -> Answer {
-    Answer::of_text(engine, command_text::judge_found(engine, text, find))
+pub fn judge_command(engine: &Engine, text: &str, find: &dyn Find) -> ExplainLine {
+    ExplainLine::of_text(engine, command_text::judge_found(engine, text, find))
 }
 
 /// Judges a connect. A host name cannot be judged yet: the answer is the policy's default, and says so.
@@ -425,8 +425,8 @@ fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
     }
 }
 
-fn refusal(error: String) -> Answer {
-    Answer {
+fn refusal(error: String) -> ExplainLine {
+    ExplainLine {
         decision: Decision::Deny,
         cause: Cause::Unreadable,
         rule: None,
@@ -448,7 +448,7 @@ fn answer(
     find: Option<&Finder>,
     refused: Option<&Explanation>,
     line: &[u8],
-) -> Result<Answer, String> {
+) -> Result<ExplainLine, String> {
     let request: Request = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     if request.host.is_none() && (request.port.is_some() || request.protocol.is_some()) {
         return Err("`port` and `protocol` belong to `host`".to_owned());
@@ -459,7 +459,7 @@ fn answer(
         (Some(find), None) => Box::new(find.clone()),
         (None, _) => Box::new(ByText),
     };
-    let answer: Answer = match (request.argv, request.command, request.host, request.unix) {
+    let answer: ExplainLine = match (request.argv, request.command, request.host, request.unix) {
         (Some(argv), None, None, None) => {
             if argv.is_empty() {
                 return Err("`argv` is empty; give it the program at least".to_owned());
@@ -475,7 +475,7 @@ fn answer(
         (None, None, None, Some(name)) => judge_unix(engine, name.as_bytes())?.into(),
         _ => return Err("give one of `argv`, `command`, `host`, `unix`".to_owned()),
     };
-    Ok(refused.cloned().map_or(answer, Answer::from))
+    Ok(refused.cloned().map_or(answer, ExplainLine::from))
 }
 
 /// Writes one decision, as JSON or for a person.
@@ -483,7 +483,7 @@ fn answer(
 /// # Errors
 ///
 /// Writing failed.
-pub fn write(answer: &Answer, json: bool, mut output: impl Write) -> std::io::Result<()> {
+pub fn write(answer: &ExplainLine, json: bool, mut output: impl Write) -> std::io::Result<()> {
     if json {
         serde_json::to_writer(&mut output, answer)?;
         return output.write_all(b"\n");

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::agent::{Wanted, make};
+use super::agent::{MeantAgents, make};
 use crate::cli::error::{CliError, Context};
 use enforcer_control::AgentChange;
 use enforcer_policy_files::shipped;
@@ -59,9 +59,9 @@ pub fn run(args: &ReloadArgs) -> Result<ExitCode, CliError> {
         ..AgentChange::default()
     };
     let wanted = if args.agents.is_empty() {
-        Wanted::All
+        MeantAgents::All
     } else {
-        Wanted::Named(&args.agents)
+        MeantAgents::Named(&args.agents)
     };
     make("reload", &wanted, &change, args.json)
 }

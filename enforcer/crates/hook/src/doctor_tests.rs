@@ -63,8 +63,8 @@ fn answers_are_read_in_the_contract_of_the_agent() {
     assert!(status.contains("127") && status.contains("why"), "{status}");
 }
 
-fn report(hooks: Vec<Hooked>, program: bool) -> Report {
-    Report {
+fn report(hooks: Vec<Hooked>, program: bool) -> HookReport {
+    HookReport {
         agent: "claude",
         title: "Claude Code",
         verdict: HookStatus::Absent,

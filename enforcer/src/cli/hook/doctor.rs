@@ -6,7 +6,7 @@ use crate::cli::audit::clean;
 use crate::cli::error::CliError;
 use enforcer_hook::{
     Format,
-    doctor::{self, Finding, HookStatus, Report},
+    doctor::{self, Finding, HookReport, HookStatus},
 };
 
 const EXAMPLES: &str = "\
@@ -48,7 +48,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     } else {
         &doctor::ALL
     };
-    let reports: Vec<Report> = wanted
+    let reports: Vec<HookReport> = wanted
         .iter()
         .map(|format| doctor::examine(*format))
         .collect();
@@ -62,7 +62,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     }
     out.flush()?;
     let well =
-        |report: &Report| report.is_well() && (!named || report.verdict == HookStatus::Asked);
+        |report: &HookReport| report.is_well() && (!named || report.verdict == HookStatus::Asked);
     Ok(if reports.iter().all(well) {
         ExitCode::SUCCESS
     } else {
@@ -79,7 +79,7 @@ fn problem(out: &mut impl Write, finding: &Finding, indent: &str) -> std::io::Re
     )
 }
 
-fn show(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
+fn show(out: &mut impl Write, report: &HookReport) -> std::io::Result<()> {
     let verdict = match report.verdict {
         HookStatus::Asked => "asked",
         HookStatus::Faulty => "faulty",

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Finding, Report, ask};
+use super::{Finding, HookReport, ask};
 use crate::install::{TrustStatus, codex_home, hindrances, standing, trust_of};
 
 /// How long Codex may take to name its hooks.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TRUST: &str = "enforcer hook install codex writes the trust; or start codex in a terminal and trust it with /hooks";
 
 /// Adds what keeps Codex from running the hooks of ours.
-pub(super) fn trust(report: &mut Report) {
+pub(super) fn trust(report: &mut HookReport) {
     if report.hooks.is_empty() {
         return;
     }

@@ -64,7 +64,7 @@ pub enum HookStatus {
 
 /// An agent.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct HookReport {
     /// The word for it.
     pub agent: &'static str,
     /// Its name as its makers write it.
@@ -85,7 +85,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-impl Report {
+impl HookReport {
     /// Whether there is nothing to mend.
     pub fn is_well(&self) -> bool {
         matches!(self.verdict, HookStatus::Asked | HookStatus::Absent)
@@ -102,13 +102,13 @@ pub const ALL: [Format; 5] = [
 ];
 
 /// Looks at an agent, as it would be started in this directory by this user.
-pub fn examine(format: Format) -> Report {
+pub fn examine(format: Format) -> HookReport {
     let known = agents::agent(format.as_str());
     let program = known.and_then(|agent| {
         let mut names = agent.programs.iter();
         names.find_map(|name| ask::find(name))
     });
-    let mut report = Report {
+    let mut report = HookReport {
         agent: format.as_str(),
         title: format.title(),
         verdict: HookStatus::Absent,
@@ -147,7 +147,7 @@ pub fn examine(format: Format) -> Report {
     report
 }
 
-fn verdict(report: &Report) -> HookStatus {
+fn verdict(report: &HookReport) -> HookStatus {
     let well = report
         .hooks
         .iter()
@@ -161,7 +161,7 @@ fn verdict(report: &Report) -> HookStatus {
     }
 }
 
-fn version(report: &mut Report) {
+fn version(report: &mut HookReport) {
     let Some(program) = &report.program else {
         return;
     };

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Finding, Hooked, Report, qwen, word};
+use super::{Finding, HookReport, Hooked, qwen, word};
 use crate::{
     Format, cursor, guard,
     install::{Reach, codex_home, qwen_home, runs_us},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Looks at all settings of an agent.
-pub(super) fn read(format: Format, report: &mut Report) {
+pub(super) fn read(format: Format, report: &mut HookReport) {
     let mut files = Vec::new();
     for (reach, path) in places(format) {
         let text = match fs::read_to_string(&path) {

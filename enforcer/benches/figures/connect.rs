@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixListener,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     agent::Bench,
@@ -29,7 +29,10 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     std::thread::spawn(move || listener.incoming().for_each(drop));
 
     let mut bare = bench.bare(Role::Plain)?;
-    let mut agent = bench.governed_with("connect", &policies::mixed(100), &["--keep"])?;
+    let mut policy: Value = serde_json::from_str(&policies::mixed(100))?;
+    // Hundreds of thousands of connects a second: what finds no room for its event is denied.
+    policy["audit"] = json!({"buffer_kib": 16384});
+    let mut agent = bench.governed_with("connect", &policy.to_string(), &["--keep"])?;
     for (name, request, turns) in [
         ("UDP connect", format!("udp 100 {udp}"), 400),
         (
@@ -74,9 +77,11 @@ pub fn measure_notified(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     let policy = json!({
         "version": "2",
         "exec": {"default": "allow"},
-        "connect": {"default": "allow", "rules": [
-            {"id": "asked", "decision": "ask", "hosts": ["192.0.2.0/24"]},
-        ]},
+        "connect": {"default": "allow",
+            // Those above are outside the agent, and its user's.
+            "outside_listeners": {"tcp": "allow", "unix": "allow"},
+            "rules": [{"id": "asked", "decision": "ask", "hosts": ["192.0.2.0/24"]}],
+        },
     });
     let mut bare = bench.bare(Role::Plain)?;
     let mut agent = bench.governed("notified-connect", &policy.to_string())?;

@@ -40,8 +40,6 @@ fn policy(rules: &[Value]) -> String {
             {"id": "net-1", "decision": "deny", "hosts": ["10.0.0.0/8"], "ports": [22]},
             {"id": "net-2", "decision": "deny", "hosts": ["192.0.2.0/24"]},
         ]},
-        // Hundreds of thousands of connects a second: what finds no room for its event is denied.
-        "audit": {"buffer_kib": 16384},
     })
     .to_string()
 }

@@ -281,14 +281,19 @@ impl Changing {
         let decides = &now.facts.decides;
         let path = change.policy.clone();
         let path = path.unwrap_or_else(|| decides.policy_path.clone());
-        let mut parsed = if change.reload || change.policy.is_some() {
+        let state = Path::new(directories::STATE.path);
+        let (mut parsed, cache) = if change.reload || change.policy.is_some() {
             self.is_out_of_reach(&path)?;
-            let parsed = policy_file::load(&path, Some(self.fixed.uid))?.parsed;
+            let (loaded, cache) = policy_file::load_kept(&path, Some(self.fixed.uid), state)?;
+            let parsed = loaded.parsed;
             let file = path.display().to_string();
             notes.extend(parsed.warnings.iter().map(|it| it.in_file(&file)));
-            parsed
+            (parsed, cache)
         } else {
-            enforcer_policy::parse(&decides.policy_text).map_err(AgentStateError::Policy)?
+            let text = &decides.policy_text;
+            let parsed = enforcer_policy::parse(text).map_err(AgentStateError::Policy)?;
+            let cache = TableCache::new(&parsed.sources().key(), Some(state));
+            (parsed, cache)
         };
         let untrusted = self.fixed.ground.settle(&mut parsed.policy);
         notes.extend(untrusted.iter().map(ToString::to_string));
@@ -306,10 +311,6 @@ impl Changing {
                 "all that it does {comes} denied from now on: {reason}"
             ));
         }
-        let cache = TableCache::new(
-            &parsed.sources().key(),
-            Some(Path::new(directories::STATE.path)),
-        );
         let Compiled { engine, fresh, .. } = compiled::compile(&parsed, &path, &principal, &cache)?;
         if fresh {
             cache.keep_proven(engine.policy(), engine.capabilities(), engine.tables());

@@ -28,6 +28,8 @@ use enforcer_say::say;
 pub struct Terms {
     /// The policy.
     pub policy: LoadedPolicy,
+    /// What is kept of it from earlier starts.
+    kept: TableCache,
     /// What it means on this machine and for the agent's user.
     pub ground: Ground,
     /// Directories that it trusts and the agent's user can change.
@@ -56,7 +58,9 @@ impl Terms {
     ///
     /// The policy cannot be read, or is none.
     pub fn read(options: &RunOptions, identity: &Identity) -> Result<Admission> {
-        let mut policy = policy_file::load(&options.policy, Some(identity.uid))?;
+        let state = Path::new(directories::STATE.path);
+        let (mut policy, kept) =
+            policy_file::load_kept(&options.policy, Some(identity.uid), state)?;
         for warning in &policy.parsed.warnings {
             if !options.reports.quiet {
                 say!(
@@ -71,6 +75,7 @@ impl Terms {
         let refusal = admit(&principal, &policy.parsed.policy).err();
         let terms = Self {
             policy,
+            kept,
             ground,
             untrusted,
             principal,
@@ -90,19 +95,15 @@ impl Terms {
     pub fn prove(&self) -> Result<Proven> {
         give_memory_back();
         let parsed = &self.policy.parsed;
-        let cache = TableCache::new(
-            &parsed.sources().key(),
-            Some(Path::new(directories::STATE.path)),
-        );
         let Compiled {
             engine,
             seed,
             fresh,
-        } = compiled::compile(parsed, &self.policy.path, &self.principal, &cache)?;
+        } = compiled::compile(parsed, &self.policy.path, &self.principal, &self.kept)?;
         Ok(Proven {
             engine,
             seed,
-            fresh: fresh.then_some(cache),
+            fresh: fresh.then(|| self.kept.clone()),
             types: hosts::types()?,
         })
     }

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::{rule_files, shipped};
+use crate::{rule_files, shipped, table_cache::TableCache};
 use enforcer_policy::{MAX_BYTES, Parsed, PolicyError, Sources};
 
 /// Write permission for the group or for others.
@@ -141,6 +141,35 @@ pub fn load(path: &Path, agent_uid: Option<u32>) -> Result<LoadedPolicy, PolicyF
         path: path.to_owned(),
         parsed: enforcer_policy::parse_sources(sources).map_err(invalid)?,
     })
+}
+
+/// Reads it as [`load`] does, and gives with it what is kept of it below a directory for state. What this program has read
+/// before without a fault it does not search for faults again.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_kept(
+    path: &Path,
+    agent_uid: Option<u32>,
+    state: &Path,
+) -> Result<(LoadedPolicy, TableCache), PolicyFileError> {
+    let sources = sources(path, agent_uid)?;
+    let cache = TableCache::new(&sources.key(), Some(state));
+    let parse = if cache.is_checked() {
+        enforcer_policy::parse_sound
+    } else {
+        enforcer_policy::parse_sources
+    };
+    let parsed = parse(sources).map_err(|errors| PolicyFileError::Invalid {
+        path: path.display().to_string(),
+        errors,
+    })?;
+    let loaded = LoadedPolicy {
+        path: path.to_owned(),
+        parsed,
+    };
+    Ok((loaded, cache))
 }
 
 /// Reads a policy's file and what it includes as [`load`] does, and gives the texts: each is read once.

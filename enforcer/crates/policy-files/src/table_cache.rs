@@ -28,8 +28,12 @@ use enforcer_policy::{
 
 /// Where they lie, below the directory for state.
 const DIRECTORY: &str = "tables";
-/// Files that are kept: a few policies, a few sets of capabilities.
+/// What the files of tables end with.
+const TABLES: &str = "tables";
+/// Tables that are kept: a few policies, a few sets of capabilities.
 const MOST: usize = 32;
+/// Marks that are kept, which are small: two for each of those, and those of older policies.
+const MOST_MARKS: usize = 128;
 
 /// Why no seed made tables.
 #[derive(Debug, Error)]
@@ -67,7 +71,7 @@ pub fn compiled(policy: &Policy, capabilities: &BTreeSet<String>) -> Result<Engi
 }
 
 /// What is kept of one policy.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TableCache {
     root: Option<PathBuf>,
     digest: [u8; 32],
@@ -99,14 +103,14 @@ impl TableCache {
 
     /// The tables of the policy for an agent with these capabilities, if they are kept and whole.
     pub fn tables(&self, policy: &Policy, capabilities: &BTreeSet<String>) -> Option<Tables> {
-        let name = self.name("tables", &meaning(policy, capabilities));
+        let name = self.name(TABLES, &meaning(policy, capabilities));
         read(&self.known()?.join(&name), &name, policy)
     }
 
     /// Keeps tables. Only time is lost if they cannot be.
     pub fn keep(&self, policy: &Policy, capabilities: &BTreeSet<String>, tables: &Tables) {
         let Ok(Some(made)) = self.made() else { return };
-        let name = self.name("tables", &meaning(policy, capabilities));
+        let name = self.name(TABLES, &meaning(policy, capabilities));
         let bytes = tables.to_bytes();
         let sum = sum_for(&name, &bytes).to_le_bytes();
         if own_files::replace(&made.join(name), &[&sum[..], &bytes].concat()).is_ok() {
@@ -124,8 +128,10 @@ impl TableCache {
         mark.is_some_and(|mark| matches!(own_files::read(&mark), Ok(Some(_))))
     }
 
-    /// Keeps tables, and remembers that the examples of the policy's rules hold. Only time is lost if that cannot be.
+    /// Keeps tables, and remembers that nothing is wrong with the policy, and that the examples of its rules hold. Only time is
+    /// lost if that cannot be.
     pub fn keep_proven(&self, policy: &Policy, capabilities: &BTreeSet<String>, tables: &Tables) {
+        self.checked();
         self.keep(policy, capabilities, tables);
         let Ok(Some(made)) = self.made() else { return };
         let name = self.name("proven", &meaning(policy, capabilities));
@@ -155,21 +161,23 @@ impl TableCache {
     }
 }
 
-/// Takes the oldest files away when there are many.
+/// Takes the oldest tables and the oldest marks away when there are many.
 fn prune(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;
     };
-    let mut files: Vec<_> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let metadata = path.symlink_metadata().ok()?;
-            Some(((metadata.mtime(), metadata.mtime_nsec()), path))
-        })
-        .collect();
-    files.sort_unstable();
-    for (_, path) in &files[..files.len().saturating_sub(MOST)] {
-        let _ = fs::remove_file(path);
+    let files = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let metadata = path.symlink_metadata().ok()?;
+        Some(((metadata.mtime(), metadata.mtime_nsec()), path))
+    });
+    let (tables, marks): (Vec<_>, Vec<_>) =
+        files.partition(|(_, path)| path.extension().is_some_and(|kind| kind == TABLES));
+    for (mut files, most) in [(tables, MOST), (marks, MOST_MARKS)] {
+        files.sort_unstable();
+        for (_, path) in &files[..files.len().saturating_sub(most)] {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Problems<'t> {
     more_warnings: usize,
     /// The text has been read before without a fault.
     known: bool,
+    /// The same, and its warnings are to be told all the same.
+    sound: bool,
 }
 
 impl<'t> Problems<'t> {
@@ -76,6 +78,15 @@ impl<'t> Problems<'t> {
             warnings: Vec::new(),
             more_warnings: 0,
             known: false,
+            sound: false,
+        }
+    }
+
+    /// For a text that has been read before without a fault. Its warnings are told, and its examples taken.
+    pub(super) fn sound(origins: &'t Origins) -> Self {
+        Self {
+            sound: true,
+            ..Self::new(origins)
         }
     }
 
@@ -83,13 +94,18 @@ impl<'t> Problems<'t> {
     pub(super) fn known(origins: &'t Origins) -> Self {
         Self {
             known: true,
-            ..Self::new(origins)
+            ..Self::sound(origins)
         }
     }
 
     /// Whether checks that cost much can be left out.
     pub(super) fn is_known(&self) -> bool {
         self.known
+    }
+
+    /// Whether checks that find nothing but faults, and cost much, can be left out.
+    pub(super) fn is_sound(&self) -> bool {
+        self.sound
     }
 
     pub(super) fn error(

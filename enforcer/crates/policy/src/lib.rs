@@ -49,7 +49,7 @@ pub use include::Sources;
 pub use matcher::Judgement;
 pub use model::{Policy, Waiting};
 pub use parse::{
-    MAX_BYTES, Parsed, parse, parse_all, parse_bytes, parse_known, parse_sources, utf8,
+    MAX_BYTES, Parsed, parse, parse_all, parse_bytes, parse_known, parse_sound, parse_sources, utf8,
 };
 pub use place::{JsonPath, Place, Step};
 pub use rule_check::RuleCheck;

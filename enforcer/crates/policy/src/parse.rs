@@ -211,6 +211,23 @@ pub fn parse_all(text: &str) -> Result<Parsed, Vec<PolicyError>> {
 /// A fault of the JSON text or of its types alone (reading ends there), or all faults of its content, 20 at
 /// most. The list is never empty.
 pub fn parse_sources(sources: Sources) -> Result<Parsed, Vec<PolicyError>> {
+    read(sources, |origins| Problems::new(origins))
+}
+
+/// The same, of texts that were read before without a fault, as whoever calls knows from a digest of them: what only finds faults
+/// in patterns is left out. Warnings and examples are there, as always.
+///
+/// # Errors
+///
+/// As [`parse_sources`].
+pub fn parse_sound(sources: Sources) -> Result<Parsed, Vec<PolicyError>> {
+    read(sources, |origins| Problems::sound(origins))
+}
+
+fn read(
+    sources: Sources,
+    problems: impl for<'t> FnOnce(&'t Origins) -> Problems<'t>,
+) -> Result<Parsed, Vec<PolicyError>> {
     well_formed(sources.own()).map_err(|error| vec![error])?;
     for one in sources.included() {
         rule_set(one).map_err(|error| vec![error])?;
@@ -222,7 +239,7 @@ pub fn parse_sources(sources: Sources) -> Result<Parsed, Vec<PolicyError>> {
     }
     let place = |path: &JsonPath| origins.locate(path);
     let top: Top = typed(text, &place).map_err(|error| vec![error])?;
-    let mut problems = Problems::new(&origins);
+    let mut problems = problems(&origins);
     let lowered = if top.is_native() {
         let policy: NativePolicy = typed(text, &place).map_err(|error| vec![error])?;
         lower::native(policy, &mut problems)

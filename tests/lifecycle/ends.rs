@@ -85,8 +85,8 @@ fn governed_until_empty(session: &Session, ended: &Ended, trail: &std::path::Pat
     let work = session.work();
     assert_eq!(
         ended.left_over().len(),
-        3,
-        "cgroup, pins, state: {:?}",
+        2,
+        "cgroup, state: {:?}",
         ended.left_over()
     );
     fs::write(work.join("go"), "").unwrap();

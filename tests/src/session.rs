@@ -106,7 +106,7 @@ impl Session {
             .permissions(Permissions::from_mode(0o755))
             .tempdir()
             .unwrap();
-        // The run's cgroup, pins and state are all named after the agent: a name of our own finds them.
+        // The run's cgroup and state are named after the agent: a name of our own finds them.
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let agent = format!("t{}n{number}", std::process::id());
         let session = Self {
@@ -419,7 +419,7 @@ impl Running {
         })
     }
 
-    /// What this session has made and not taken away: its cgroup, pins and state.
+    /// What this session has made and not taken away: its cgroup and state.
     pub fn left_over(&self) -> Vec<PathBuf> {
         left_over(&self.agent)
     }
@@ -593,13 +593,10 @@ fn below(directory: &Path, agent: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What sessions of this agent have made and not taken away: cgroups, pins and states.
+/// What sessions of this agent have made and not taken away: cgroups and states.
 pub fn left_over(agent: &str) -> Vec<PathBuf> {
-    let hosts = fs::read_dir("/sys/fs/bpf/enforcer").into_iter().flatten();
-    let pins = hosts.filter_map(|host| Some(host.ok()?.path().join("agents")));
     [cgroups(), PathBuf::from("/run/enforcer")]
         .into_iter()
-        .chain(pins)
         .flat_map(|place| below(&place, agent))
         .collect()
 }
